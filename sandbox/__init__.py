@@ -1,0 +1,1 @@
+"""Runs a program in isolation. Knows nothing of what the program says."""
