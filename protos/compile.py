@@ -1,4 +1,4 @@
-"""Generates the Python of the contract: `python -m protos.compile [DIRECTORY]`; a test compares with what is committed."""
+"""Generates the Python of the contract: `python -m protos.compile [DIRECTORY]`; a test compares it with the tree."""
 
 import sys
 from pathlib import Path

@@ -41,5 +41,5 @@ class View(Protocol):
     schema: str  # CREATE statements, each IF NOT EXISTS
 
     def apply(self, db: sqlite3.Connection, row: Row) -> None:
-        """Takes one entry in. Runs on the writer's thread inside the entry's transaction; touches its own tables only."""
+        """Takes one entry in, on the writer's thread, inside the entry's transaction. Touches its own tables only."""
         ...
