@@ -1,0 +1,192 @@
+"""What the operator decided: `madlab.toml` in the home, then `MADLAB_*` variables, checked once at the start.
+
+A variable is named after its section and key: `MADLAB_RUNS_MAX_RUNNING=8`. Tables of many names (`[profile.NAME]`,
+`[residents.NAME]`) are set in the file only. An unknown key is an error: a setting that does nothing
+is worse than none.
+"""
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from core.home import Home
+from protos.errors import InvalidArgument
+
+NOT_SETTINGS = {"MADLAB_HOME", "MADLAB_FULL"}  # variables that mean something else
+
+Runtime = Literal["runc", "runsc"]
+
+
+class Section(BaseModel):
+    """A table of the file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Runs(Section):
+    """How much work at once, and for how long."""
+
+    max_running: Annotated[int, Field(ge=1, le=1000)] = 4
+    queue_max: Annotated[int, Field(ge=0, le=1_000_000)] = 1000  # runs that wait; one more is refused
+    lease_s: Annotated[float, Field(ge=1, le=3600)] = 60  # a worker and a core that lose each other give up after this
+    deadline_s: Annotated[float, Field(gt=0)] = 1800  # of a run whose manifest names none
+
+
+class Sandbox(Section):
+    """What isolates, and how much of the machine all sandboxes together may have."""
+
+    runtime: Runtime | None = None  # overrides every manifest's
+    memory_mb: Annotated[int | None, Field(ge=64)] = None  # None: three quarters of the machine's
+    starts_at_once: Annotated[int, Field(ge=1, le=64)] = 4
+
+
+class Tree(Section):
+    """Caps on a directory that goes in or comes out."""
+
+    files: Annotated[int, Field(ge=1)] = 50_000
+    bytes: Annotated[int, Field(ge=1)] = 2 * 1024**3
+    name_bytes: Annotated[int, Field(ge=1, le=255)] = 255
+    depth: Annotated[int, Field(ge=1, le=1024)] = 64
+
+
+class Files(Section):
+    """What Horace may keep."""
+
+    quota_gb: Annotated[float, Field(gt=0)] = 20
+    tree: Tree = Tree()
+
+
+class Journal(Section):
+    """How long bodies stay. Headers and their hashes stay for ever."""
+
+    retention_days: Annotated[float | None, Field(gt=0)] = None  # None: for ever
+    max_gb: Annotated[float | None, Field(gt=0)] = None  # the oldest bodies go first
+
+
+class Advisories(Section):
+    """Where `madlab advisories update` looks."""
+
+    url: Annotated[str, Field(pattern="^https://")] = "https://osv-vulnerabilities.storage.googleapis.com/all.zip"
+
+
+class Resident(Section):
+    """A MAD of the core, and where it lives."""
+
+    class_: Annotated[str, Field(alias="class", pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]  # "module:Class"
+    home: Literal["core", "process", "sandbox"] = "core"
+    image: str | None = None  # for home = "sandbox"
+
+
+class Override(Section):
+    """What the operator changes in an eMAD's profile. Whatever is absent stays as the manifest says."""
+
+    runtime: Runtime | None = None
+    memory_mb: Annotated[int | None, Field(ge=32)] = None
+    workspace_mb: Annotated[int | None, Field(ge=1)] = None
+    cpus: Annotated[float | None, Field(gt=0)] = None
+    pids: Annotated[int | None, Field(ge=8)] = None
+    deadline_s: Annotated[float | None, Field(gt=0)] = None
+    warm: Annotated[int | None, Field(ge=0, le=64)] = None
+
+
+def _paths(value: object) -> object:
+    """A variable holds a list as a PATH does: separated by colons."""
+    return value.split(os.pathsep) if isinstance(value, str) else value
+
+
+class Config(Section):
+    """The whole file."""
+
+    runs: Runs = Runs()
+    sandbox: Sandbox = Sandbox()
+    files: Files = Files()
+    journal: Journal = Journal()
+    advisories: Advisories = Advisories()
+    emads: Annotated[tuple[Path, ...], BeforeValidator(_paths)] = (
+        Path(__file__).resolve().parents[1] / "periphery" / "mcnamara",
+    )
+    residents: dict[str, Resident] = {}
+    profile: dict[str, Override] = {}
+
+
+def load(home: Home, environment: Mapping[str, str] = os.environ) -> Config:
+    """The settings of one lab.
+
+    Raises:
+        InvalidArgument: the file is no TOML, or a setting is wrong; the message names file, key and what is allowed.
+    """
+    try:
+        table = tomllib.loads(home.settings.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        table = {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InvalidArgument(f"{home.settings}: {error}", next="mend the file and try again") from None
+    sources: dict[tuple[str, ...], str] = {}
+    for variable, key, value in _variables(environment):
+        inner = table
+        for part in key[:-1]:
+            inner = inner.setdefault(part, {})
+            if not isinstance(inner, dict):
+                raise InvalidArgument(f"{home.settings}: {part} must be a table", next="mend the file and try again")
+        inner[key[-1]] = value
+        sources[key] = variable
+    try:
+        config = Config.model_validate(table)
+    except ValidationError as error:
+        raise InvalidArgument(_sentence(home, error, sources), next="mend it and try again") from None
+    places = tuple(each if each.is_absolute() else home.path / each for each in config.emads)
+    return config.model_copy(update={"emads": places})
+
+
+def _variables(environment: Mapping[str, str]) -> Iterator[tuple[str, tuple[str, ...], str]]:
+    """Each `MADLAB_*` variable with the key it sets.
+
+    Raises:
+        InvalidArgument: there is no such setting.
+    """
+    known = {"MADLAB_" + "_".join(key).upper(): key for key in _keys(Config)}
+    for variable, value in environment.items():
+        if not variable.startswith("MADLAB_") or variable in NOT_SETTINGS:
+            continue
+        if variable not in known:
+            raise InvalidArgument(
+                f"the variable {variable} is no setting (allowed: {', '.join(sorted(known))})", next="unset or mend it"
+            )
+        yield variable, known[variable], value
+
+
+def _keys(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, field in model.model_fields.items():
+        kind: Any = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _keys(kind, (*prefix, name))
+        elif name not in ("residents", "profile"):
+            yield (*prefix, name)
+
+
+def _sentence(home: Home, error: ValidationError, sources: Mapping[tuple[str, ...], str]) -> str:
+    """Every mistake: where it is, what is wrong with it, what is allowed."""
+    said = []
+    for each in error.errors():
+        key = tuple(str(part) for part in each["loc"])
+        place = sources.get(key) or f"{home.settings}: {'.'.join(key)}"
+        if each["type"] == "extra_forbidden":
+            said.append(f"{place} is no setting (allowed: {', '.join(_siblings(key))})")
+        else:
+            what = each["msg"][:1].lower() + each["msg"][1:]
+            said.append(f"{place}: {what}, not {str(each['input'])[:100]!r}")
+    return "; ".join(said)
+
+
+def _siblings(key: tuple[str, ...]) -> list[str]:
+    """The names that are allowed where `key` stands."""
+    many: dict[str, type[BaseModel]] = {"residents": Resident, "profile": Override}
+    model: Any = many.get(key[0], Config)
+    if model is Config:
+        for part in key[:-1]:
+            model = model.model_fields[part].annotation
+    return sorted(field.alias or name for name, field in model.model_fields.items())

@@ -1,0 +1,81 @@
+"""The operator's settings: file, then variables; every mistake is named with its place and what is allowed."""
+
+from pathlib import Path
+
+import pytest
+
+from core.config import load
+from core.home import Home
+from protos.errors import InvalidArgument
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path, "00000000", tmp_path)
+
+
+def test_a_lab_without_settings_has_sensible_ones(home: Home) -> None:
+    config = load(home, {})
+    assert (config.runs.max_running, config.runs.lease_s) == (4, 60)
+    assert [each.name for each in config.emads] == ["mcnamara"]
+
+
+def test_a_variable_beats_the_file(home: Home) -> None:
+    home.settings.write_text("[runs]\nmax_running = 2\nlease_s = 5\n[files.tree]\nfiles = 10\n")
+    config = load(home, {"MADLAB_RUNS_MAX_RUNNING": "8", "MADLAB_HOME": "x", "MADLAB_EMADS": "/a:b"})
+    assert (config.runs.max_running, config.runs.lease_s, config.files.tree.files) == (8, 5, 10)
+    assert config.emads == (Path("/a"), home.path / "b")
+
+
+def test_where_a_resident_lives_is_one_line(home: Home) -> None:
+    home.settings.write_text('[residents]\necho = { class = "tests.emads.echo:Echo", home = "process" }\n')
+    echo = load(home, {}).residents["echo"]
+    assert (echo.class_, echo.home) == ("tests.emads.echo:Echo", "process")
+
+
+def test_a_profile_is_overridden_where_it_says_so_and_nowhere_else(home: Home) -> None:
+    home.settings.write_text('[profile.mcnamara]\nwarm = 1\nruntime = "runsc"\n')
+    assert load(home, {}).profile["mcnamara"].model_dump(exclude_none=True) == {"warm": 1, "runtime": "runsc"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "[runs]\nmax_runing = 2\n",
+            "runs.max_runing is no setting (allowed: deadline_s, lease_s, max_running, queue_max)",
+        ),
+        ("[runs]\nmax_running = 0\n", "runs.max_running: input should be greater than or equal to 1, not '0'"),
+        ('[sandbox]\nruntime = "kvm"\n', "sandbox.runtime: input should be 'runc' or 'runsc', not 'kvm'"),
+        (
+            "[profile.mcnamara]\nwarmth = 1\n",
+            "profile.mcnamara.warmth is no setting (allowed: cpus, deadline_s, memory_mb",
+        ),
+        (
+            "[run]\n",
+            "run is no setting (allowed: advisories, emads, files, journal, profile, residents, runs, sandbox)",
+        ),
+        ('[residents.a]\nclass = "os"\n', "residents.a.class: "),
+        ("runs = 3\n", "runs: input should be a valid dictionary"),
+        ("x = \n", "Invalid value"),
+    ],
+)
+def test_a_mistake_names_file_key_and_what_is_allowed(home: Home, text: str, said: str) -> None:
+    home.settings.write_text(text)
+    with pytest.raises(InvalidArgument) as told:
+        load(home, {})
+    assert told.value.message.startswith(f"{home.settings}: ")
+    assert said in told.value.message
+
+
+def test_a_wrong_variable_is_named_as_the_variable(home: Home) -> None:
+    with pytest.raises(InvalidArgument, match=r"^MADLAB_RUNS_MAX_RUNNING: input should be a valid integer"):
+        load(home, {"MADLAB_RUNS_MAX_RUNNING": "many"})
+    with pytest.raises(InvalidArgument, match="the variable MADLAB_RUNS_MAX is no setting"):
+        load(home, {"MADLAB_RUNS_MAX": "8"})
+
+
+def test_a_variable_into_a_key_that_is_no_table_is_a_sentence(home: Home) -> None:
+    home.settings.write_text("runs = 3\n")
+    with pytest.raises(InvalidArgument, match="runs must be a table"):
+        load(home, {"MADLAB_RUNS_MAX_RUNNING": "8"})
