@@ -40,10 +40,10 @@ class Bus(Protocol):
         """
         ...
 
-    async def report(self, events: Iterable[Message]) -> int:
+    async def report(self, events: Iterable[Message]) -> None:
         """Delivers progress, log and metric events at once; they become durable with the next commit.
 
-        Returns how many were accepted; the rest were over the rate and are counted as dropped.
+        Events over the rate are dropped, and the lab counts them where people look.
         """
         ...
 

@@ -1,0 +1,108 @@
+"""The loop that serves any MAD in any home: read a message, answer it, acknowledge it.
+
+A valid call goes straight to its tool (the Action Engine); everything else goes to `handle` (the Thought Engine).
+A MAD that has none answers prose with the fault `no_thought_engine`, which lists its tools.
+
+There is one answer to a message: its id is made of the question's (`ID.reply`), so a second answer, by a replay after
+a crash or by the core on behalf of a worker that died, is the same message and changes nothing.
+"""
+
+import json
+import logging
+from contextlib import AsyncExitStack
+from time import time
+
+from anyio import TASK_STATUS_IGNORED, fail_after
+from anyio.abc import TaskStatus
+
+from protos.blobs import store
+from protos.errors import Error, InvalidArgument
+from protos.mad import Context
+from protos.tools import Call, tools_of
+from protos.v1.message_pb2 import KIND_CALL, KIND_FAULT, KIND_PROSE, KIND_REPLY, Kind, Message
+from protos.v1.session_pb2 import OUTCOME_FAILED
+
+logger = logging.getLogger(__name__)
+
+BODY_BYTES = 16 * 1024  # of text and data together; what is larger travels as a blob
+PREVIEW_CHARACTERS = 400
+
+
+async def serve(mad: object, ctx: Context, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
+    """Serves `mad` until its inbox ends or, where the assignment names a trigger, until that message is handled."""
+    async with AsyncExitStack() as stack:
+        if hasattr(mad, "__aenter__"):
+            await stack.enter_async_context(mad)  # type: ignore[arg-type]
+        inbox = await stack.enter_async_context(ctx.bus.subscribe())
+        task_status.started()
+        async for message in inbox:
+            await handle(mad, message, ctx)
+            await inbox.acknowledge(message.sequence)
+            if message.id == ctx.assignment.trigger:
+                return
+
+
+async def handle(mad: object, message: Message, ctx: Context) -> None:
+    """Answers one message. Whatever the MAD raises becomes a fault, never an end of the loop."""
+    try:
+        with fail_after(message.deadline - time() if message.deadline else None):
+            await _dispatch(mad, message, ctx)
+    except TimeoutError:
+        await _fail(ctx, message, "deadline_exceeded", "The deadline passed before there was an answer.", "")
+    except Error as error:
+        await _fail(ctx, message, error.code.lower(), error.message, error.next)
+    except Exception as error:
+        logger.exception("%s failed", message.id)
+        await _fail(ctx, message, "internal", f"The tool failed: {type(error).__name__}: {error}"[:2000], "")
+
+
+async def _dispatch(mad: object, message: Message, ctx: Context) -> None:
+    tools = tools_of(mad)
+    think = getattr(mad, "handle", None)
+    if message.kind == KIND_CALL and message.tool in tools:
+        arguments = json.loads(message.data or "{}")
+        if not isinstance(arguments, dict):
+            raise InvalidArgument("The arguments of a call are a JSON object.")
+        result = await getattr(mad, message.tool)(Call(message, ctx), **arguments)
+        await answer(ctx, message, KIND_REPLY, result)
+    elif think is not None:
+        await think(message, ctx)
+    elif message.kind in (KIND_PROSE, KIND_CALL):
+        names = ", ".join(sorted(tools)) or "none"
+        wrong = f"no tool {message.tool!r}" if message.kind == KIND_CALL else "no Thought Engine that reads prose"
+        code = "unknown_tool" if message.kind == KIND_CALL else "no_thought_engine"
+        await _fail(ctx, message, code, f"This MAD has {wrong}.", f"Call one of its tools: {names}.")
+
+
+async def _fail(ctx: Context, message: Message, code: str, sentence: str, next: str) -> None:
+    if message.id == ctx.assignment.trigger:
+        ctx.verdict.outcome, ctx.verdict.reason = OUTCOME_FAILED, sentence
+    if message.kind in (KIND_CALL, KIND_PROSE):
+        await answer(ctx, message, KIND_FAULT, {"code": code, "message": sentence, "next": next}, text=sentence)
+
+
+async def answer(ctx: Context, question: Message, kind: Kind.ValueType, data: object, *, text: str = "") -> None:
+    """Publishes the one answer to `question`. Data over 16 KiB travels as the blob `result.json`, with a preview."""
+    body = json.dumps(data, ensure_ascii=False)
+    reply = Message(
+        id=answer_id(question),
+        conversation=question.conversation,
+        recipient=question.sender,
+        kind=kind,
+        in_reply_to=question.id,
+        causation=question.id,
+        hops=question.hops + 1,
+        tool=question.tool,
+        text=text,
+        data=body,
+        blobs=ctx.verdict.artifacts if question.id == ctx.assignment.trigger else (),
+    )
+    if len(body.encode()) + len(text.encode()) > BODY_BYTES:
+        reply.blobs.append(await store(ctx.files, body.encode(), name="result.json", media_type="application/json"))
+        reply.data, reply.text = "", text[:PREVIEW_CHARACTERS] or body[:PREVIEW_CHARACTERS]
+    await ctx.bus.publish(reply)
+
+
+def answer_id(question: Message) -> str:
+    """The id of the one answer that `question` can have."""
+    return f"{question.id}.reply"
