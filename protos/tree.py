@@ -30,29 +30,19 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-from protos.errors import InvalidArgument, NotFound, Unavailable
+from protos.errors import Conflict, InvalidArgument, NotFound, Unavailable
 
 CHUNK = 256 * 1024  # bytes; what one message of the contract carries
 BLOCK = 512
 SMALL = 1024 * 1024  # a file up to this size is read before its header is written, so it cannot change in between
 LINK_BYTES = 4095  # the kernel's own limit for a link's text
-PAX_KEYS = {
-    "path",
-    "linkpath",
-    "size",
-    "mtime",
-    "atime",
-    "ctime",
-    "uid",
-    "gid",
-    "uname",
-    "gname",
-    "comment",
-    "hdrcharset",
-}
+HEEDED = {"path", "linkpath", "size", "hdrcharset"}  # PAX records that say something here
+PASSED = {"mtime", "atime", "ctime", "uid", "gid", "uname", "gname", "comment"}  # and those that change nothing
+CHARSETS = ("BINARY", "ISO-IR 10646 2000 UTF-8")
 FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 Kind = Literal["file", "directory", "link"]
@@ -287,7 +277,8 @@ def walk(root: Path, caps: Caps | None = None) -> Iterator[str]:
             parts = above.split("/") if above else []
             try:
                 with os.scandir(descent.to(parts)) as entries:
-                    found = sorted((each.name, each.is_dir(follow_symlinks=False)) for each in entries)
+                    some = islice(entries, 2 * caps.files + 1)  # more would be refused anyway
+                    found = sorted((each.name, each.is_dir(follow_symlinks=False)) for each in some)
             except FileNotFoundError:
                 continue  # removed while we walk
             except PermissionError as error:
@@ -647,10 +638,8 @@ def _records(body: bytes) -> dict[str, str]:
         key, equals, value = record[:-1].decode("utf-8", "surrogateescape").partition("=")
         if not equals or record[-1:] != b"\n" or key in found:
             raise TreeRefused("", "a record is KEY=VALUE, once", "a PAX header that cannot be read")
-        if key not in PAX_KEYS or (key == "hdrcharset" and value not in ("BINARY", "ISO-IR 10646 2000 UTF-8")):
-            raise TreeRefused(
-                "", "it would change what is read", f"the PAX record '{escaped(record[:80].decode('latin-1'))}'"
-            )
+        if key not in HEEDED | PASSED or (key == "hdrcharset" and value not in CHARSETS):
+            raise TreeRefused("", "it would change what is read", f"the PAX record '{escaped(f'{key}={value}', 80)}'")
         found[key] = value
     return found
 
@@ -678,7 +667,8 @@ def unpack(stream: Iterable[bytes], directory: Path, caps: Caps | None = None) -
         OSError: the disk is full (ENOSPC), or the place cannot be written.
     """
     census = _Census(caps or Caps())
-    directory = Path(directory)
+    if directory.is_symlink() or (directory.exists() and (not directory.is_dir() or any(directory.iterdir()))):
+        raise Conflict(f"there is something at '{escaped(str(directory))}'", next="unpack to a new directory")
     hidden = directory.parent / f".{directory.name[:200]}.{secrets.token_hex(8)}"
     os.mkdir(hidden, 0o700)
     with ExitStack() as undo:
