@@ -1,0 +1,1 @@
+"""Horace: files by content, snapshots going in and artifacts coming out."""
