@@ -1,0 +1,320 @@
+"""The gate: where a worker comes in. gRPC is spoken here and in `protos.remote`, and nowhere else.
+
+Each worker has its own gRPC server on its own socket: the listener is the identity, and one worker's flood is its own.
+A servicer does four things and owns nothing: prove the session, call a port, translate the answer, return. What a
+session is, and when it ends, is decided by who opened it (`core.workers`); the servicers hear of it through `Session`.
+
+How a session is proved. The worker gets a one-use token on its standard input and trades it, once, for a credential;
+the core keeps the hashes of both. A token is dead as soon as it was traded, with one exception: when the core died
+between trading and the worker's first call, nobody can know whether the credential arrived. So a session that was
+restored from the journal takes its token once more, until the credential has been seen in use (`confirmed`).
+"""
+
+import hmac
+import json
+import os
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+import structlog
+from anyio import Event, current_time
+
+from core.ports import hash_of
+from core.waiting import first_of
+from protos.errors import Error, Exhausted, InvalidArgument, Unauthenticated
+from protos.mad import Context, Inbox
+from protos.remote import MESSAGE_BYTES, NEXT
+from protos.v1 import (
+    bus_pb2,
+    bus_pb2_grpc,
+    files_pb2,
+    files_pb2_grpc,
+    session_pb2,
+    session_pb2_grpc,
+)
+from protos.v1.message_pb2 import Blob
+from protos.v1.session_pb2 import Attached, Directive, End, FinishRequest
+
+logger = structlog.get_logger()
+Value = TypeVar("Value")
+Servicing = grpc.aio.ServicerContext[Any, Any]
+
+CALLS_AT_ONCE = 64  # of one worker; one more is refused
+EVIDENCE_BYTES = 256 * 1024
+REASON_CHARACTERS = 2000
+OPTIONS = (
+    ("grpc.max_receive_message_length", MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MESSAGE_BYTES),
+    ("grpc.max_metadata_size", 8 * 1024),
+    ("grpc.so_reuseport", 0),
+)
+
+
+@dataclass
+class Session:
+    """One worker's session, from the token to the end."""
+
+    lease_s: float
+    token: str = ""  # SHA-256 of the one-use token
+    credential: str = ""  # SHA-256; empty until the token is traded
+    confirmed: bool = False
+    restored: bool = False  # brought back from the journal by a later core
+    left: bool = False  # handed over: its sandbox and its directory outlive this core
+    context: Context | None = None  # the ports, once there is an assignment
+    end: End | None = None
+    finished: FinishRequest | None = None
+    heard: float = field(default_factory=current_time)
+    attached: Event = field(default_factory=Event)
+    assigned: Event = field(default_factory=Event)
+    ending: Event = field(default_factory=Event)
+    done: Event = field(default_factory=Event)
+    on_credential: Callable[[str], Awaitable[None]] | None = None  # makes a renewed credential's hash durable first
+    on_confirmed: Callable[[], None] | None = None
+    _streams: int = 0
+
+    async def attach(self, request: session_pb2.AttachRequest) -> str:
+        """Proves a worker; returns a new credential for a token, nothing for a credential.
+
+        Raises:
+            Unauthenticated: the proof is wrong, or the token was used before.
+        """
+        if request.credential:
+            self.check(request.credential)
+            return ""
+        fresh = not self.credential or (self.restored and not self.confirmed and self._streams == 0)
+        if not self.token or not fresh or not hmac.compare_digest(hash_of(request.token), self.token):
+            raise Unauthenticated("The token is not valid for this door, or was used before.")
+        credential = secrets.token_urlsafe(32)
+        self.credential = hash_of(credential)
+        if self.on_credential is not None:
+            await self.on_credential(self.credential)
+        return credential
+
+    def check(self, credential: str) -> None:
+        """
+        Raises:
+            Unauthenticated: it is not this session's credential.
+        """
+        if not self.credential or not hmac.compare_digest(hash_of(credential), self.credential):
+            raise Unauthenticated("The credential is not valid for this door.", next="Attach first.")
+        self.heard = current_time()
+        if not self.confirmed:
+            self.confirmed = True
+            if self.on_confirmed is not None:
+                self.on_confirmed()
+
+    def assign(self, context: Context) -> None:
+        """Gives the worker its work and its ports."""
+        self.context = context
+        self.assigned.set()
+
+    def tell_end(self, reason: str, grace_s: float) -> None:
+        """Asks the worker to end. Who does not is destroyed after the grace."""
+        self.end = self.end or End(reason=reason[:REASON_CHARACTERS], grace_s=grace_s)
+        self.ending.set()
+
+    @contextmanager
+    def streaming(self) -> Any:
+        """Counts the directive streams that are open."""
+        self._streams += 1
+        self.attached.set()
+        try:
+            yield
+        finally:
+            self._streams -= 1
+
+
+class _Servicer:
+    """What the three services share: whom they serve, and how errors go out."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def _context(self, servicing: Servicing) -> Context:
+        """The ports of the caller.
+
+        Raises:
+            Unauthenticated: no credential, a wrong one, or no assignment yet.
+        """
+        for key, value in servicing.invocation_metadata() or ():
+            if key == "authorization" and isinstance(value, str) and value.startswith("Bearer "):
+                self._session.check(value.removeprefix("Bearer "))
+                if self._session.context is None:
+                    raise Unauthenticated("There is no assignment yet.", next="Wait for it on the Attach stream.")
+                return self._session.context
+        raise Unauthenticated("The call carries no credential.", next="Attach first.")
+
+
+@asynccontextmanager
+async def answering(servicing: Servicing) -> AsyncIterator[None]:
+    """Lets our errors out as codes; of anything else the worker learns only that it was not its fault."""
+    try:
+        yield
+    except Error as error:
+        refused: Error | None = error
+    except (grpc.aio.AbortError, grpc.aio.UsageError):
+        raise
+    except Exception:
+        logger.exception("a call through the gate failed")
+        refused = None
+    else:
+        return
+    await _abort(servicing, refused)
+
+
+async def _abort(servicing: Servicing, error: Error | None) -> NoReturn:
+    if error is None:
+        await servicing.abort(grpc.StatusCode.INTERNAL, "The core failed; it has logged why.")
+    trailing = ((NEXT, error.next.encode()[:1024]),) if error.next else ()
+    await servicing.abort(grpc.StatusCode[error.code], error.message[:1024], trailing)
+
+
+class SessionServicer(_Servicer, session_pb2_grpc.SessionServicer):
+    """Attach, heartbeat, finish."""
+
+    async def Attach(self, request: session_pb2.AttachRequest, servicing: Servicing) -> AsyncIterator[Directive]:
+        session = self._session
+        async with answering(servicing):
+            credential = await session.attach(request)
+            with session.streaming():
+                yield Directive(attached=Attached(credential=credential, lease_s=session.lease_s))
+                await first_of(session.assigned.wait, session.ending.wait)
+                if session.context is not None:
+                    yield Directive(assignment=session.context.assignment)
+                await session.ending.wait()
+                yield Directive(end=session.end)
+
+    async def Heartbeat(
+        self, request: session_pb2.HeartbeatRequest, servicing: Servicing
+    ) -> session_pb2.HeartbeatReply:
+        async with answering(servicing):
+            metadata = dict(servicing.invocation_metadata() or ())
+            self._session.check(str(metadata.get("authorization", "")).removeprefix("Bearer "))
+        return session_pb2.HeartbeatReply(lease_s=self._session.lease_s)
+
+    async def Finish(self, request: FinishRequest, servicing: Servicing) -> session_pb2.FinishReply:
+        async with answering(servicing):
+            self._context(servicing)
+            check_evidence(request.evidence)
+            if self._session.finished is None:
+                self._session.finished = FinishRequest()
+                self._session.finished.CopyFrom(request)
+                self._session.finished.reason = request.reason[:REASON_CHARACTERS]
+            self._session.done.set()
+        return session_pb2.FinishReply()
+
+
+class BusServicer(_Servicer, bus_pb2_grpc.BusServicer):
+    """The bus port."""
+
+    _inbox: Inbox | None = None
+
+    async def Publish(self, request: bus_pb2.PublishRequest, servicing: Servicing) -> bus_pb2.PublishReply:
+        async with answering(servicing):
+            sequence = await self._context(servicing).bus.publish(request.message)
+        return bus_pb2.PublishReply(sequence=sequence)
+
+    async def Report(self, requests: AsyncIterator[bus_pb2.ReportRequest], servicing: Servicing) -> bus_pb2.ReportReply:
+        count = 0
+        async with answering(servicing):
+            bus = self._context(servicing).bus
+            async for request in requests:
+                await bus.report(request.events)
+                count += len(request.events)
+        return bus_pb2.ReportReply(accepted=count)
+
+    async def Subscribe(
+        self, request: bus_pb2.SubscribeRequest, servicing: Servicing
+    ) -> AsyncIterator[bus_pb2.Delivery]:
+        async with answering(servicing), self._context(servicing).bus.subscribe() as inbox:
+            self._inbox = inbox
+            async for message in inbox:
+                yield bus_pb2.Delivery(messages=[message])
+
+    async def Acknowledge(self, request: bus_pb2.AcknowledgeRequest, servicing: Servicing) -> bus_pb2.AcknowledgeReply:
+        async with answering(servicing):
+            self._context(servicing)
+            if self._inbox is None:
+                raise InvalidArgument("There is nothing to acknowledge.", next="Subscribe first.")
+            await self._inbox.acknowledge(request.sequence)
+        return bus_pb2.AcknowledgeReply()
+
+    async def History(self, request: bus_pb2.HistoryRequest, servicing: Servicing) -> bus_pb2.HistoryReply:
+        async with answering(servicing):
+            bus = self._context(servicing).bus
+            messages = await bus.history(request.conversation, after=request.after, limit=min(request.limit or 50, 50))
+        return bus_pb2.HistoryReply(messages=messages)
+
+
+class FilesServicer(_Servicer, files_pb2_grpc.FilesServicer):
+    """The files port."""
+
+    async def Put(self, requests: AsyncIterator[files_pb2.PutRequest], servicing: Servicing) -> Blob:
+        async with answering(servicing):
+            files = self._context(servicing).files
+            about = Blob()
+            first = await anext(aiter(requests), None)
+            if first is None or first.WhichOneof("part") != "about":
+                raise InvalidArgument("The first part of a put says what it is about.")
+            about.CopyFrom(first.about)
+            return await files.put(_bytes_of(requests), name=about.name, media_type=about.media_type)
+        raise AssertionError("answering aborts")
+
+    async def Get(self, request: files_pb2.GetRequest, servicing: Servicing) -> AsyncIterator[files_pb2.Chunk]:
+        async with answering(servicing):
+            stream = self._context(servicing).files.get(request.digest, offset=request.offset)
+            async with aclosing(stream):  # type: ignore[type-var]
+                async for chunk in stream:
+                    yield files_pb2.Chunk(bytes=chunk)
+
+    async def Find(self, request: files_pb2.FindRequest, servicing: Servicing) -> Blob:
+        async with answering(servicing):
+            return await self._context(servicing).files.find(request.name)
+        raise AssertionError("answering aborts")
+
+
+async def _bytes_of(requests: AsyncIterator[files_pb2.PutRequest]) -> AsyncIterator[bytes]:
+    async for request in requests:
+        if request.WhichOneof("part") != "bytes":
+            raise InvalidArgument("After the first part of a put come bytes.")
+        yield request.bytes
+
+
+def check_evidence(text: str) -> Mapping[str, Any]:
+    """The evidence of a run.
+
+    Raises:
+        InvalidArgument: it is no JSON object of at most 256 KiB.
+        Exhausted: it is larger.
+    """
+    if len(text.encode()) > EVIDENCE_BYTES:
+        raise Exhausted(f"Evidence is at most {EVIDENCE_BYTES} bytes.", next="Store the rest as an artifact.")
+    try:
+        evidence = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        evidence = None
+    if not isinstance(evidence, dict):
+        raise InvalidArgument("Evidence is a JSON object.")
+    return evidence
+
+
+@asynccontextmanager
+async def open_door(directory: Path, session: Session) -> AsyncIterator[None]:
+    """Listens for one worker on `directory/gate.sock` until the body ends; replaces the socket of an earlier core."""
+    server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=CALLS_AT_ONCE)
+    session_pb2_grpc.add_SessionServicer_to_server(SessionServicer(session), server)
+    bus_pb2_grpc.add_BusServicer_to_server(BusServicer(session), server)
+    files_pb2_grpc.add_FilesServicer_to_server(FilesServicer(session), server)
+    path = directory / "gate.sock"
+    server.add_insecure_port(f"unix:{path}")
+    await server.start()
+    os.chmod(path, 0o666)  # the worker is another user; the directory above lets nobody else near
+    try:
+        yield
+    finally:
+        await server.stop(grace=0.1)

@@ -1,0 +1,68 @@
+"""Who may do what: plain code, on an identity that comes from the channel. What no rule allows is denied.
+
+Every rule has a name, and a denial says it, what would be needed, and nothing about things the caller may not see.
+"""
+
+from dataclasses import dataclass
+
+from protos.errors import Denied
+from protos.v1.message_pb2 import KIND_CALL, Message
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Whom a session proves. A resident has no run and speaks in any conversation; a run in its own only."""
+
+    participant: str
+    ports: frozenset[str]
+    run: str = ""
+    conversation: str = ""
+
+    @property
+    def principal(self) -> str:
+        """The name under which acts are journalled."""
+        return self.run or self.participant
+
+
+RESIDENT_PORTS = frozenset({"bus", "files", "files:*", "call:*"})
+
+
+def may_use(identity: Identity, port: str) -> None:
+    """
+    Raises:
+        Denied: rule *port*: the manifest does not ask for it.
+    """
+    family = port.partition(":")[0]
+    if port not in identity.ports and f"{family}:*" not in identity.ports:
+        raise Denied(
+            f"rule port: {identity.participant} may not use {port}.",
+            next=f'List "{port}" in the ports of its manifest.',
+        )
+
+
+def may_enter(identity: Identity, conversation: str) -> None:
+    """
+    Raises:
+        Denied: rule *conversation*: a run speaks and reads in its own only.
+    """
+    if identity.conversation and conversation != identity.conversation:
+        raise Denied("rule conversation: a run may use its own conversation only.", next="Speak where you were asked.")
+
+
+def may_publish(identity: Identity, message: Message, *, answers: bool, knows_recipient: bool) -> None:
+    """Whether `message` may be said.
+
+    `answers`: it replies to a message that was addressed to the caller, by that message's own sender.
+    `knows_recipient`: the recipient has written to the caller in this conversation.
+
+    Raises:
+        Denied: rules *port*, *conversation*, *answer*, *recipient*.
+    """
+    may_use(identity, "bus")
+    may_enter(identity, message.conversation)
+    if message.in_reply_to and not answers:
+        raise Denied("rule answer: only a message that was addressed to you can be answered, to its sender.")
+    if message.kind == KIND_CALL:
+        may_use(identity, f"call:{message.recipient}")
+    elif identity.run and message.recipient and not knows_recipient:
+        raise Denied("rule recipient: a run may address those who have written to it, or the whole conversation.")

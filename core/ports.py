@@ -1,0 +1,294 @@
+"""The ports a MAD of this process holds, and the same objects behind the gate: here every permission is checked.
+
+One identity, one set of ports. Nothing below this file asks who is calling; nothing above it may call the services
+directly on behalf of a MAD. The order is house.md's: capability and policy, then journal *started*, act, *outcome*.
+"""
+
+import hashlib
+import json
+import sqlite3
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from core.horace.store import Horace
+from core.policy import Identity, may_enter, may_publish, may_use
+from core.registry import Registry
+from core.rogers.bus import Rogers
+from core.rogers.entry import Entry, Row
+from core.rogers.journal import Journal
+from protos.errors import Error, Exhausted, InvalidArgument, NotFound
+from protos.ids import new_id
+from protos.mad import Bus, Context, Files, Inbox
+from protos.serve import answer_id
+from protos.v1.message_pb2 import KIND_CALL, KIND_EVENT, KIND_FAULT, KIND_REPLY, TAINT_WORKER, Blob, Message
+from protos.v1.session_pb2 import Assignment
+
+
+class LinksView:
+    """Which conversation knows which blob: linked by a message there, or stored by a run there."""
+
+    name = "links"
+    kinds = frozenset({"message", "act"})
+    tables = ("links",)
+    schema: ClassVar[str] = """
+        CREATE TABLE IF NOT EXISTS links (
+            conversation TEXT, digest TEXT, PRIMARY KEY (conversation, digest)) WITHOUT ROWID;
+    """
+
+    def apply(self, db: sqlite3.Connection, row: Row) -> None:
+        """Adds what the entry links."""
+        if row.kind == "message":
+            digests = [each.digest for each in Message.FromString(row.body or b"").blobs]
+        else:
+            act = json.loads(row.body or b"{}")
+            digests = [act["digest"]] if act.get("act") == "files.put" and act.get("digest") else []
+        for each in digests:
+            db.execute("INSERT OR IGNORE INTO links VALUES (?, ?)", (row.conversation, each))
+
+
+@dataclass
+class Services:
+    """What the ports stand on."""
+
+    journal: Journal
+    rogers: Rogers
+    horace: Horace
+    registry: Registry
+
+
+@dataclass
+class Allowance:
+    """What one run may still move, in bytes, and what it has moved."""
+
+    bytes_in: int
+    bytes_out: int
+    used_in: int = 0
+    used_out: int = 0
+
+    def take_in(self, size: int) -> None:
+        """
+        Raises:
+            Exhausted: the run has read its share.
+        """
+        self.used_in += size
+        if self.used_in > self.bytes_in:
+            raise Exhausted(
+                f"The run has read its {self.bytes_in} bytes.", next="Raise budget.bytes_in in its manifest."
+            )
+
+
+def unlimited() -> Allowance:
+    """For residents."""
+    return Allowance(bytes_in=2**62, bytes_out=2**62)
+
+
+@dataclass
+class LocalBus(Bus):
+    """The bus with one caller's permissions."""
+
+    services: Services
+    identity: Identity
+    _delivered: dict[str, str] = field(default_factory=dict)  # id → sender, of what this session was given
+
+    async def publish(self, message: Message) -> int:
+        said = Message()
+        said.CopyFrom(message)
+        answers = not said.in_reply_to or await self._asked_by(said) == said.recipient
+        knows = said.recipient in self._delivered.values() or bool(said.in_reply_to and answers)
+        may_publish(self.identity, said, answers=answers, knows_recipient=knows)
+        self._check_id(said)
+        if said.kind == KIND_CALL:
+            self.services.registry.check_call(said.recipient, said.tool, arguments_of(said))
+        if self.identity.run:
+            said.taint[:] = sorted({*said.taint, TAINT_WORKER})
+            for blob in said.blobs:
+                await may_read(self.services, self.identity, blob.digest)
+        return await self.services.rogers.publish(said, sender=self.identity.participant)
+
+    async def report(self, events: Iterable[Message]) -> None:
+        may_use(self.identity, "bus")
+        checked = []
+        for each in events:
+            may_enter(self.identity, each.conversation)
+            if each.kind != KIND_EVENT or each.recipient or each.blobs:
+                raise InvalidArgument("Only events without recipient and blobs are reported.", next="Publish the rest.")
+            event = Message()
+            event.CopyFrom(each)
+            if self.identity.run:
+                event.taint[:] = sorted({*event.taint, TAINT_WORKER})
+            checked.append(event)
+        await self.services.rogers.report(checked, sender=self.identity.participant)
+
+    @asynccontextmanager
+    async def subscribe(self) -> AsyncIterator[Inbox]:
+        may_use(self.identity, "bus")
+        async with self.services.rogers.open_inbox(
+            self.identity.participant, self.identity.conversation or None
+        ) as inbox:
+            yield _RememberingInbox(inbox, self._delivered)
+
+    async def history(self, conversation: str, *, after: int = 0, limit: int = 100) -> Sequence[Message]:
+        may_use(self.identity, "bus")
+        may_enter(self.identity, conversation)
+        return await self.services.rogers.history(conversation, after=after, limit=min(limit or 100, 1000))
+
+    async def _asked_by(self, said: Message) -> str:
+        """Who sent the message that `said` answers, if it was addressed to the caller; else nobody."""
+        if said.in_reply_to in self._delivered:
+            return self._delivered[said.in_reply_to]
+        rows = await self.services.journal.query(
+            "SELECT sender FROM journal WHERE id = ? AND kind = 'message' AND conversation = ? AND recipient = ?",
+            (said.in_reply_to, said.conversation, self.identity.participant),
+        )
+        return str(rows[0][0]) if rows else ""
+
+    def _check_id(self, said: Message) -> None:
+        """An answer has the id that its question gives it, and nothing else has: no one can take an answer's place."""
+        if said.kind in (KIND_REPLY, KIND_FAULT) and said.in_reply_to:
+            if said.id != answer_id(Message(id=said.in_reply_to)):
+                raise InvalidArgument("The id of an answer is its question's id with .reply behind it.")
+        elif not is_uuid(said.id):
+            raise InvalidArgument("A message's id is a UUIDv7 in lower case.", next="Choose it once, when it is made.")
+
+
+@dataclass
+class _RememberingInbox(Inbox):
+    """An inbox that notes who asked what, so that an answer can be checked without a query."""
+
+    inner: Inbox
+    delivered: dict[str, str]
+
+    async def __aiter__(self) -> AsyncIterator[Message]:
+        async for message in self.inner:
+            self.delivered[message.id] = message.sender
+            while len(self.delivered) > 4096:
+                self.delivered.pop(next(iter(self.delivered)))
+            yield message
+
+    async def acknowledge(self, sequence: int) -> None:
+        await self.inner.acknowledge(sequence)
+
+
+@dataclass
+class LocalFiles(Files):
+    """Horace with one caller's permissions and allowance."""
+
+    services: Services
+    identity: Identity
+    allowance: Allowance
+
+    async def put(self, chunks: AsyncIterable[bytes], *, name: str = "", media_type: str = "") -> Blob:
+        may_use(self.identity, "files")
+        left = self.allowance.bytes_out - self.allowance.used_out
+        async with acting(self.services.journal, self.identity, "files.put", name=name[:255]) as act:
+            blob = await self.services.horace.put(chunks, name=name, media_type=media_type, limit_bytes=left)
+            self.allowance.used_out += blob.size
+            act |= {"digest": blob.digest, "size": blob.size}
+        return blob
+
+    async def get(self, digest: str, *, offset: int = 0) -> AsyncIterator[bytes]:
+        may_use(self.identity, "files")
+        await may_read(self.services, self.identity, digest)
+        before = self.allowance.used_in
+        async with (
+            acting(self.services.journal, self.identity, "files.get", digest=digest, offset=offset) as act,
+            aclosing(self.services.horace.get(digest, offset=offset)) as stream,  # type: ignore[type-var]
+        ):
+            async for chunk in stream:
+                self.allowance.take_in(len(chunk))
+                act["size"] = self.allowance.used_in - before
+                yield chunk
+
+    async def find(self, name: str) -> Blob:
+        may_use(self.identity, f"files:{name[:64]}")
+        return await self.services.horace.find(name)
+
+
+async def may_read(services: Services, identity: Identity, digest: str) -> None:
+    """
+    Raises:
+        NotFound: there is no such blob, or none the caller may read: the two look the same.
+    """
+    if not identity.run:
+        return
+    known = await services.journal.query(
+        "SELECT 1 FROM links WHERE conversation = ? AND digest = ?", (identity.conversation, digest)
+    )
+    if not known and not await _is_named(services, identity, digest):
+        raise NotFound("There is no such blob, or none that this run may read.")
+
+
+async def _is_named(services: Services, identity: Identity, digest: str) -> bool:
+    for port in identity.ports:
+        family, _, name = port.partition(":")
+        if family == "files" and name:
+            try:
+                if (await services.horace.find(name)).digest == digest:
+                    return True
+            except NotFound:
+                continue
+    return False
+
+
+@asynccontextmanager
+async def acting(journal: Journal, identity: Identity, act: str, **fields: object) -> AsyncIterator[dict[str, object]]:
+    """Journals an act: *started* is durable before the body, *outcome* after it. What the body adds is written too."""
+    id = new_id()
+    added: dict[str, object] = {}
+
+    def entry(step: str, **more: object) -> Entry:
+        body = {"act": act, "step": step, **fields, **added, **more}
+        return Entry(
+            id=f"act:{id}:{step}",
+            kind="act",
+            body=json.dumps(body, ensure_ascii=False).encode(),
+            conversation=identity.conversation,
+            sender=identity.principal,
+            at=time.time(),
+        )
+
+    await journal.append(entry("started"))
+    try:
+        yield added
+    except BaseException as error:
+        added.pop("digest", None)
+        journal.append_soon(entry("outcome", failed=error.code if isinstance(error, Error) else type(error).__name__))
+        raise
+    await journal.append(entry("outcome"))
+
+
+def context_for(services: Services, identity: Identity, assignment: Assignment, allowance: Allowance) -> Context:
+    """Everything one MAD may reach."""
+    return Context(
+        bus=LocalBus(services, identity), files=LocalFiles(services, identity, allowance), assignment=assignment
+    )
+
+
+def arguments_of(call: Message) -> object:
+    """The arguments of a call.
+
+    Raises:
+        InvalidArgument: they are no JSON.
+    """
+    try:
+        return json.loads(call.data or "{}")
+    except ValueError:
+        raise InvalidArgument("The arguments of a call are a JSON object.") from None
+
+
+def is_uuid(id: str) -> bool:
+    """Whether `id` is a UUIDv7 as `protos.ids` writes it."""
+    return (
+        len(id) == 36
+        and id[14] == "7"
+        and id[19] in "89ab"
+        and all(c == "-" if i in (8, 13, 18, 23) else c in "0123456789abcdef" for i, c in enumerate(id))
+    )
+
+
+def hash_of(secret: str) -> str:
+    """What is kept of a token or credential."""
+    return hashlib.sha256(secret.encode()).hexdigest()

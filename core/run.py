@@ -1,0 +1,119 @@
+"""The life of one run, as a table.
+
+Rules of this file: everything that decides which state may follow which lives here; nothing here does I/O.
+
+A run goes right along the first row, and may leave it early. `collecting` is where its outcome is fixed: before that
+line the outcome is open, after it nothing changes it. `destroyed` is the only end, so that whatever was created is
+gone when a run has ended. An illegal move raises and changes nothing.
+
+    requested → admitted → starting → ready → running → collecting → destroyed
+        │           │          │        │                    ▲
+        └───────────┴──────────┴────────┴────────────────────┘   cancelled, timed out, failed to start
+
+`admitted`: it holds its share of the machine. `starting`: its sandbox is being made, or a warm one claimed.
+`ready`: its worker has attached. `running`: the worker was told what it is for.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from protos.errors import Conflict
+
+
+class State(StrEnum):
+    """Where a run stands."""
+
+    REQUESTED = "requested"
+    ADMITTED = "admitted"
+    STARTING = "starting"
+    READY = "ready"
+    RUNNING = "running"
+    COLLECTING = "collecting"
+    DESTROYED = "destroyed"
+
+
+class Outcome(StrEnum):
+    """What it came to. Only `succeeded` is green."""
+
+    SUCCEEDED = "succeeded"
+    PARTIAL = "partial"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TIMED_OUT = "timed_out"
+    OUT_OF_BUDGET = "out_of_budget"
+    OUT_OF_MEMORY = "out_of_memory"
+    OUT_OF_DISK = "out_of_disk"
+    STUCK = "stuck"
+    LOST = "lost"
+    KILLED = "killed"
+
+
+FOLLOWS: dict[State, frozenset[State]] = {
+    State.REQUESTED: frozenset({State.ADMITTED, State.COLLECTING}),
+    State.ADMITTED: frozenset({State.STARTING, State.COLLECTING}),
+    State.STARTING: frozenset({State.STARTING, State.READY, State.COLLECTING}),  # again: a start that a crash cut off
+    State.READY: frozenset({State.RUNNING, State.STARTING, State.COLLECTING}),
+    State.RUNNING: frozenset({State.RUNNING, State.COLLECTING}),  # again: a renewed credential, a wish to cancel
+    State.COLLECTING: frozenset({State.DESTROYED}),
+    State.DESTROYED: frozenset(),
+}
+
+# What a worker may say of itself; everything else is the core's to say.
+WORKER_OUTCOMES = frozenset({Outcome.SUCCEEDED, Outcome.PARTIAL, Outcome.FAILED, Outcome.OUT_OF_DISK, Outcome.STUCK})
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run as the table of runs holds it. Times are seconds since the epoch, 0 while not reached."""
+
+    id: str
+    mad: str
+    conversation: str
+    trigger: str  # id of the message it is for
+    trigger_sequence: int
+    state: State
+    created: float
+    outcome: Outcome | None = None
+    started: float = 0.0
+    ended: float = 0.0
+    deadline: float = 0.0
+    reason: str = ""
+    sandbox: str = ""  # its name in the engine
+    token: str = ""  # SHA-256 of the one-use token
+    credential: str = ""  # SHA-256 of the session credential
+    confirmed: bool = False  # the worker has used its credential: the token is dead
+    cancel: str = ""  # why it shall end, once somebody asked
+    cost: dict[str, Any] = field(default_factory=dict)
+    evidence: dict[str, Any] = field(default_factory=dict)
+    artifacts: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def live(self) -> bool:
+        """Whether something of it may still exist."""
+        return self.state is not State.DESTROYED
+
+
+def check_move(current: State, next: State) -> None:
+    """
+    Raises:
+        Conflict: the table does not allow the move.
+    """
+    if next not in FOLLOWS[current]:
+        raise Conflict(f"A run that is {current} cannot become {next}.")
+
+
+def run_id(mad: str, trigger: str) -> str:
+    """The id of the run that `trigger` starts: the same message never starts two."""
+    return f"{mad}-{hashlib.sha256(trigger.encode()).hexdigest()[:10]}"
+
+
+def judge(outcome: Outcome, evidence: dict[str, Any], needed: tuple[str, ...]) -> tuple[Outcome, str]:
+    """What a worker's word is worth: `succeeded` without the evidence its manifest names is `failed`."""
+    if outcome not in WORKER_OUTCOMES:
+        return Outcome.FAILED, f"The worker claimed the outcome {outcome}, which is not a worker's to say."
+    missing = [each for each in needed if each not in evidence]
+    if outcome is Outcome.SUCCEEDED and missing:
+        return Outcome.FAILED, f"The worker claimed success without its evidence: {', '.join(missing)}."
+    return outcome, ""

@@ -1,0 +1,136 @@
+"""A worker: one sandbox, one door, one session. Opened for a run, for a resident outside the core, or to wait warm.
+
+The order matters and is the same for all: first the door listens, then the sandbox starts and dials in. On the way
+out the worker is told, waited for, destroyed, and then its door closes and its directory goes.
+"""
+
+import os
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from anyio import move_on_after, to_thread
+
+from core.gate import Session, open_door
+from core.ports import hash_of
+from core.waiting import first_of
+from protos.errors import Unavailable
+from sandbox.engine import Engine, Program, Sandbox, SandboxError
+from sandbox.profile import Profile
+
+NEXT_STEP = "See madlab doctor."
+START_LIMIT_S = 60.0  # from the engine's start to the worker's attach
+
+
+@dataclass
+class Worker:
+    """One worker of the lab."""
+
+    name: str
+    session: Session
+    sandbox: Sandbox
+
+    async def attached(self) -> None:
+        """Waits until the worker has attached.
+
+        Raises:
+            Unavailable: it ended first, or did not attach in time; the message holds the tail of what it wrote.
+        """
+        with move_on_after(START_LIMIT_S):
+            if await first_of(self.session.attached.wait, self.sandbox.wait) == 0:
+                return
+            words = (await self.sandbox.wait()).log[-1000:]
+            raise Unavailable(f"The worker ended before it attached. Its last words: {words!r}", next=NEXT_STEP)
+        raise Unavailable(f"The worker did not attach within {START_LIMIT_S:.0f} s.", next=NEXT_STEP)
+
+    def leave(self) -> None:
+        """Hands the worker over to the next core: leaving its context will not end it."""
+        self.session.left = True
+        self.sandbox.leave()
+
+    async def end(self, reason: str, grace_s: float) -> None:
+        """Asks the worker to end, waits for the grace, then ends it."""
+        self.session.tell_end(reason, grace_s)
+        with move_on_after(grace_s):
+            await self.sandbox.wait()
+            return
+        await self.sandbox.kill()
+
+
+@dataclass
+class Workers:
+    """Opens workers for one lab."""
+
+    lab: str  # the lab's id, eight hex digits
+    directory: Path  # where socket directories go; short
+    engines: Mapping[str, Engine]  # by runtime: "runc", "runsc", "process"
+    lease_s: float
+
+    @asynccontextmanager
+    async def open(self, mad: str, profile: Profile) -> AsyncIterator[Worker]:
+        """Starts a worker, unattached. Leaving ends it without a trace, unless its sandbox was told to be left.
+
+        Raises:
+            SandboxError: the engine could not start it.
+        """
+        name = f"{mad[:20]}-{secrets.token_hex(4)}"
+        token = secrets.token_urlsafe(32)
+        session = Session(lease_s=self.lease_s, token=hash_of(token))
+        async with self._door(name, session) as directory:
+            program = Program(profile=profile, stdin=token.encode() + b"\n", door=directory)
+            async with self._engine(profile.runtime).open(name, program) as sandbox:
+                yield Worker(name, session, sandbox)
+
+    @asynccontextmanager
+    async def adopt(self, name: str, runtime: str, session: Session) -> AsyncIterator[Worker]:
+        """Takes back a worker that an earlier core left: the same socket at the same path, the same session.
+
+        Raises:
+            SandboxError: its sandbox is gone.
+        """
+        session.restored = True
+        async with self._door(name, session), self._engine(runtime).adopt(name) as sandbox:
+            yield Worker(name, session, sandbox)
+
+    async def reap(self, keep: set[str]) -> list[str]:
+        """Destroys what earlier cores left and nobody takes back: sandboxes, then socket directories."""
+        gone: list[str] = []
+        for engine in {id(each): each for each in self.engines.values()}.values():
+            gone += await engine.reap(keep)
+        if self.directory.exists():
+            for each in self.directory.iterdir():
+                if each.name not in keep:
+                    await to_thread.run_sync(lambda path=each: shutil.rmtree(path, ignore_errors=True))  # type: ignore[misc]
+        return gone
+
+    def _engine(self, runtime: str) -> Engine:
+        if runtime not in self.engines:
+            raise SandboxError(f"There is no engine for the runtime {runtime!r}: choose {', '.join(self.engines)}.")
+        return self.engines[runtime]
+
+    @asynccontextmanager
+    async def _door(self, name: str, session: Session) -> AsyncIterator[Path]:
+        directory = self.directory / name
+        directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+        os.chmod(directory, 0o711)  # past the umask: the worker is another user
+        try:
+            async with open_door(directory, session):
+                yield directory
+        finally:
+            if not session.left:
+                shutil.rmtree(directory, ignore_errors=True)
+
+
+def opener(workers: Workers, mad: str, profile: Profile) -> AbstractAsyncContextManager[Worker]:
+    """A worker that has attached: what the warm pool keeps."""
+
+    @asynccontextmanager
+    async def attached() -> AsyncIterator[Worker]:
+        async with workers.open(mad, profile) as worker:
+            await worker.attached()
+            yield worker
+
+    return attached()

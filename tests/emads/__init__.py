@@ -1,0 +1,1 @@
+"""eMADs that exist to be tested with."""

@@ -1,0 +1,67 @@
+"""The smallest MAD: says back what it is told. Its other tools misbehave on request, so that containment can be shown."""
+
+import time
+from typing import Literal
+
+from anyio import sleep_forever
+from typing_extensions import TypedDict
+
+from protos.blobs import store
+from protos.tools import Call, tool
+
+
+class Said(TypedDict):
+    """What was said."""
+
+    text: str
+
+
+class Sized(TypedDict):
+    """What was counted."""
+
+    bytes: int
+
+
+class Echo:
+    """A MAD without a Thought Engine."""
+
+    @tool(effects="read", idempotent=True)
+    async def say(self, call: Call, *, text: str) -> Said:
+        """Says the text back."""
+        return {"text": text}
+
+    @tool(effects="read", idempotent=True)
+    async def repeat(self, call: Call, *, text: str, times: int) -> Said:
+        """Says the text many times over; a long answer travels as a blob."""
+        return {"text": text * times}
+
+    @tool(effects="read", idempotent=True)
+    async def count_bytes(self, call: Call, *, source: str) -> Sized:
+        """Reads the attached blob and counts its bytes, telling how far it is."""
+        size = 0
+        async for chunk in call.ctx.files.get(source):
+            size += len(chunk)
+            await call.progress(f"{size} bytes so far", bytes=size)
+        return {"bytes": size}
+
+    @tool(effects="write")
+    async def keep(self, call: Call, *, text: str) -> Said:
+        """Stores the text as an artifact of the run."""
+        blob = await store(call.ctx.files, text.encode(), name="kept.txt", media_type="text/plain")
+        call.ctx.verdict.artifacts.append(blob)
+        call.ctx.verdict.evidence["kept"] = blob.size
+        return {"text": blob.digest}
+
+    @tool(effects="read")
+    async def misbehave(self, call: Call, *, how: Literal["raise", "hang", "block", "exit"]) -> Said:
+        """Raises, waits for ever, blocks its thread for ten minutes, or ends its process."""
+        match how:
+            case "raise":
+                raise RuntimeError("on request")
+            case "hang":
+                await sleep_forever()
+            case "block":
+                time.sleep(600)  # noqa: ASYNC251  that is the misbehaviour
+            case "exit":
+                raise SystemExit(7)
+        return {"text": "unreachable"}
