@@ -57,7 +57,6 @@ class Files(Section):
     """What Horace may keep."""
 
     quota_gb: Annotated[float, Field(gt=0)] = 20
-    tree: Tree = Tree()
 
 
 class Journal(Section):
@@ -104,6 +103,7 @@ class Config(Section):
     runs: Runs = Runs()
     sandbox: Sandbox = Sandbox()
     files: Files = Files()
+    tree: Tree = Tree()
     journal: Journal = Journal()
     advisories: Advisories = Advisories()
     emads: Annotated[tuple[Path, ...], BeforeValidator(_paths)] = (

@@ -21,9 +21,9 @@ def test_a_lab_without_settings_has_sensible_ones(home: Home) -> None:
 
 
 def test_a_variable_beats_the_file(home: Home) -> None:
-    home.settings.write_text("[runs]\nmax_running = 2\nlease_s = 5\n[files.tree]\nfiles = 10\n")
+    home.settings.write_text("[runs]\nmax_running = 2\nlease_s = 5\n[tree]\nfiles = 10\n")
     config = load(home, {"MADLAB_RUNS_MAX_RUNNING": "8", "MADLAB_HOME": "x", "MADLAB_EMADS": "/a:b"})
-    assert (config.runs.max_running, config.runs.lease_s, config.files.tree.files) == (8, 5, 10)
+    assert (config.runs.max_running, config.runs.lease_s, config.tree.files) == (8, 5, 10)
     assert config.emads == (Path("/a"), home.path / "b")
 
 
@@ -53,7 +53,7 @@ def test_a_profile_is_overridden_where_it_says_so_and_nowhere_else(home: Home) -
         ),
         (
             "[run]\n",
-            "run is no setting (allowed: advisories, emads, files, journal, profile, residents, runs, sandbox)",
+            "run is no setting (allowed: advisories, emads, files, journal, profile, residents, runs, sandbox, tree)",
         ),
         ('[residents.a]\nclass = "os"\n', "residents.a.class: "),
         ("runs = 3\n", "runs: input should be a valid dictionary"),
