@@ -24,3 +24,354 @@ bytecode; console scripts go to /usr/local/bin with `#!/usr/bin/python3`.
 The program in an image runs as uid 10001, read-only, with /workspace (HOME, TMPDIR, and /tmp is a link to it) as the
 only place to write, and / as its working directory. There is no shell in `base`.
 """
+
+import contextlib
+import fcntl
+import hashlib
+import io
+import json
+import os
+import platform
+import re
+import subprocess
+import tarfile
+import tempfile
+import time
+import tomllib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from sandbox.engines.docker import Images
+from sandbox.images import debian as apt
+from sandbox.images import tree, wheels
+
+ROOM = Path(__file__).parent
+REPOSITORY = ROOM.parent.parent
+UID = 10001
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_SKIPPED = ("__pycache__", "tests", "node_modules")
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
+
+
+class Refused(Exception):
+    """The image cannot be made as asked; the message says what to change."""
+
+
+def architecture() -> str:
+    """This machine's, in Debian's and Docker's word."""
+    return _ARCHITECTURES.get(platform.machine(), platform.machine())
+
+
+@dataclass(frozen=True)
+class Spec:
+    """An `image.toml`, read. See the top of this file."""
+
+    name: str
+    folder: Path
+    parent: "Spec | None" = None
+    debian: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+    remove: tuple[str, ...] = ()
+    strip: tuple[str, ...] = ("**/*.so*",)
+    check: tuple[tuple[str, ...], ...] = ()
+    files: tuple[tuple[str, str], ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def requirements(self) -> Path:
+        return self.folder / "requirements.txt"
+
+    @property
+    def debian_lock(self) -> Path:
+        return self.folder / "debian.lock"
+
+    def environment(self) -> dict[str, str]:
+        """The variables of everything that runs in it, its parent's first."""
+        return (self.parent.environment() if self.parent else {}) | dict(self.env)
+
+    def locked(self) -> list[apt.Package]:
+        """The Debian packages for this machine's architecture.
+
+        Raises:
+            Refused: the lock does not say which version of one.
+        """
+        known = {p.name: p for p in apt.read_lock(self.debian_lock) if p.architecture == architecture()}
+        if missing := [name for name in self.debian if name not in known]:
+            raise Refused(
+                f"{self.debian_lock} does not name {', '.join(missing)} for {architecture()}: "
+                f"run `python -m sandbox.images lock {self.name}`"
+            )
+        return [known[name] for name in self.debian]
+
+    def sources(self) -> list[tuple[str, Path]]:
+        """Our own files: their places in the image and where they are, in order."""
+        found: list[tuple[str, Path]] = [(place, self.folder / source) for place, source in self.files]
+        for package in self.packages:
+            beside = package.startswith("./")
+            base = self.folder if beside else REPOSITORY
+            parts = Path(package).parts
+            if not (base / package).is_dir():
+                raise Refused(f"image {self.name} wants the package {package}, and there is no folder {base / package}")
+            parents = [Path(*parts[:depth], "__init__.py") for depth in range(1, len(parts))]
+            for source in [*(base / p for p in parents), *sorted((base / package).rglob("*"))]:
+                inside = source.relative_to(base)
+                skipped = any(part in _SKIPPED for part in inside.parts) or source.suffix in (".pyc", ".pyi", ".md")
+                if source.is_file() and not skipped:
+                    found.append((str(tree.SITE / inside), source))
+        return sorted(found)
+
+
+def read(name: str) -> Spec:
+    """The image called `name`, or the one whose folder is `name`.
+
+    Raises:
+        Refused: there is none, or its image.toml is wrong.
+    """
+    folder = Path(name).resolve() if "/" in name or name.startswith(".") else ROOM / name
+    file = folder / "image.toml"
+    if not file.is_file():
+        known = ", ".join(sorted(path.parent.name for path in ROOM.glob("*/image.toml")))
+        raise Refused(f"there is no image {name!r}: no file {file}. Images here: {known}; or give the path of a folder")
+    if not _NAME.fullmatch(folder.name):
+        raise Refused(f"an image is called like its folder, and {folder.name!r} is no image name: use a-z, 0-9 and -")
+    try:
+        given = tomllib.loads(file.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise Refused(f"{file} is not TOML: {error}") from error
+    allowed = {field.name for field in fields(Spec)} - {"name", "folder", "parent"} | {"from"}
+    if unknown := sorted(given.keys() - allowed):
+        raise Refused(f"{file} has a field {unknown[0]!r}, which means nothing; known are {', '.join(sorted(allowed))}")
+    parent = given.pop("from", None)
+    lists: dict[str, Any] = {key: tuple(value) for key, value in given.items() if isinstance(value, list)}
+    lists["check"] = tuple(tuple(command) for command in given.get("check", ()))
+    tables: dict[str, Any] = {
+        key: tuple(sorted(value.items())) for key, value in given.items() if isinstance(value, dict)
+    }
+    return Spec(folder.name, folder, read(parent) if parent else None, **lists, **tables)
+
+
+def _hash(*parts: str | bytes | Path) -> str:
+    """One digest for many inputs; a path counts by its content."""
+    digest = hashlib.sha256()
+    for part in parts:
+        content = part.encode() if isinstance(part, str) else part if isinstance(part, bytes) else part.read_bytes()
+        digest.update(len(content).to_bytes(8) + content)
+    return digest.hexdigest()
+
+
+def _builder() -> str:
+    """What the builder itself would do to the bytes."""
+    return _hash(*(ROOM / name for name in ("build.py", "debian.py", "tree.py", "wheels.py")), architecture())
+
+
+def system_key(spec: Spec) -> str:
+    """Tells apart what the system layer would hold: packages, wheels, and how they are treated."""
+    requirements = [spec.requirements] if spec.requirements.exists() else []
+    treated = json.dumps([[str(p) for p in spec.locked()], spec.remove, spec.strip, spec.parent is None])
+    return _hash(_builder(), treated, *requirements)
+
+
+def code_key(spec: Spec) -> str:
+    """Tells apart what the code layer would hold: our own files."""
+    return _hash(_builder(), *(part for place, source in spec.sources() for part in (place, source)))
+
+
+def key(spec: Spec) -> str:
+    """Tells apart whole images: the same key, the same content."""
+    above = key(spec.parent) if spec.parent else ""
+    return _hash(above, system_key(spec), code_key(spec), json.dumps([spec.env, spec.check]))[:16]
+
+
+class Workshop:
+    """Builds images for one lab, keeping what it fetched and packed in `cache`."""
+
+    def __init__(self, images: Images, cache: Path, say: Callable[[str], None]) -> None:
+        self._images = images
+        self._cache = cache
+        self._say = say
+
+    def build(self, spec: Spec) -> str:
+        """Makes the image unless the engine has it, and returns its tag.
+
+        Raises:
+            Refused: its inputs are wrong, cannot be had, or a check failed.
+            SandboxError: the engine does not answer.
+        """
+        started = time.monotonic()
+        wanted = key(spec)
+        if found := self._images.find(spec.name, wanted):
+            self._images.name(found, spec.name, wanted)
+            self._say(f"image {spec.name}: unchanged ({wanted})")
+            return self._images.tag(spec.name, wanted)
+        with self._alone():
+            layers = self.layers(spec)
+            archive = self._cache / f"{spec.name}.image.tar"
+            try:
+                identity = self._write(spec, wanted, layers, archive)
+                self._say(f"image {spec.name}: giving it to the engine ({archive.stat().st_size / 1e6:.0f} MB)")
+                with archive.open("rb") as file:
+                    self._images.load(file)
+            finally:
+                archive.unlink(missing_ok=True)
+            for command in spec.check:
+                code, said = self._images.run(identity, command)
+                if code:
+                    self._images.remove(identity)
+                    raise Refused(f"image {spec.name} fails its check `{' '.join(command)}`: {said.strip()[-2000:]}")
+            self._images.name(identity, spec.name, wanted)
+        self._say(f"image {spec.name}: built {identity[7:19]} in {time.monotonic() - started:.1f} s")
+        return self._images.tag(spec.name, wanted)
+
+    def layers(self, spec: Spec) -> list[Path]:
+        """The image's layers, lowest first, made where the cache lacks them."""
+        below = self.layers(spec.parent) if spec.parent else []
+        system = self._layer(spec, "system", system_key(spec), self._fill_system)
+        code = self._layer(spec, "code", code_key(spec), self._fill_code)
+        return [*below, *system, *code]
+
+    def _layer(self, spec: Spec, kind: str, wanted: str, fill: Callable[[Spec, Path], None]) -> list[Path]:
+        folder = self._cache / "layers"
+        folder.mkdir(parents=True, exist_ok=True)
+        packed = folder / f"{spec.name}-{kind}-{wanted[:16]}.tar"
+        if not packed.exists():
+            with tempfile.TemporaryDirectory(dir=self._cache) as directory:
+                root, unfinished = Path(directory) / "root", Path(directory) / "layer.tar"
+                root.mkdir()
+                fill(spec, root)
+                tree.pack(root, unfinished)
+                unfinished.rename(packed)
+            for old in folder.glob(f"{spec.name}-{kind}-" + "[0-9a-f]" * 16 + ".tar"):
+                if old != packed:
+                    old.unlink()
+        return [packed] if packed.stat().st_size > tarfile.RECORDSIZE else []  # an empty layer is left out
+
+    def _fill_system(self, spec: Spec, root: Path) -> None:
+        packages = spec.locked()
+        if packages:
+            self._fetch(spec, packages)
+            self._say(f"image {spec.name}: unpacking {len(packages)} Debian packages")
+            apt.unpack(packages, self._cache / "debs", root)
+        if spec.requirements.exists():
+            self._say(f"image {spec.name}: fetching Python packages")
+            try:
+                fetched = wheels.fetch(spec.requirements, self._cache / "wheels")
+            except RuntimeError as error:
+                raise Refused(f"the Python packages of image {spec.name} cannot be had: {error}") from error
+            for wheel in fetched:
+                wheels.unpack(wheel, root)
+        tree.prune(root, spec.remove)
+        if spec.parent is None:
+            _skeleton(root)
+        tree.strip(root, spec.strip)
+        if packages or spec.requirements.exists():
+            self._say(f"image {spec.name}: compiling")
+        with self._ground(spec, root) as ground:
+            tree.compile_all(root, [tree.STDLIB, Path("usr/lib/python3/dist-packages"), tree.SITE], ground)
+
+    def _fill_code(self, spec: Spec, root: Path) -> None:
+        for place, source in spec.sources():
+            target = root / place
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(source.read_bytes())
+            target.chmod(0o755 if os.access(source, os.X_OK) else 0o644)
+        with self._ground(spec, None) as ground:
+            tree.compile_all(root, [tree.SITE], ground)
+
+    def _fetch(self, spec: Spec, packages: Sequence[apt.Package]) -> None:
+        missing = [p for p in packages if not (self._cache / "debs" / f"{p.sha256}.deb").exists()]
+        if not missing:
+            return
+        self._say(f"image {spec.name}: fetching {len(missing)} Debian packages")
+        mirror = apt.Apt(self._cache / "apt", architecture())
+        mirror.update()
+        try:
+            mirror.fetch(missing, self._cache / "debs")
+        except apt.NoDebian as error:
+            raise Refused(
+                f"Debian packages of image {spec.name} cannot be had: {error}. Mirrors drop old versions: "
+                f"`python -m sandbox.images lock {spec.name}` takes today's, and the new lock is to be committed"
+            ) from error
+
+    @contextlib.contextmanager
+    def _ground(self, spec: Spec, own: Path | None) -> Iterator[Path]:
+        """The tree with the image's Python: its own, when it stands on nothing, or that of the image it stands on."""
+        lowest = spec
+        while lowest.parent:
+            lowest = lowest.parent
+        if lowest is spec and own is not None:
+            yield own
+            return
+        [system] = self._layer(lowest, "system", system_key(lowest), self._fill_system)
+        with tempfile.TemporaryDirectory(dir=self._cache) as directory:
+            subprocess.run(["tar", "-xf", str(system), "-C", directory, "usr"], check=True)
+            yield Path(directory)
+
+    def _write(self, spec: Spec, wanted: str, layers: Sequence[Path], to: Path) -> str:
+        """Writes the image as the engine reads it and returns its id: the digest of all that makes it."""
+        digests = []
+        for layer in layers:
+            with layer.open("rb") as file:
+                digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+        when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(tree.EPOCH))
+        config = {
+            "architecture": architecture(),
+            "os": "linux",
+            "created": when,
+            "config": {
+                "Env": [f"{name}={value}" for name, value in sorted(spec.environment().items())],
+                "User": f"{UID}:{UID}",
+                "WorkingDir": "/",
+                "Cmd": ["/usr/bin/python3"],
+                "Labels": {"madlab.image": spec.name, "madlab.key": wanted},
+            },
+            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}" for digest in digests]},
+            "history": [{"created": when, "created_by": layer.stem} for layer in layers],
+        }
+        text = json.dumps(config, sort_keys=True).encode()
+        identity = hashlib.sha256(text).hexdigest()
+        names = [f"{digest}/layer.tar" for digest in digests]
+        manifest = [{"Config": f"{identity}.json", "RepoTags": [self._images.tag(spec.name, wanted)], "Layers": names}]
+        with tarfile.open(to, "w") as archive:
+            for name, layer in zip(names, layers, strict=True):
+                archive.add(layer, name)
+            for name, content in ((f"{identity}.json", text), ("manifest.json", json.dumps(manifest).encode())):
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+        return f"sha256:{identity}"
+
+    def lock(self, spec: Spec) -> None:
+        """Writes `debian.lock` and `requirements.txt`: today's versions, for a person to review and commit."""
+        if spec.debian:
+            lines = []
+            for kind in sorted(set(_ARCHITECTURES.values())):
+                self._say(f"image {spec.name}: asking the mirror for {kind}")
+                mirror = apt.Apt(self._cache / "apt", kind)
+                mirror.update()
+                lines += [f"{package}\n" for package in mirror.resolve(spec.debian)]
+            spec.debian_lock.write_text("".join(lines))
+        wanted = spec.folder / "requirements.in"
+        if wanted.exists():
+            self._say(f"image {spec.name}: resolving Python packages")
+            below = [spec.parent.requirements] if spec.parent and spec.parent.requirements.exists() else []
+            spec.requirements.write_text(wheels.lock(wanted, below))
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One build at a time on this cache."""
+        self._cache.mkdir(parents=True, exist_ok=True)
+        with (self._cache / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def _skeleton(root: Path) -> None:
+    """What every image has and no package brings: the one user, and the places where the engine mounts something."""
+    for folder in ("dev", "etc", "proc", "root", "run/madlab", "sys", "usr/bin", "workspace"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    (root / "etc/passwd").write_text(f"root:x:0:0:root:/root:/none\nmadlab:x:{UID}:{UID}:madlab:/workspace:/none\n")
+    (root / "etc/group").write_text(f"root:x:0:\nmadlab:x:{UID}:\n")
+    (root / "tmp").symlink_to("workspace")  # one place to write, under one limit
+    (root / "usr/bin/python3").symlink_to("python3.13")

@@ -1,0 +1,505 @@
+"""Docker as an engine: hardened containers by the API, and the images they are made of. Nothing else imports `docker`.
+
+The rules of this file:
+
+1. Blocking calls run in threads, at most four at a time: the engine is a queue, and a hundred creations at once take
+   it twice as long as four at a time. Waiting for an end takes no thread: it is a connection that becomes readable.
+2. A container is created under a shield and the `try` begins on the next line, so that no cancellation leaks one.
+   Leaving destroys it, shielded and bounded; what could not be destroyed is found by its label and reaped.
+3. There is no exec and no archive call here, and there will be none: both have let containers write to the host.
+4. What was asked of the engine is not taken for granted: `sandbox.probe` looks from inside.
+"""
+
+import io
+import logging
+import os
+import re
+import socket
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import IO, Any, TypeVar
+
+import docker
+import requests
+from anyio import (
+    CancelScope,
+    CapacityLimiter,
+    create_task_group,
+    current_time,
+    move_on_after,
+    sleep,
+    to_thread,
+    wait_readable,
+)
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+
+from sandbox.engine import DOOR, Exit, Program, SandboxError, Usage
+from sandbox.profiles import seccomp
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+UID = 10001
+LAB, NAME = "madlab.lab", "madlab.name"  # labels
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_CALLS = 4  # in flight; see rule 1
+_TIMEOUT = 60.0  # seconds for one call of the API
+_GONE = 60.0  # seconds an engine may be away, as when it restarts
+_DESTROY = 30.0
+_LOG_BYTES = 16 * 1024  # of a program's last words
+_MB = 1024 * 1024
+_SOCKETS = ("/var/run/docker.sock", "$XDG_RUNTIME_DIR/docker.sock", "~/.docker/run/docker.sock")
+
+
+def _client() -> Any:
+    """A client of the engine that DOCKER_HOST names, or of the first socket where one usually is."""
+    host = os.environ.get("DOCKER_HOST")
+    if not host:
+        places = [os.path.expanduser(os.path.expandvars(place)) for place in _SOCKETS]
+        host = "unix://" + next((place for place in places if os.path.exists(place)), places[0])
+    with _speaking_plainly():
+        api = docker.APIClient(base_url=host, version="auto", timeout=int(_TIMEOUT), max_pool_size=64)
+    api.trust_env = False  # else REQUESTS_CA_BUNDLE and proxies of the environment get between us and the engine
+    return api
+
+
+@contextmanager
+def _speaking_plainly(image: str = "", runtime: str = "") -> Iterator[None]:
+    """Turns the SDK's errors into one that says what to do. The one place where that happens."""
+    try:
+        yield
+    except ImageNotFound as error:
+        raise SandboxError(
+            f"the engine has no image {image}: run "
+            f"`python -m sandbox.images build {image.partition('/')[2].partition(':')[0] or image}`"
+        ) from error
+    except APIError as error:
+        said = str(error.explanation or error)
+        if "unknown runtime" in said.lower() or "unknown or invalid runtime" in said.lower():
+            raise SandboxError(
+                f'the Docker engine knows no runtime {runtime!r}: run `madlab doctor`, or set runtime = "runc"'
+            ) from error
+        raise SandboxError(f"the Docker engine refused: {said[:500]}") from error
+    except PermissionError as error:
+        raise SandboxError("this user may not talk to the Docker engine: add it to the group docker") from error
+    except (DockerException, requests.RequestException, OSError) as error:
+        if "Permission denied" in str(error):
+            raise SandboxError("this user may not talk to the Docker engine: add it to the group docker") from error
+        raise SandboxError(
+            f"no Docker engine answers: start it (`./deploy.sh` does), then try again ({error})"
+        ) from error
+
+
+def image_tag(lab: str, image: str, key: str = "current") -> str:
+    """What an image of one lab is called in the engine."""
+    return f"madlab-{lab[:8]}/{image}:{key}"
+
+
+class DockerSandbox:
+    """One container."""
+
+    def __init__(self, name: str, container: str, engine: "DockerEngine") -> None:
+        self.name = name
+        self._container = container
+        self._engine = engine
+        self._exit: Exit | None = None
+        self.left = False
+
+    async def wait(self) -> Exit:
+        """See `Sandbox.wait`."""
+        away_since: float | None = None
+        while self._exit is None:
+            try:
+                if await self._over():
+                    break
+                away_since = None
+            except SandboxError as error:
+                away_since = away_since or current_time()
+                if current_time() - away_since > _GONE:
+                    raise SandboxError(f"the Docker engine went away and stayed away for {_GONE:.0f} s") from error
+                await sleep(0.5)
+        assert self._exit is not None
+        return self._exit
+
+    async def _over(self) -> bool:
+        """Waits for the engine to say anything about the container's end, then looks for itself."""
+        response = await self._engine.call(_open_wait, self._container)
+        if response is not None:
+            try:
+                # The answer may have come with the headers: then it is in the buffer, and the socket stays silent.
+                connection = _connection(response)
+                connection.setblocking(False)
+                if not response.raw._fp.fp.peek(1):
+                    await wait_readable(connection)
+            finally:
+                response.close()
+        self._exit = await self._engine.call(_read_exit, self._container)
+        return self._exit is not None
+
+    async def kill(self) -> None:
+        """See `Sandbox.kill`."""
+        await self._engine.call(_kill, self._container)
+
+    async def usage(self) -> Usage:
+        """See `Sandbox.usage`."""
+        return await self._engine.call(_usage, self._container)
+
+    def leave(self) -> None:
+        """See `Sandbox.leave`."""
+        self.left = True
+
+
+class DockerEngine:
+    """The containers of one lab."""
+
+    name = "docker"
+
+    def __init__(self, lab: str) -> None:
+        self._lab = lab
+        self._api: Any = None
+        self._limiter = CapacityLimiter(_CALLS)
+
+    async def call(self, function: Callable[..., T], *arguments: Any, image: str = "", runtime: str = "") -> T:
+        """Runs `function(api, *arguments)` in a thread; its errors come back as SandboxError."""
+
+        def run() -> T:
+            if self._api is None:
+                self._api = _client()
+            with _speaking_plainly(image, runtime):
+                return function(self._api, *arguments)
+
+        return await to_thread.run_sync(run, limiter=self._limiter)
+
+    def _container(self, name: str) -> str:
+        if not _NAME.fullmatch(name):
+            raise SandboxError(f"{name!r} is no name for a sandbox: use a-z, 0-9 and -, at most 63")
+        return f"madlab-{self._lab[:8]}-{name}"
+
+    @asynccontextmanager
+    async def open(self, name: str, program: Program) -> AsyncIterator[DockerSandbox]:
+        """See `Engine.open`."""
+        container = self._container(name)
+        image, runtime = image_tag(self._lab, program.profile.image), program.profile.runtime
+        config = container_config(self._lab, name, program)
+        call = partial(self.call, image=image, runtime=runtime)
+        with CancelScope(shield=True):
+            identity = await call(_create, container, config)
+        sandbox = DockerSandbox(name, identity, self)
+        try:
+            await call(_start, identity, program.stdin)
+            yield sandbox
+        finally:
+            await self._leave(sandbox, identity)
+
+    @asynccontextmanager
+    async def adopt(self, name: str) -> AsyncIterator[DockerSandbox]:
+        """See `Engine.adopt`."""
+        identity = await self.call(_find, self._container(name), self._lab)
+        if identity is None:
+            raise SandboxError(f"this lab has no sandbox {name!r}")
+        sandbox = DockerSandbox(name, identity, self)
+        try:
+            yield sandbox
+        finally:
+            await self._leave(sandbox, identity)
+
+    async def _leave(self, sandbox: DockerSandbox, identity: str) -> None:
+        if not sandbox.left:
+            with move_on_after(_DESTROY, shield=True):
+                await self._destroy(identity)
+
+    async def _destroy(self, container: str) -> None:
+        try:
+            await self.call(_remove, container)
+        except SandboxError as error:
+            logger.warning("container %s could not be removed and waits to be reaped: %s", container[:12], error)
+
+    async def names(self) -> list[str]:
+        """See `Engine.names`."""
+        return sorted((await self.call(_list, self._lab)).values())
+
+    async def reap(self, keep: Collection[str]) -> list[str]:
+        """See `Engine.reap`."""
+        found = await self.call(_list, self._lab)
+        doomed = {container: name for container, name in found.items() if name not in keep}
+        async with create_task_group() as tasks:
+            for container in doomed:
+                tasks.start_soon(self._destroy, container)
+        return sorted(doomed.values())
+
+    async def runtimes(self) -> list[str]:
+        """The OCI runtimes that the engine says it has. Whether one can be trusted is for `sandbox.probe` to find out.
+
+        Raises:
+            SandboxError: the engine does not answer.
+        """
+        return sorted(await self.call(lambda api: list(api.info()["Runtimes"])))
+
+
+def container_config(lab: str, name: str, program: Program) -> dict[str, Any]:
+    """What the engine is asked for: every wall of a sandbox is a line here."""
+    profile = program.profile
+    memory = (profile.memory_mb + profile.workspace_mb) * _MB
+    workspace = (
+        f"rw,exec,nosuid,nodev,size={profile.workspace_mb}m,nr_inodes={profile.workspace_mb * 256},"
+        f"mode=0700,uid={UID},gid={UID}"
+    )
+    return {
+        "Image": image_tag(lab, profile.image),
+        "Entrypoint": [],
+        "Cmd": list(profile.entry),
+        "User": f"{UID}:{UID}",
+        "Hostname": "sandbox",
+        "WorkingDir": "/",  # read-only: Python must never find a module in a workspace that others fill
+        "Env": ["HOME=/workspace", "TMPDIR=/workspace", f"MADLAB_DOOR={DOOR}"],
+        "Labels": {LAB: lab, NAME: name},
+        "NetworkDisabled": True,  # an empty network namespace of its own, in half the time of mode "none"
+        "OpenStdin": True,
+        "StdinOnce": True,
+        "AttachStdin": True,
+        "AttachStdout": False,
+        "AttachStderr": False,
+        "Tty": False,
+        "Healthcheck": {"Test": ["NONE"]},
+        "HostConfig": {
+            "Runtime": profile.runtime,
+            "NetworkMode": "none",
+            "IpcMode": "private",
+            "CgroupnsMode": "private",
+            "Privileged": False,
+            "ReadonlyRootfs": True,
+            "CapDrop": ["ALL"],
+            "SecurityOpt": ["no-new-privileges:true", f"seccomp={seccomp.text()}"],
+            "Memory": memory,
+            "MemorySwap": memory,  # the same: no swap
+            "NanoCpus": int(profile.cpus * 1e9),
+            "PidsLimit": profile.pids,
+            "OomScoreAdj": 500,  # when the machine runs out of memory, a sandbox dies before the core
+            "Tmpfs": {"/workspace": workspace},
+            "ShmSize": 8 * _MB,
+            "Ulimits": [
+                {"Name": "core", "Soft": 0, "Hard": 0},
+                {"Name": "msgqueue", "Soft": 0, "Hard": 0},
+                {"Name": "nofile", "Soft": 4096, "Hard": 4096},
+            ],
+            # Bounded on disk, and still readable by the core that adopts the sandbox after a crash of the first.
+            "LogConfig": {"Type": "local", "Config": {"max-size": "256k", "max-file": "1", "compress": "false"}},
+            "Mounts": [
+                {
+                    "Type": "bind",
+                    "Source": str(program.door),
+                    "Target": DOOR,
+                    "ReadOnly": True,
+                    "BindOptions": {"Propagation": "rprivate"},
+                }
+            ],
+            "RestartPolicy": {"Name": "no"},
+        },
+    }
+
+
+def _create(api: Any, container: str, config: dict[str, Any]) -> str:
+    try:
+        return str(api.create_container_from_config(config, container)["Id"])
+    except (requests.RequestException, APIError) as error:
+        # Without an answer it may exist all the same, and the name is ours alone; a conflict says another has the name.
+        if not isinstance(error, APIError):
+            with _quietly():
+                api.remove_container(container, force=True)
+        raise
+
+
+def _start(api: Any, container: str, stdin: bytes) -> None:
+    upgrade = {"Connection": "Upgrade", "Upgrade": "tcp"}
+    url = api._url("/containers/{0}/attach", container)
+    with api._post(url, params={"stdin": 1, "stream": 1}, headers=upgrade, stream=True) as response:
+        api._raise_for_status(response)
+        connection = _connection(response)
+        api.start(container)
+        connection.sendall(stdin)
+        connection.shutdown(socket.SHUT_WR)
+
+
+def _connection(response: Any) -> socket.socket:
+    """The socket behind an answer that is still open."""
+    connection: socket.socket = response.raw._fp.fp.raw._sock
+    return connection
+
+
+def _open_wait(api: Any, container: str) -> Any:
+    """Asks to be told of the end; None when the container is gone."""
+    response = api._post(api._url("/containers/{0}/wait", container), stream=True, timeout=None)
+    if response.status_code == requests.codes.not_found:
+        response.close()
+        return None
+    api._raise_for_status(response)
+    return response
+
+
+def _read_exit(api: Any, container: str) -> Exit | None:
+    """How it ended; None while it runs."""
+    try:
+        state = api.inspect_container(container)["State"]
+        if state["Running"] or state["Status"] in ("created", "restarting"):
+            return None
+        log = api.logs(container, stdout=True, stderr=True, tail=200)
+    except NotFound:
+        return Exit(None, "killed")
+    code: int = state["ExitCode"]
+    tail = log[-_LOG_BYTES:].decode(errors="replace")
+    if state["OOMKilled"] and code:
+        return Exit(None if code == 137 else code, "out_of_memory", tail)
+    if code == 137:  # 128 + SIGKILL
+        return Exit(None, "killed", tail)
+    return Exit(code, "exited", tail)
+
+
+def _kill(api: Any, container: str) -> None:
+    try:
+        api.kill(container)
+    except APIError as error:
+        if error.status_code not in (requests.codes.not_found, requests.codes.conflict):
+            raise
+
+
+def _usage(api: Any, container: str) -> Usage:
+    stats = api.stats(container, stream=False, one_shot=True)
+    if not stats.get("memory_stats"):
+        raise SandboxError("the sandbox has ended: there is nothing to measure")
+    return Usage(
+        memory_bytes=stats["memory_stats"]["usage"],
+        cpu_seconds=stats["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9,
+        pids=stats["pids_stats"].get("current", 0),
+    )
+
+
+def _find(api: Any, container: str, lab: str) -> str | None:
+    try:
+        found = api.inspect_container(container)
+    except NotFound:
+        return None
+    return str(found["Id"]) if found["Config"]["Labels"].get(LAB) == lab else None
+
+
+def _remove(api: Any, container: str) -> None:
+    try:
+        api.remove_container(container, force=True, v=True)
+    except APIError as error:
+        # Gone, or being removed by another who was faster.
+        if error.status_code not in (requests.codes.not_found, requests.codes.conflict):
+            raise
+
+
+def _list(api: Any, lab: str) -> dict[str, str]:
+    found = api.containers(all=True, filters={"label": f"{LAB}={lab}"})
+    return {str(c["Id"]): str(c["Labels"].get(NAME, "")) for c in found}
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    try:
+        yield
+    except (DockerException, requests.RequestException, OSError):
+        logger.debug("a clean-up found nothing to do", exc_info=True)
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image in the engine."""
+
+    id: str
+    tag: str
+    size: int  # bytes, with the images it stands on
+
+
+class Images:
+    """The images of one lab, as the image builder needs them. Synchronous: a builder has nothing else to do."""
+
+    def __init__(self, lab: str) -> None:
+        self._lab = lab
+        self._api = _client()
+
+    def tag(self, image: str, key: str) -> str:
+        """What the image is called in the engine."""
+        return image_tag(self._lab, image, key)
+
+    def find(self, image: str, key: str) -> str | None:
+        """The id of an image that was built from the same inputs, by this lab or another."""
+        with _speaking_plainly():
+            found = self._api.images(filters={"label": [f"madlab.image={image}", f"madlab.key={key}"]})
+        return str(found[0]["Id"]) if found else None
+
+    def load(self, archive: IO[bytes]) -> None:
+        """Gives the engine an image in the form of `docker save`."""
+        with _speaking_plainly():
+            for progress in self._api.load_image(archive):
+                if "error" in progress:
+                    raise SandboxError(f"the engine refused the image: {progress['error']}")
+
+    def build(self, context: bytes, tag: str, labels: dict[str, str]) -> str:
+        """Builds from a packed context with a Dockerfile, where a registry answers; returns the image's id."""
+        with _speaking_plainly():
+            said = ""
+            for progress in self._api.build(
+                fileobj=io.BytesIO(context), custom_context=True, tag=tag, labels=labels, rm=True, decode=True
+            ):
+                said = progress.get("error", said)
+            if said:
+                raise SandboxError(f"the engine could not build {tag}: {said}")
+            return str(self._api.inspect_image(tag)["Id"])
+
+    def name(self, identity: str, image: str, key: str) -> None:
+        """Tags the image as this lab's current one, and drops the tags of older ones."""
+        repository = f"madlab-{self._lab[:8]}/{image}"
+        with _speaking_plainly():
+            for tag in (key, "current"):
+                self._api.tag(identity, repository, tag)
+            for old in self._api.images(name=repository):
+                for tag in old["RepoTags"] or ():
+                    if tag not in (f"{repository}:{key}", f"{repository}:current"):
+                        with _quietly():
+                            self._api.remove_image(tag)
+
+    def remove(self, identity: str) -> None:
+        """Drops an image that turned out to be no good."""
+        with _speaking_plainly(), _quietly():
+            self._api.remove_image(identity, force=True)
+
+    def run(self, identity: str, command: Sequence[str]) -> tuple[int, str]:
+        """Runs a command in an image, walled in like any sandbox, and returns its exit code and what it said."""
+        config = {
+            "Image": identity,
+            "Cmd": list(command),
+            "NetworkDisabled": True,
+            "Labels": {LAB: self._lab, NAME: "check"},
+            "Env": ["HOME=/workspace", "TMPDIR=/workspace"],
+            "HostConfig": {
+                "ReadonlyRootfs": True,
+                "CapDrop": ["ALL"],
+                "SecurityOpt": ["no-new-privileges:true", f"seccomp={seccomp.text()}"],
+                "Tmpfs": {"/workspace": f"rw,exec,nosuid,nodev,size=64m,uid={UID},gid={UID}"},
+                "Memory": 1024 * _MB,
+                "PidsLimit": 256,
+            },
+        }
+        with _speaking_plainly(identity):
+            container = self._api.create_container_from_config(config)["Id"]
+            try:
+                self._api.start(container)
+                code = self._api.wait(container)["StatusCode"]
+                return int(code), self._api.logs(container).decode(errors="replace")
+            finally:
+                self._api.remove_container(container, force=True)
+
+    def list(self) -> list[Image]:
+        """This lab's images."""
+        with _speaking_plainly():
+            found = self._api.images()
+        prefix = f"madlab-{self._lab[:8]}/"
+        tags = ((tag, image) for image in found for tag in image["RepoTags"] or ())
+        return sorted(
+            (Image(image["Id"], tag, image["Size"]) for tag, image in tags if tag.startswith(prefix)),
+            key=lambda image: image.tag,
+        )

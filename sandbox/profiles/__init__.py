@@ -1,0 +1,1 @@
+"""What the kernel offers to a program in a sandbox."""
