@@ -1,25 +1,22 @@
 """What the journal holds, and how a view follows it."""
 
 import sqlite3
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """Something that happened. `id` is unique for ever: appending it twice is appending it once."""
 
     id: str
-    kind: str  # "message", "act", "run", "member", "file"
-    body: bytes = b""  # a serialized Message for "message", JSON for the rest
+    kind: str  # "message", "event", "act", "run", "member", "dead", "file", "retention"
+    body: bytes = b""  # a serialized Message for "message" and "event", JSON for the rest
     conversation: str = ""
     sender: str = ""  # the participant or principal who did it
     recipient: str = ""
     at: float = 0.0  # seconds since the epoch; 0: now
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """An entry with its place in the journal. `body` is None when retention removed it."""
 
     sequence: int
@@ -33,13 +30,32 @@ class Row:
 
 
 class View(Protocol):
-    """Tables that follow from the journal alone: kept in the same transaction, dropped and rebuilt at will."""
+    """Tables that follow from the journal alone: kept in the same transaction, dropped and rebuilt at will.
 
-    name: str
-    kinds: frozenset[str]  # the entries it wants to see
-    tables: tuple[str, ...]  # what a rebuild drops
-    schema: str  # CREATE statements, each IF NOT EXISTS
+    A view whose `schema` or `kinds` changed is rebuilt when the journal opens: changing it needs no migration.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The entries it wants to see."""
+        ...
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """What a rebuild drops."""
+        ...
+
+    @property
+    def schema(self) -> str:
+        """CREATE statements, each IF NOT EXISTS."""
+        ...
 
     def apply(self, db: sqlite3.Connection, row: Row) -> None:
-        """Takes one entry in, on the writer's thread, inside the entry's transaction. Touches its own tables only."""
+        """Takes one entry in, on the writer's thread, inside the entry's transaction. Touches its own tables only.
+
+        Raising refuses the entry: whoever appended it gets the exception, and nothing of it stays.
+        """
         ...
