@@ -11,7 +11,6 @@ own). The image is called like the folder. All fields are optional, an unknown o
                                          "periphery/mcnamara" is importable as `periphery.mcnamara`. "./echo" is a
                                          folder beside image.toml, importable as `echo`
     remove   = ["usr/share/doc/**"]      what not to keep of the Debian packages and wheels (glob, ** crosses folders)
-    strip    = ["**/*.so*"]              ELF files to strip of debug symbols; the default is shown; [] strips none
     check    = [["git", "--version"]]    commands that must end with 0 in the finished image, or it is refused
     [files]  "etc/gitconfig" = "gitconfig"     place in the image = file beside image.toml
     [env]    GIT_CONFIG_NOSYSTEM = "1"   added to the environment of everything that runs in it
@@ -74,7 +73,6 @@ class Spec:
     debian: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     remove: tuple[str, ...] = ()
-    strip: tuple[str, ...] = ("**/*.so*",)
     check: tuple[tuple[str, ...], ...] = ()
     files: tuple[tuple[str, str], ...] = ()
     env: tuple[tuple[str, str], ...] = ()
@@ -169,7 +167,7 @@ def _builder() -> str:
 def system_key(spec: Spec) -> str:
     """Tells apart what the system layer would hold: packages, wheels, and how they are treated."""
     requirements = [spec.requirements] if spec.requirements.exists() else []
-    treated = json.dumps([[str(p) for p in spec.locked()], spec.remove, spec.strip, spec.parent is None])
+    treated = json.dumps([[str(p) for p in spec.locked()], spec.remove, spec.parent is None])
     return _hash(_builder(), treated, *requirements)
 
 
@@ -264,7 +262,6 @@ class Workshop:
         tree.prune(root, spec.remove)
         if spec.parent is None:
             _skeleton(root)
-        tree.strip(root, spec.strip)
         if packages or spec.requirements.exists():
             self._say(f"image {spec.name}: compiling")
         with self._ground(spec, root) as ground:

@@ -1,4 +1,4 @@
-"""A directory tree becomes a layer: pruned, stripped, compiled, and packed so that the same tree is the same bytes."""
+"""A directory tree becomes a layer: pruned, compiled, and packed so that the same tree is the same bytes."""
 
 import hashlib
 import os
@@ -50,21 +50,6 @@ def prune(root: Path, globs: Sequence[str]) -> None:
                 folders.remove(name)
             else:
                 full.unlink()
-
-
-def strip(root: Path, globs: Sequence[str]) -> None:
-    """Drops debug symbols of the ELF files that `globs` mean, where the machine has `strip`."""
-    tool = shutil.which("strip")
-    if not tool or not globs:
-        return
-    for path in sorted(root.rglob("*")):
-        if path.is_symlink() or not path.is_file() or not matches(str(path.relative_to(root)), globs):
-            continue
-        with path.open("rb") as file:
-            if file.read(4) != b"\x7fELF":
-                continue
-        path.chmod(path.stat().st_mode | stat.S_IWUSR)
-        subprocess.run([tool, "--strip-unneeded", "-p", str(path)], check=True, capture_output=True)
 
 
 def compile_all(root: Path, folders: Sequence[Path], ground: Path) -> None:
