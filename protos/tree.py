@@ -30,7 +30,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -170,7 +169,7 @@ def _encode(text: str, name: str) -> bytes:
         raise TreeRefused(name, "names are UTF-8, or bytes from a file system", "a character that is neither") from None
 
 
-class _Census:
+class Census:
     """Counts a tree against its caps, and knows which names are taken, in a bounded number of bytes per name."""
 
     def __init__(self, caps: Caps) -> None:
@@ -223,7 +222,7 @@ def _key(name: str) -> bytes:
     return blake2b(name.encode("utf-8", "surrogateescape"), digest_size=16).digest()
 
 
-class _Descent:
+class Descent:
     """The open directories on the way to one path, so that each is opened once and never through a link."""
 
     def __init__(self, root: int, *, make: bool = False) -> None:
@@ -268,31 +267,46 @@ def walk(root: Path, caps: Caps | None = None) -> Iterator[str]:
         InvalidArgument: a directory cannot be read.
     """
     caps = caps or Caps()
-    census = _Census(caps)
-    descent = _Descent(_open_root(root))
+    census = Census(caps)
+    descent = Descent(open_root(root))
     with closing(descent):
-        waiting = [""]
+        waiting: list[list[str]] = [[]]
         while waiting:
             above = waiting.pop()
-            parts = above.split("/") if above else []
-            try:
-                with os.scandir(descent.to(parts)) as entries:
-                    some = islice(entries, 2 * caps.files + 1)  # more would be refused anyway
-                    found = sorted((each.name, each.is_dir(follow_symlinks=False)) for each in some)
-            except FileNotFoundError:
-                continue  # removed while we walk
-            except PermissionError as error:
-                raise _unreadable(above, error) from error
-            except OSError as error:
-                raise _swapped(above, error) from error
             below = []
-            for entry, is_directory in found:
-                name = f"{above}/{entry}" if above else entry
-                census.enter(name, "directory" if is_directory else "file")
+            for entry, status in entries(descent, above, caps):
+                parts = [*above, entry]
+                name = "/".join(parts)
+                if stat.S_ISDIR(status.st_mode):
+                    census.enter(name, "directory")
+                    below.append(parts)
+                else:
+                    census.enter(name, "file", status.st_size if stat.S_ISREG(status.st_mode) else 0)
                 yield name
-                if is_directory:
-                    below.append(name)
             waiting.extend(reversed(below))
+
+
+def entries(descent: Descent, parts: list[str], caps: Caps) -> list[tuple[str, os.stat_result]]:
+    """What one directory holds, sorted, with its status, links not followed; empty if it vanished meanwhile.
+
+    Raises:
+        TreeRefused: it holds more than any tree may, or is no directory any more.
+        InvalidArgument: it cannot be read.
+    """
+    name = "/".join(parts)
+    found: list[tuple[str, os.stat_result]] = []
+    try:
+        with os.scandir(descent.to(parts)) as listed:
+            for each in listed:
+                with suppress(FileNotFoundError):
+                    found.append((each.name, each.stat(follow_symlinks=False)))
+                if len(found) > 2 * caps.files:  # files and directories
+                    raise TreeRefused(name, f"at most {caps.files:,}", f"over {len(found) - 1:,} entries", "tree.files")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise swapped(name, error) from error
+    return sorted(found, key=lambda each: each[0])
 
 
 def pack(
@@ -311,9 +325,9 @@ def pack(
         Unavailable: a large file shrank while being read; packing again may succeed.
     """
     caps = caps or Caps()
-    census = _Census(caps)
+    census = Census(caps)
     ordered = _in_order(names, caps)
-    descent = _Descent(_open_root(root))
+    descent = Descent(open_root(root))
     buffer = bytearray()
     with closing(descent):
         for name in ordered:
@@ -336,7 +350,7 @@ def _in_order(names: Iterable[str], caps: Caps) -> list[str]:
     return sorted(taken, key=lambda name: name.split("/"))
 
 
-def _entry(descent: _Descent, name: str, census: _Census, note: Callable[[str], None]) -> Iterator[bytes]:
+def _entry(descent: Descent, name: str, census: Census, note: Callable[[str], None]) -> Iterator[bytes]:
     parts = parts_of(name, census.caps)
     try:
         above = descent.to(parts[:-1])
@@ -357,10 +371,8 @@ def _entry(descent: _Descent, name: str, census: _Census, note: Callable[[str], 
     except FileNotFoundError:
         note(f"'{escaped(name)}' vanished before it was packed and is left out")
         return
-    except PermissionError as error:
-        raise _unreadable(name, error) from error
     except OSError as error:
-        raise _swapped(name, error) from error
+        raise swapped(name, error) from error
     with os.fdopen(opened, "rb", buffering=0) as file:
         status = os.fstat(opened)
         if not stat.S_ISREG(status.st_mode):
@@ -369,7 +381,7 @@ def _entry(descent: _Descent, name: str, census: _Census, note: Callable[[str], 
 
 
 def _file(
-    name: str, read: Callable[[int], bytes], status: os.stat_result, census: _Census, note: Callable[[str], None]
+    name: str, read: Callable[[int], bytes], status: os.stat_result, census: Census, note: Callable[[str], None]
 ) -> Iterator[bytes]:
     size = status.st_size
     mode = 0o755 if status.st_mode & 0o100 else 0o644
@@ -408,10 +420,10 @@ def _read_once(name: str, read: Callable[[int], bytes], limit: int) -> bytes:
     try:
         return read(limit)
     except OSError as error:
-        raise _unreadable(name, error) from error
+        raise unreadable(name, error) from error
 
 
-def _open_root(root: Path) -> int:
+def open_root(root: Path) -> int:
     try:
         return os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -419,21 +431,21 @@ def _open_root(root: Path) -> int:
     except NotADirectoryError:
         raise InvalidArgument(f"'{escaped(str(root))}' is not a directory", next="name a directory") from None
     except OSError as error:
-        raise _unreadable(str(root), error) from error
+        raise unreadable(str(root), error) from error
 
 
-def _unreadable(name: str, error: OSError) -> InvalidArgument:
+def unreadable(name: str, error: OSError) -> InvalidArgument:
     return InvalidArgument(
         f"'{escaped(name)}' cannot be read: {error.strerror}",
         next="make it readable for the user who runs this, or leave it out",
     )
 
 
-def _swapped(name: str, error: OSError) -> InvalidArgument:
+def swapped(name: str, error: OSError) -> InvalidArgument:
     """Between listing and opening, something on the way became a link or no directory."""
     if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO):
         return TreeRefused(name, "the tree must hold still", "it was swapped for something else while being packed")
-    return _unreadable(name, error)
+    return unreadable(name, error)
 
 
 def _what(mode: int) -> str:
@@ -539,10 +551,10 @@ def members(stream: Iterable[bytes], caps: Caps | None = None) -> Iterator[Membe
     Raises:
         TreeRefused: the stream is no packed tree, or the tree breaks a rule or a cap.
     """
-    yield from _members(stream, _Census(caps or Caps()))
+    yield from _members(stream, Census(caps or Caps()))
 
 
-def _members(stream: Iterable[bytes], census: _Census) -> Iterator[Member]:
+def _members(stream: Iterable[bytes], census: Census) -> Iterator[Member]:
     caps = census.caps
     source = _Source(stream)
     longest = caps.depth * (caps.name_bytes + 1) + LINK_BYTES + 4096  # of a PAX header that is worth reading
@@ -666,14 +678,14 @@ def unpack(stream: Iterable[bytes], directory: Path, caps: Caps | None = None) -
         Conflict: there is something in `directory`.
         OSError: the disk is full (ENOSPC), or the place cannot be written.
     """
-    census = _Census(caps or Caps())
+    census = Census(caps or Caps())
     if directory.is_symlink() or (directory.exists() and (not directory.is_dir() or any(directory.iterdir()))):
         raise Conflict(f"there is something at '{escaped(str(directory))}'", next="unpack to a new directory")
     hidden = directory.parent / f".{directory.name[:200]}.{secrets.token_hex(8)}"
     os.mkdir(hidden, 0o700)
     with ExitStack() as undo:
         undo.callback(shutil.rmtree, hidden)
-        with closing(_Descent(os.open(hidden, FLAGS | os.O_DIRECTORY), make=True)) as descent:
+        with closing(Descent(os.open(hidden, FLAGS | os.O_DIRECTORY), make=True)) as descent:
             for member in _members(stream, census):
                 _write(descent, member)
         os.rename(hidden, directory)
@@ -681,7 +693,7 @@ def unpack(stream: Iterable[bytes], directory: Path, caps: Caps | None = None) -
     return Unpacked(census.files, census.directories, census.links, census.bytes)
 
 
-def _write(descent: _Descent, member: Member) -> None:
+def _write(descent: Descent, member: Member) -> None:
     parts = member.name.split("/")
     if member.kind == "directory":
         descent.to(parts)
