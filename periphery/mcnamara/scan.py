@@ -1,0 +1,153 @@
+"""One scan: fill the stage, let every scanner look, make one list of what they say, and tell how much was seen."""
+
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import anyio
+from anyio import to_thread
+
+from periphery.mcnamara import archives, baseline
+from periphery.mcnamara.findings import Finding, Hit, merge
+from periphery.mcnamara.inventory import File
+from periphery.mcnamara.report import CoverageReport, Report
+from periphery.mcnamara.scanner import Coverage, Scanner, drive
+from periphery.mcnamara.stage import Full, Stage
+from protos.errors import InvalidArgument
+from protos.tree import members
+
+AT_ONCE = 2  # scanners; as many as the profile has processors
+CHUNK = 256 * 1024
+
+Progress = Callable[[str, int, int], Awaitable[None]]  # what, done, of how many
+
+
+@dataclass
+class Staged:
+    """What lies on the stage, and what filling it has shown."""
+
+    files: list[File]
+    hits: list[Hit] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)  # no fault: links, kinds that nobody reads
+    unread: dict[str, str] = field(default_factory=dict)  # a gap: the scan is partial
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """A finished scan."""
+
+    report: Report
+    suppressed: list[tuple[Finding, baseline.Accepted]]
+    reason: str  # why the outcome is partial; empty where it is not
+
+
+def fill(source: Path, kind: Literal["tree", "archive"], stage: Stage, name: str) -> Staged:
+    """Unpacks what is to be scanned. Blocks: call it from a thread.
+
+    Raises:
+        InvalidArgument: an archive that is none, a tree that breaks the rules of trees, or one that does not fit.
+    """
+    opened = archives.Opened()
+    if kind == "archive":
+        try:
+            opened = archives.unpack(source, stage, name=name)
+        except archives.NotAnArchive as error:
+            raise InvalidArgument(
+                f"'{archives.escaped(name) or 'the file'}' is no archive: {error}.",
+                next="Give a zip, wheel, sdist or tar, or a directory.",
+            ) from error
+    else:
+        with open(source, "rb") as file:
+            for member in members(iter(lambda: file.read(CHUNK), b"")):
+                shown = archives.escaped(member.name)
+                if member.kind == "link":
+                    opened.skipped.append((shown, f"a link to '{archives.escaped(member.target)}'"))
+                elif member.kind == "file":
+                    try:
+                        stage.add(shown, member.chunks)
+                    except Full as full:
+                        raise InvalidArgument(f"The tree does not fit into the workspace: {full}.") from full
+    source.unlink()
+    if kind == "tree":
+        for each in list(stage.files):
+            if not each.path.startswith(".git/"):
+                archives.nest(each, stage, opened, depth=1)
+    return Staged(list(stage.files), opened.hits, dict(opened.skipped), dict(opened.unread))
+
+
+async def scan(
+    staged: Staged,
+    scanners: Sequence[Scanner],
+    accepted: Sequence[baseline.Accepted],
+    *,
+    run: str,
+    progress: Progress,
+) -> Scanned:
+    """Lets every scanner look at the staged files and makes one report."""
+    files = [each for each in staged.files if not each.path.startswith(".git/")]
+    covered = await look(scanners, files, progress)
+    hits = [*staged.hits, *(hit for each in covered for hit in each.hits)]
+    findings = await to_thread.run_sync(merge, hits)
+    counting, suppressed = baseline.split(findings, accepted, datetime.now(UTC).date())
+    unread = dict(staged.unread)
+    for each in covered:
+        for path, reason in each.missed.items():
+            unread[path] = f"{unread[path]}; {reason}" if path in unread else reason
+    failed = [each for each in covered if each.failed]
+    partial = bool(unread or failed)
+    coverage = _coverage(files, staged, covered, unread)
+    reasons = [f"{each.name} {each.state}" for each in failed]
+    reasons += [f"{len(staged.unread)} files could not be read"] if staged.unread else []
+    report = Report(run=run, outcome="partial" if partial else "succeeded", coverage=coverage, findings=counting)
+    return Scanned(report, suppressed, "; ".join(reasons))
+
+
+async def look(scanners: Sequence[Scanner], files: Sequence[File], progress: Progress) -> list[Coverage]:
+    """What each scanner made of the files, in the order of `scanners`."""
+    found: dict[str, Coverage] = {}
+    limiter = anyio.CapacityLimiter(AT_ONCE)
+    ended = 0
+
+    async def one(scanner: Scanner) -> None:
+        nonlocal ended
+
+        async def tell(done: int, total: int) -> None:
+            await progress(scanner.name, done, total)
+
+        async with limiter:
+            found[scanner.name] = await drive(scanner, files, tell)
+        ended += 1
+        await progress("scanners", ended, len(scanners))
+
+    async with anyio.create_task_group() as group:
+        for scanner in scanners:
+            group.start_soon(one, scanner)
+    return [found[each.name] for each in scanners]
+
+
+def _coverage(
+    files: Sequence[File], staged: Staged, covered: Sequence[Coverage], unread: dict[str, str]
+) -> CoverageReport:
+    seen = set().union(*(each.scanned for each in covered))
+    skipped = {**staged.skipped, **unread}
+    for path, reason in _unseen(files, seen):
+        skipped.setdefault(path, reason)
+    return CoverageReport(
+        files=len({each.path for each in files} | staged.unread.keys() - {"(the archive)"}),
+        scanned=len(seen),
+        skipped=[{"path": path, "reason": reason} for path, reason in sorted(skipped.items())],
+        scanners=[{"name": each.name, "version": each.version, "state": each.state} for each in covered],
+    )
+
+
+def _unseen(files: Sequence[File], seen: set[str]) -> Iterator[tuple[str, str]]:
+    for file in files:
+        if file.path not in seen:
+            if not file.size:
+                yield file.path, "empty"
+            elif file.kind == "binary":
+                yield file.path, "binary: no scanner reads it"
+            else:
+                yield file.path, f"too big: {file.size:,} bytes"
