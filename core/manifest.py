@@ -105,8 +105,8 @@ def load_manifest(folder: Path) -> Manifest:
         ) from None
 
 
-def profile_of(manifest: Manifest, image: str, overrides: dict[str, Any]) -> Profile:
-    """The sandbox profile of an eMAD: the manifest's limits with the operator's changes, on a built image."""
+def profile_of(manifest: Manifest, overrides: dict[str, Any]) -> Profile:
+    """The sandbox profile of an eMAD: the manifest's limits with the operator's changes."""
     limits = manifest.profile.model_dump() | overrides
     limits.pop("deadline_s")
-    return Profile(image=image, entry=manifest.program, **limits)
+    return Profile(image=manifest.image, entry=manifest.program, **limits)

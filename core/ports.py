@@ -26,6 +26,8 @@ from protos.serve import answer_id
 from protos.v1.message_pb2 import KIND_CALL, KIND_EVENT, KIND_FAULT, KIND_REPLY, TAINT_WORKER, Blob, Message
 from protos.v1.session_pb2 import Assignment
 
+REMEMBERED = 4096  # deliveries a session remembers; older ones are looked up
+
 
 class LinksView:
     """Which conversation knows which blob: linked by a message there, or stored by a run there."""
@@ -92,6 +94,12 @@ class LocalBus(Bus):
     services: Services
     identity: Identity
     _delivered: dict[str, str] = field(default_factory=dict)  # id → sender, of what this session was given
+    _pending: dict[int, Message] = field(default_factory=dict)  # by sequence: given and not acknowledged
+
+    @property
+    def in_hand(self) -> Message | None:
+        """What the caller is handling: the oldest message it was given and has not acknowledged."""
+        return next(iter(self._pending.values()), None)
 
     async def publish(self, message: Message) -> int:
         said = Message()
@@ -128,7 +136,8 @@ class LocalBus(Bus):
         async with self.services.rogers.open_inbox(
             self.identity.participant, self.identity.conversation or None
         ) as inbox:
-            yield _RememberingInbox(inbox, self._delivered)
+            self._pending.clear()
+            yield _RememberingInbox(inbox, self._delivered, self._pending)
 
     async def history(self, conversation: str, *, after: int = 0, limit: int = 100) -> Sequence[Message]:
         may_use(self.identity, "bus")
@@ -156,19 +165,24 @@ class LocalBus(Bus):
 
 @dataclass
 class _RememberingInbox(Inbox):
-    """An inbox that notes who asked what, so that an answer can be checked without a query."""
+    """An inbox that notes who asked what, so that an answer can be checked without a query, and what is in hand."""
 
     inner: Inbox
     delivered: dict[str, str]
+    pending: dict[int, Message]
 
     async def __aiter__(self) -> AsyncIterator[Message]:
         async for message in self.inner:
             self.delivered[message.id] = message.sender
-            while len(self.delivered) > 4096:
+            while len(self.delivered) > REMEMBERED:
                 self.delivered.pop(next(iter(self.delivered)))
+            if message.sequence:
+                self.pending[message.sequence] = message
             yield message
 
     async def acknowledge(self, sequence: int) -> None:
+        for each in [each for each in self.pending if each <= sequence]:
+            del self.pending[each]
         await self.inner.acknowledge(sequence)
 
 

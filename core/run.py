@@ -15,6 +15,7 @@ gone when a run has ended. An illegal move raises and changes nothing.
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -109,7 +110,7 @@ def run_id(mad: str, trigger: str) -> str:
     return f"{mad}-{hashlib.sha256(trigger.encode()).hexdigest()[:10]}"
 
 
-def judge(outcome: Outcome, evidence: dict[str, Any], needed: tuple[str, ...]) -> tuple[Outcome, str]:
+def judge(outcome: Outcome, evidence: Mapping[str, Any], needed: tuple[str, ...]) -> tuple[Outcome, str]:
     """What a worker's word is worth: `succeeded` without the evidence its manifest names is `failed`."""
     if outcome not in WORKER_OUTCOMES:
         return Outcome.FAILED, f"The worker claimed the outcome {outcome}, which is not a worker's to say."

@@ -104,6 +104,10 @@ class Runs:
             raise NotFound(f"There is no run {run[:64]!r}.", next="See: madlab runs")
         return _run(rows[0])
 
+    async def known(self, run: str) -> bool:
+        """Whether there ever was such a run."""
+        return bool(await self._journal.query("SELECT 1 FROM runs WHERE id = ?", (run,)))
+
     async def newest(self, limit: int = 50) -> list[Run]:
         """The newest runs first."""
         rows = await self._journal.query(SELECT + "ORDER BY created DESC, trigger_sequence DESC LIMIT ?", (limit,))
@@ -113,11 +117,6 @@ class Runs:
         """Runs that are not over, oldest first."""
         rows = await self._journal.query(SELECT + "WHERE state != 'destroyed' ORDER BY trigger_sequence", ())
         return [_run(each) for each in rows]
-
-    async def last_trigger(self) -> int:
-        """The sequence of the newest message that a run was requested for; 0 where there is none."""
-        rows = await self._journal.query("SELECT max(trigger_sequence) FROM runs", ())
-        return int(rows[0][0] or 0)
 
 
 def _entry(run: Run, id: str, values: dict[str, Any]) -> Entry:

@@ -1,0 +1,168 @@
+"""The core, read first: what is opened in which order, and so what stands on what.
+
+    home        the data directory, locked                          everything is lost without it
+    journal     one writer; views of runs, links, members, names    what happened
+    rogers      the bus over the journal                            who hears of it
+    horace      blobs by digest                                     what is too large to say
+    workers     sandboxes with a door each                          where untrusted code runs
+    residents   MADs of this process, or beside it
+    dispatcher  starts the eMAD that a message waits for; first takes back what an earlier core left
+    door        HTTP on a unix socket: people, CLI, later the web
+
+Leaving is the reverse. `kill -9` at any line is a restart and a replay; stopping nicely only saves time. SIGTERM and
+SIGINT leave the workers of live runs to the next core, which has one lease to come back; `madlab down` ends them.
+"""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import anyio
+import structlog
+from anyio import create_task_group
+from sandbox.engines.process import ProcessEngine
+from sandbox.pool import Pool
+
+from core.admission import Admission
+from core.config import Config, load
+from core.dispatcher import Dispatchable, Dispatcher
+from core.grace.api import door, serve
+from core.home import Home
+from core.horace.names import Names
+from core.horace.store import Horace
+from core.lab import Lab
+from core.manifest import Manifest, load_manifest, profile_of
+from core.ports import LinksView, Services
+from core.registry import RegisteredMad, Registry, emad, resident
+from core.residents import Residents, load_resident
+from core.rogers.bus import Rogers
+from core.rogers.journal import Journal
+from core.rogers.views import VIEWS
+from core.runs import Runs, RunsView
+from core.workers import Worker, Workers, opener
+from protos.schema import describe
+from sandbox.engine import Engine
+from sandbox.engines.docker import DockerEngine
+
+VERSION = "0.1.0"
+logger = structlog.get_logger()
+
+
+def run(home: Home) -> None:
+    """Runs the core until it is told to stop.
+
+    Raises:
+        Conflict: another core has this home.
+        InvalidArgument: a setting or a manifest is wrong.
+        Unavailable: the journal cannot be opened.
+    """
+    _log_as_json()
+    with home.locked():
+        anyio.run(_main, home)
+    os._exit(0)  # everything is closed; the tear-down of the interpreter would only take time
+
+
+async def _main(home: Home) -> None:
+    config = load(home)
+    async with open_lab(home, config) as lab, create_task_group() as tasks:
+        tasks.start_soon(_stop_on_signal, lab)
+        await lab.stopping.wait()
+        logger.info("stopping", keep_runs=lab.keep_runs)
+        if lab.keep_runs:
+            lab.dispatcher.leave_workers()
+        else:
+            await lab.dispatcher.cancel_all("the lab was stopped")
+        tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def open_lab(home: Home, config: Config) -> AsyncIterator[Lab]:
+    """Opens everything, in order; ready when the body begins."""
+    manifests = [load_manifest(each) for each in config.emads]
+    made = {name: (setting, load_resident(name, setting)) for name, setting in config.residents.items()}
+    registry = Registry(
+        [*(emad(each) for each in manifests)]
+        + [resident(name, make, describe(make), VERSION) for name, (_, make) in made.items()]
+    )
+    emads = {each.name: _dispatchable(each, registry.mads[each.name], config) for each in manifests}
+    views = [*VIEWS, RunsView(), LinksView(), Names()]
+    async with AsyncExitStack() as stack:
+        journal = await stack.enter_async_context(Journal(home.path / "journal.db", views))
+        rogers = await stack.enter_async_context(Rogers(journal))
+        quota = int(config.files.quota_gb * 1024**3)
+        horace = await stack.enter_async_context(Horace(home.path / "blobs", journal, quota_bytes=quota))
+        services = Services(journal, rogers, horace, registry)
+        workers = Workers(home.lab, home.runtime / "s", _engines(home, config), config.runs.lease_s)
+        runs = Runs(journal)
+        admission = Admission(max_running=config.runs.max_running, memory_mb=config.sandbox.memory_mb or _memory_mb())
+        residents = Residents(services, workers, made)
+        pools: dict[str, Pool[Worker]] = {}
+        dispatcher = Dispatcher(services, runs, workers, admission, emads, pools)
+        lab = Lab(home, config, services, runs, dispatcher, residents, pools)
+        tasks = await stack.enter_async_context(create_task_group())
+        stack.callback(tasks.cancel_scope.cancel)
+        await tasks.start(dispatcher.serve)
+        await tasks.start(residents.serve)
+        for name, pool in _pools(workers, emads).items():
+            pools[name] = await stack.enter_async_context(pool)
+        await tasks.start(serve, door(lab), home.api_socket)
+        lab.ready = True
+        logger.info("ready", lab=home.lab, socket=str(home.api_socket), mads=sorted(registry.mads))
+        yield lab
+
+
+def _dispatchable(manifest: Manifest, mad: RegisteredMad, config: Config) -> Dispatchable:
+    settings = config.profile.get(manifest.name)
+    overrides = settings.model_dump(exclude_none=True) if settings else {}
+    if config.sandbox.runtime is not None:
+        overrides.setdefault("runtime", config.sandbox.runtime)
+    deadline = float(overrides.get("deadline_s", manifest.profile.deadline_s))
+    return Dispatchable(mad, profile_of(manifest, overrides), deadline)
+
+
+def _engines(home: Home, config: Config) -> Mapping[str, Engine]:
+    docker = DockerEngine(home.lab)
+    return {"runc": docker, "runsc": docker, "process": ProcessEngine(home.lab, home.runtime / "p")}
+
+
+def _pools(workers: Workers, emads: Mapping[str, Dispatchable]) -> dict[str, Pool[Worker]]:
+    return {
+        name: Pool(
+            lambda name=name, profile=each.profile: opener(workers, name, profile),
+            each.profile.warm,
+            ended=lambda worker: worker.sandbox.wait(),
+        )
+        for name, each in emads.items()
+        if each.profile.warm
+    }
+
+
+def _memory_mb() -> int:
+    """Three quarters of the machine's memory: the rest is the core's and the machine's own."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 1024**2 * 3 // 4
+
+
+async def _stop_on_signal(lab: Lab) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for each in signals:
+            logger.info("signal", number=int(each))
+            lab.stop(keep_runs=True)
+            return
+
+
+def _log_as_json() -> None:
+    """Our logs as JSON lines on standard error; the libraries' warnings with them."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format='{"level": "warning", "event": "%(message)s"}')
