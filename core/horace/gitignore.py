@@ -5,18 +5,20 @@ patterns from repositories that may be hostile, outside any sandbox. Here a part
 in its length for each star (each piece between two stars is taken where it first fits, and never tried again), and
 `**` is resolved over whole parts. Names are bytes, as they are for git: `?` is one byte.
 
-Two habits of git that its manual does not tell are kept, since `git ls-files` is the measure (the tests ask it): the
-text before the first wildcard is compared first and cut off, so that in `/abc**/d` the `**` stands at the start; and
-a character class that is never closed matches nothing.
+Three habits of git that its manual does not tell are kept, since `git ls-files` is the measure (the tests ask it): the
+text before the first wildcard is compared first and cut off, so that in `/abc**/d` the `**` stands at the start; a
+character class that is never closed matches nothing; and `**` before an escaped slash takes one part at least.
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 FILE_BYTES = 1024 * 1024  # what is read of one file of patterns
 SPECIAL = b"*?[\\"
 MISSING = b"(?!)"  # matches nothing
+
+Part = re.Pattern[bytes] | int  # one part of a path, or `**`: so many parts or more
 
 CLASSES: dict[bytes, Callable[[int], bool]] = {
     b"alnum": lambda c: chr(c).isalnum(),
@@ -41,7 +43,7 @@ class Pattern:
     negative: bool  # takes a name back in
     directories_only: bool
     literal: bytes  # what the name must start with, or be
-    parts: tuple["re.Pattern[bytes] | None", ...]  # the rest, part by part; None: any number of parts
+    parts: tuple[Part, ...]  # the rest
     anywhere: bool  # no slash in it: compared with the last part of the path alone
 
     def matches(self, path: bytes, is_directory: bool) -> bool:
@@ -144,41 +146,41 @@ def parse(line: bytes) -> Pattern | None:
         return None
     plain = next((place for place, each in enumerate(text) if each in SPECIAL), len(text))
     rest = text[plain:]
-    parts = tuple(_compile(each) for each in _split(rest)) if rest else ()
+    parts = tuple(_split(rest)) if rest else ()
     return Pattern(negative, directories_only, text[:plain], parts, anywhere)
 
 
-def _split(text: bytes) -> list[list[bytes | None]]:
-    """The parts of a pattern, each a list of one-byte expressions; None stands for a star."""
-    parts: list[list[bytes | None]] = [[]]
+def _split(text: bytes) -> Iterator[Part]:
+    """The parts of a pattern."""
+    part: list[bytes | None] = []  # expressions for one byte each; None is a star
     position = 0
     while position < len(text):
         each = text[position : position + 1]
         position += 1
-        if each == b"\\":
+        escape = each == b"\\"
+        if escape:
             each = text[position : position + 1]
             position += 1
-            if each == b"/":
-                parts.append([])
-            else:
-                parts[-1].append(re.escape(each) if each else MISSING)
-        elif each == b"/":
-            parts.append([])
+        if each == b"/":
+            yield _compile(part, least=int(escape))
+            part = []
+        elif escape:
+            part.append(re.escape(each) if each else MISSING)
         elif each == b"*":
-            parts[-1].append(None)
+            part.append(None)
         elif each == b"?":
-            parts[-1].append(b".")
+            part.append(b".")
         elif each == b"[":
             expression, position = _character_class(text, position)
-            parts[-1].append(expression)
+            part.append(expression)
         else:
-            parts[-1].append(re.escape(each))
-    return parts
+            part.append(re.escape(each))
+    yield _compile(part, least=1)  # `a/**` is what lies below, not `a` itself
 
 
-def _compile(tokens: Sequence[bytes | None]) -> "re.Pattern[bytes] | None":
+def _compile(tokens: Sequence[bytes | None], least: int) -> Part:
     if len(tokens) >= 2 and all(token is None for token in tokens):
-        return None
+        return least
     pieces: list[list[bytes]] = [[]]
     for token in tokens:
         if token is None:
@@ -241,16 +243,14 @@ def _character_class(text: bytes, position: int) -> tuple[bytes, int]:
     return expression, position + 1
 
 
-def _match(parts: Sequence["re.Pattern[bytes] | None"], names: Sequence[bytes]) -> bool:
+def _match(parts: Sequence[Part], names: Sequence[bytes]) -> bool:
     """Whether the parts of a pattern cover all the names of a path."""
     reached = {0}  # how many names may be covered by the parts so far
-    for place, part in enumerate(parts):
-        if part is not None:
+    for part in parts:
+        if isinstance(part, int):
+            reached = set(range(min(reached) + part, len(names) + 1))
+        else:
             reached = {each + 1 for each in reached if each < len(names) and part.fullmatch(names[each])}
-        elif place == len(parts) - 1:
-            return any(each < len(names) for each in reached)  # `a/**` is what lies below, not `a` itself
-        elif reached:
-            reached = set(range(min(reached), len(names)))
         if not reached:
             return False
     return len(names) in reached
