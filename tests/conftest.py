@@ -1,0 +1,35 @@
+"""What every test starts from: one event loop, markers from folder names, and a lab in a temporary place."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+KINDS = ("unit", "contract", "integration", "e2e", "fault", "security")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """grpc.aio knows asyncio only."""
+    return "asyncio"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for each in KINDS:
+        config.addinivalue_line("markers", f"{each}: tests/{each}")
+    config.addinivalue_line("markers", "docker: needs a Docker engine and the built images")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        kind = item.path.relative_to(ROOT / "tests").parts[0]
+        if kind in KINDS:
+            item.add_marker(kind)
+
+
+@pytest.fixture(autouse=True)
+def _settings_of_the_shell_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lab under test reads no `MADLAB_*` variable of whoever runs the tests, least of all MADLAB_HOME."""
+    for each in [name for name in os.environ if name.startswith("MADLAB_") and name != "MADLAB_FULL"]:
+        monkeypatch.delenv(each)
