@@ -1,0 +1,421 @@
+"""The HTTP door: `/api/v1`, JSON in and out, for the command line and every later face of the lab.
+
+Rules of the file
+  1. The door decides nothing that the ports and services behind it do not. It turns JSON into their calls, checks the
+     shape of what comes in strictly, and turns what they raise into `{"error": {code, message, next}}`.
+  2. Everything that can be long is a stream: blobs go in and out in chunks, followers get server-sent events.
+  3. Whoever can open the socket (mode 0600) is the operator: messages from here are sent as `operator`. Nothing a
+     client writes can name another sender.
+  4. It ends at once: a stream in progress never holds up a shutdown, since its reader can take it up again.
+"""
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import asdict
+from typing import Annotated, Any, Literal, TypeVar
+
+import structlog
+from anyio import Event
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Message as Part
+
+from core.grace.events import Changes, EventStream, Item
+from core.grace.shapes import blob_json, conversation_json, mads_json, message_json, run_json, status_json, version_json
+from core.lab import Lab
+from core.ports import is_uuid
+from core.router import Ephemeral
+from core.run import Run, run_id
+from protos.errors import (
+    Conflict,
+    Denied,
+    Error,
+    Exhausted,
+    InvalidArgument,
+    NotFound,
+    Unauthenticated,
+    Unavailable,
+)
+from protos.ids import new_id
+from protos.v1.message_pb2 import KIND_CALL, KIND_EVENT, KIND_PROSE, Blob, Message
+
+OPERATOR = "operator"
+BODY_BYTES = 256 * 1024  # of a JSON request; what is bigger goes in as a blob
+PAGE = 1000
+LOOK = "look for the request's id in core.log"
+STATUS = {
+    InvalidArgument.code: 400,
+    Unauthenticated.code: 401,
+    Denied.code: 403,
+    NotFound.code: 404,
+    Conflict.code: 409,
+    Exhausted.code: 429,
+    Unavailable.code: 503,
+}
+
+logger = structlog.get_logger()
+Body = TypeVar("Body", bound=BaseModel)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _BlobBody(_Strict):
+    digest: str
+    size: Annotated[int, Field(ge=0)] = 0
+    name: Annotated[str, Field(max_length=255)] = ""
+    media_type: Annotated[str, Field(max_length=255)] = ""
+
+
+class _MessageBody(_Strict):
+    recipient: Annotated[str, Field(min_length=1, max_length=64)]
+    kind: Literal["call", "prose"]
+    tool: Annotated[str, Field(max_length=64)] = ""
+    arguments: dict[str, Any] = {}
+    text: str = ""
+    conversation: Annotated[str, Field(max_length=128)] = ""
+    blobs: Annotated[list[_BlobBody], Field(max_length=64)] = []
+    id: str = ""
+
+
+class _NameBody(_Strict):
+    digest: str
+
+
+class _ShutdownBody(_Strict):
+    runs: Literal["cancel", "keep"] = "cancel"
+
+
+class _Empty(_Strict):
+    pass
+
+
+def door(lab: Lab) -> Starlette:
+    """The application. `app.state.closing`, once set, ends its streams."""
+    app = Starlette(
+        routes=list(_routes()),
+        middleware=[Middleware(Answers, lease_s=lab.config.runs.lease_s)],
+        exception_handlers={Error: _refuse, HTTPException: _refuse_http},  # type: ignore[dict-item]
+    )
+    app.state.lab = lab
+    app.state.closing = Event()
+    app.state.changes = Changes()
+    lab.journal.on_commit(app.state.changes.committed)
+    return app
+
+
+def _routes() -> Iterator[Route]:
+    for method, path, endpoint in (
+        ("GET", "/status", _status),
+        ("GET", "/tools", _tools),
+        ("GET", "/mads", _mads),
+        ("POST", "/messages", _publish),
+        ("GET", "/conversations", _conversations),
+        ("GET", "/conversations/{id}/messages", _messages),
+        ("GET", "/runs", _runs),
+        ("GET", "/runs/{id}", _run),
+        ("POST", "/runs/{id}/cancel", _cancel),
+        ("GET", "/runs/{id}/logs", _logs),
+        ("POST", "/blobs", _put_blob),
+        ("GET", "/blobs/{digest}", _get_blob),
+        ("GET", "/files/{name}", _get_file),
+        ("PUT", "/files/{name}", _put_file),
+        ("GET", "/journal/verify", _verify),
+        ("POST", "/shutdown", _shutdown),
+    ):
+        yield Route("/api/v1" + path, endpoint, methods=[method])
+
+
+async def _status(request: Request) -> Response:
+    return JSONResponse(status_json(_lab(request)))
+
+
+async def _tools(request: Request) -> Response:
+    tools = _lab(request).registry.tools(request.query_params.get("mad"))
+    return JSONResponse(
+        {
+            "tools": [
+                {
+                    "name": f"{each.mad}.{each.schema.name}",
+                    "description": each.schema.description,
+                    "input_schema": each.schema.input_schema,
+                    "output_schema": each.schema.output_schema,
+                }
+                for each in tools
+            ]
+        }
+    )
+
+
+async def _mads(request: Request) -> Response:
+    return JSONResponse({"mads": mads_json(_lab(request))})
+
+
+async def _publish(request: Request) -> Response:
+    lab, body = _lab(request), await _json(request, _MessageBody)
+    if body.id and not is_uuid(body.id):
+        raise InvalidArgument("id: it must be a UUIDv7 in lower case", next="leave it out and one is made")
+    lab.registry.mad(body.recipient)
+    message = Message(
+        id=body.id or new_id(),
+        conversation=body.conversation or new_id(),
+        recipient=body.recipient,
+        blobs=[await _attached(lab, each) for each in body.blobs],
+    )
+    if body.kind == "call":
+        lab.registry.check_call(body.recipient, body.tool, body.arguments)
+        message.kind, message.tool, message.data = KIND_CALL, body.tool, json.dumps(body.arguments, ensure_ascii=False)
+    elif not body.text.strip():
+        raise InvalidArgument("text: there is nothing to say", next="write a sentence")
+    else:
+        message.kind, message.text = KIND_PROSE, body.text
+    sequence = await lab.rogers.publish(message, sender=OPERATOR)
+    answer = {"id": message.id, "conversation": message.conversation, "sequence": sequence}
+    return JSONResponse(answer | {"run": await _run_for(lab, message)}, 202)
+
+
+async def _run_for(lab: Lab, message: Message) -> str | None:
+    """The run that answers `message`: one that listens in its conversation already, or the one it starts."""
+    if not isinstance(lab.registry.destination(message.recipient), Ephemeral):
+        return None
+    for run in await lab.runs.live():
+        if (run.mad, run.conversation) == (message.recipient, message.conversation):
+            return run.id
+    return run_id(message.recipient, message.id)
+
+
+async def _attached(lab: Lab, blob: _BlobBody) -> Blob:
+    """A link to a blob that is there, with the size that it has."""
+    found = await lab.horace.stat(blob.digest)
+    return Blob(digest=found.digest, size=found.size, name=blob.name, media_type=blob.media_type)
+
+
+async def _conversations(request: Request) -> Response:
+    limit, before = _number(request, "limit", 100, PAGE), _number(request, "before", 0, 2**62)
+    found = await _lab(request).rogers.conversations(limit=limit, before=before or None)
+    return JSONResponse({"conversations": [conversation_json(each) for each in found]})
+
+
+async def _messages(request: Request) -> Response | EventStream:
+    rogers, conversation = _lab(request).rogers, request.path_params["id"]
+    after, limit = _after(request), _number(request, "limit", 100, PAGE)
+    if _wants_stream(request):
+
+        @asynccontextmanager
+        async def source() -> AsyncIterator[AsyncIterator[Item]]:
+            async with rogers.follow(conversation=conversation, after=after) as messages:
+                yield ((each.sequence, message_json(each)) async for each in messages)
+
+        return EventStream(source, request.app.state.closing)
+    page = await rogers.history(conversation, after=after, limit=limit)
+    if not page and not after:
+        raise NotFound(f"there is no conversation {conversation[:64]!r}", next="see: madlab runs")
+    return JSONResponse({"messages": [message_json(each) for each in page]})
+
+
+async def _runs(request: Request) -> Response:
+    lab = _lab(request)
+    newest = await lab.runs.newest(_number(request, "limit", 50, PAGE))
+    return JSONResponse({"runs": [run_json(lab, each) for each in newest]})
+
+
+async def _run(request: Request) -> Response:
+    lab = _lab(request)
+    run = await lab.runs.get(request.path_params["id"])
+    said = [each async for each in _said_in(lab, run) if each.kind != KIND_EVENT]
+    more = {"evidence": run.evidence, "artifacts": run.artifacts, "messages": [message_json(each) for each in said]}
+    return JSONResponse(run_json(lab, run) | more)
+
+
+async def _cancel(request: Request) -> Response:
+    lab = _lab(request)
+    await _json(request, _Empty)
+    run = await lab.dispatcher.cancel(request.path_params["id"], "the operator asked for it")
+    return JSONResponse(run_json(lab, run), 202)
+
+
+async def _logs(request: Request) -> Response | EventStream:
+    lab = _lab(request)
+    run = await lab.runs.get(request.path_params["id"])
+    if not _wants_stream(request):
+        lines = [message_json(each) async for each in _said_in(lab, run) if _is_log(each, run)]
+        return JSONResponse({"logs": lines})
+    after, changes = _after(request), request.app.state.changes
+
+    @asynccontextmanager
+    async def source() -> AsyncIterator[AsyncIterator[Item]]:
+        async with aclosing(_log_lines(lab, changes, run.id, after)) as lines:
+            yield lines
+
+    return EventStream(source, request.app.state.closing)
+
+
+async def _log_lines(lab: Lab, changes: Changes, id: str, after: int) -> AsyncGenerator[Item, None]:
+    """The run's lines, past and live. Ends when the run has ended and all it said has been read."""
+    while True:
+        with changes.of((await lab.runs.get(id)).conversation) as changed:
+            run = await lab.runs.get(id)
+            async for each in _said_in(lab, run, after):
+                after = each.sequence
+                if _is_log(each, run):
+                    yield each.sequence, message_json(each)
+            if not run.live:
+                return
+            await changed.wait()
+
+
+def _is_log(message: Message, run: Run) -> bool:
+    """Whether this is a line that the run wrote, or how far it said it was."""
+    return message.kind == KIND_EVENT and message.sender == run.mad and message.tool in ("log", "progress")
+
+
+async def _said_in(lab: Lab, run: Run, after: int = 0) -> AsyncGenerator[Message, None]:
+    """What was said in the run's conversation since `after`, from its trigger until it ended."""
+    after = max(after, run.trigger_sequence - 1)
+    while page := await lab.rogers.history(run.conversation, after=after, limit=PAGE):
+        for each in page:
+            if run.ended and each.at > run.ended:
+                return
+            yield each
+        after = page[-1].sequence
+
+
+async def _put_blob(request: Request) -> Response:
+    lab, query = _lab(request), request.query_params
+    name, media_type = query.get("name", "")[:255], query.get("media_type", "")[:255]
+    async with aclosing(_pieces(request)) as chunks:
+        blob = await lab.horace.put(chunks, name=name, media_type=media_type)
+    return JSONResponse(blob_json(blob), 201)
+
+
+async def _pieces(request: Request) -> AsyncGenerator[bytes, None]:
+    """The body as it comes, without the empty piece at its end."""
+    async for chunk in request.stream():
+        if chunk:
+            yield chunk
+
+
+async def _get_blob(request: Request) -> Response:
+    horace, digest = _lab(request).horace, request.path_params["digest"]
+    blob = await horace.stat(digest)
+    headers = {"Content-Length": str(blob.size), "X-Content-Type-Options": "nosniff"}
+    return StreamingResponse(horace.get(digest), headers=headers, media_type="application/octet-stream")
+
+
+async def _get_file(request: Request) -> Response:
+    horace, name = _lab(request).horace, request.path_params["name"]
+    await horace.find(name)
+    return JSONResponse(version_json((await horace.versions(name, limit=1))[0]))
+
+
+async def _put_file(request: Request) -> Response:
+    body = await _json(request, _NameBody)
+    version = await _lab(request).horace.set_name(request.path_params["name"], body.digest, sender=OPERATOR)
+    return JSONResponse(version_json(version))
+
+
+async def _verify(request: Request) -> Response:
+    found = await _lab(request).journal.verify()
+    return JSONResponse({"ok": found.ok} | asdict(found))
+
+
+async def _shutdown(request: Request) -> Response:
+    body = await _json(request, _ShutdownBody)
+    _lab(request).stop(keep_runs=body.runs == "keep")
+    return JSONResponse({"stopping": True}, 202)
+
+
+def _lab(request: Request) -> Lab:
+    lab: Lab = request.app.state.lab
+    return lab
+
+
+async def _json(request: Request, model: type[Body]) -> Body:
+    """The body as `model`.
+
+    Raises:
+        InvalidArgument: it is too long, no JSON, or has another shape; the message names the first place that has.
+    """
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > BODY_BYTES:
+            raise InvalidArgument(f"the body is over {BODY_BYTES} bytes", next="store it as a blob and attach that")
+    try:
+        return model.model_validate_json(body or b"{}")
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(each) for each in first["loc"]) or "the body"
+        raise InvalidArgument(f"{place}: {first['msg'][:300]}", next="see core/grace/README.md") from None
+
+
+def _number(request: Request, name: str, default: int, most: int) -> int:
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise InvalidArgument(f"{name}: {text[:40]!r} is no whole number from 0", next="leave it out or mend it")
+    return min(int(text), most)
+
+
+def _after(request: Request) -> int:
+    """Where the client stands: what it names in the address, or what its stream had reached."""
+    last = request.headers.get("last-event-id", "")
+    reached = int(last) if last.isascii() and last.isdigit() and len(last) < 19 else 0
+    return max(_number(request, "after", 0, 2**62), reached)
+
+
+def _wants_stream(request: Request) -> bool:
+    return "text/event-stream" in request.headers.get("accept", "")
+
+
+async def _refuse(request: Request, error: Error) -> Response:
+    return _said_no(STATUS[error.code], error.code, error.message, error.next)
+
+
+async def _refuse_http(request: Request, error: HTTPException) -> Response:
+    """What starlette itself refuses: no such place, or not with that method."""
+    code = {404: NotFound.code, 405: InvalidArgument.code}.get(error.status_code, InvalidArgument.code)
+    message = f"{request.method} {request.url.path[:200]}: {error.detail}"
+    return _said_no(error.status_code, code, message, "see core/grace/README.md")
+
+
+def _said_no(status: int, code: str, message: str, next: str) -> Response:
+    return JSONResponse({"error": {"code": code, "message": message, "next": next}}, status)
+
+
+class Answers:
+    """Every answer carries a request id and the lease; what nobody expected is logged and is JSON all the same."""
+
+    def __init__(self, app: ASGIApp, lease_s: float) -> None:
+        self._app = app
+        self._lease = f"{lease_s:g}".encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        id, started = new_id(), False
+
+        async def answer(part: Part) -> None:
+            nonlocal started
+            if part["type"] == "http.response.start":
+                started = True
+                added = [(b"madlab-request-id", id.encode()), (b"madlab-lease-seconds", self._lease)]
+                part["headers"] = [*part["headers"], *added]
+            await send(part)
+
+        try:
+            await self._app(scope, receive, answer)
+        except ClientDisconnect:
+            pass  # nobody is there to be told
+        except Exception as error:
+            logger.exception("request failed", request=id, path=scope["path"])
+            if not started:
+                refusal = _said_no(500, "INTERNAL", f"the lab made a mistake: {type(error).__name__}", LOOK)
+                await refusal(scope, receive, answer)

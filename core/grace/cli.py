@@ -1,0 +1,96 @@
+"""The command `madlab`: an ordinary client of the HTTP door.
+
+Rules of the file and of the commands beside it
+  1. stdout holds data only. Progress, notes and errors go to stderr.
+  2. An error is one sentence and the next step; with `--json` it is `{"error": {code, message, next}}`.
+  3. Exit codes: 0 ok, 1 the work says no, 2 usage, 3 the lab cannot be reached, 4 the run failed.
+  4. What a command needs is imported when it runs: `madlab status` should feel instant.
+"""
+
+import json
+import os
+import re
+import signal
+import sys
+from typing import Annotated
+
+import typer
+
+from core.grace import life, runs, scanning, talk, upkeep
+from core.grace.client import Fault
+from core.grace.screen import note
+from protos.errors import Conflict, Denied, Error, Exhausted, InvalidArgument, NotFound, Unauthenticated, Unavailable
+
+NO, USAGE, UNREACHABLE, FAILED = 1, 2, 3, 4
+
+EXIT_CODES = {
+    InvalidArgument.code: USAGE,
+    NotFound.code: USAGE,
+    Conflict.code: USAGE,
+    Denied.code: USAGE,
+    Unauthenticated.code: UNREACHABLE,
+    Unavailable.code: UNREACHABLE,
+    Exhausted.code: FAILED,
+}
+
+app = typer.Typer(
+    name="madlab",
+    help="A laboratory of AI agents that is safe to let loose.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for module in (life, scanning, runs, talk, upkeep):
+    module.add_to(app)
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    home: Annotated[str | None, typer.Option(metavar="DIR", help="The lab's data directory [$MADLAB_HOME].")] = None,
+) -> None:
+    context.obj = home
+
+
+def main() -> None:
+    """Runs one command and ends the process with its exit code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Runs one command and returns its exit code."""
+    from typer.exceptions import Abort, Exit, TyperException
+
+    as_json = "--json" in arguments or re.search(r"--format[= ](json|sarif)", " ".join(arguments)) is not None
+    try:
+        result = app(arguments, prog_name="madlab", standalone_mode=False)
+    except Fault as fault:
+        return _fail(fault.said, fault.message, fault.next, FAILED, as_json)
+    except Error as error:
+        return _fail(error.code, error.message, error.next, EXIT_CODES.get(error.code, FAILED), as_json)
+    except TyperException as error:
+        return _fail("USAGE", error.format_message(), "see: madlab --help", USAGE, as_json)
+    except Exit as ended:
+        return ended.exit_code
+    except (KeyboardInterrupt, Abort):
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that Python's own flush says nothing
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return _fail("OS", message, "mend it and try again", FAILED, as_json)
+    return result if isinstance(result, int) else 0
+
+
+def _fail(code: str, message: str, next: str, status: int, as_json: bool) -> int:
+    if as_json:
+        note(json.dumps({"error": {"code": code, "message": message, "next": next}}))
+    else:
+        note(f"madlab: {message}" + (f"\n  {next}" if next else ""))
+    return status
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""Server-sent events: a stream of messages to one client that may be slow, go away, or come back.
+
+Each event that is durable has its sequence as its id, so a client that comes back says `Last-Event-ID` and misses
+nothing. What is sent waits for the client to take it: the source is read no faster. A comment every few seconds keeps
+both ends sure of each other. `event: end` says that nothing more will come; a stream that just stops is a core that
+went away.
+"""
+
+import json
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
+from typing import Any
+
+from anyio import Event, create_task_group, sleep
+from starlette.types import Receive, Scope, Send
+
+from core.rogers.entry import Row
+
+HEARTBEAT_S = 10.0
+
+Item = tuple[int, dict[str, Any]]  # a sequence, 0 while not durable, and what is sent
+Source = AbstractAsyncContextManager[AsyncIterator[Item]]
+
+
+class EventStream:
+    """An ASGI response that sends what `source` yields until it ends, the client leaves, or `closing` is set."""
+
+    def __init__(self, source: Callable[[], Source], closing: Event) -> None:
+        self._source = source
+        self._closing = closing
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._source() as items, create_task_group() as tasks:
+            headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store")]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+
+            async def copy() -> None:
+                async for sequence, item in items:
+                    number = f"id: {sequence}\n" if sequence else ""
+                    await _say(send, f"{number}data: {json.dumps(item)}\n\n")
+                await _say(send, "event: end\n\n")
+                tasks.cancel_scope.cancel()
+
+            async def leave() -> None:
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+                tasks.cancel_scope.cancel()
+
+            async def close() -> None:
+                await self._closing.wait()
+                tasks.cancel_scope.cancel()
+
+            async def beat() -> None:
+                while True:
+                    await sleep(HEARTBEAT_S)
+                    await _say(send, ":\n\n")
+
+            for task in (copy, leave, close, beat):
+                tasks.start_soon(task)
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def _say(send: Send, text: str) -> None:
+    await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
+
+
+class Changes:
+    """Wakes whoever waits for anything new in a conversation: what was said, or how a run of it stands."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, set[Event]] = {}
+
+    def committed(self, rows: Sequence[Row]) -> None:
+        """For the journal to call after each commit."""
+        for conversation in {each.conversation for each in rows}:
+            for event in self._waiting.get(conversation, ()):
+                event.set()
+
+    @contextmanager
+    def of(self, conversation: str) -> Iterator[Event]:
+        """An event that is set by the next change. Look at the state only after entering."""
+        event = Event()
+        self._waiting.setdefault(conversation, set()).add(event)
+        try:
+            yield event
+        finally:
+            self._waiting[conversation].discard(event)
+            if not self._waiting[conversation]:
+                del self._waiting[conversation]

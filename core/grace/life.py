@@ -1,0 +1,180 @@
+"""The core's life: `up`, `down`, `status`, `doctor`."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from core.grace import screen
+from core.grace.client import Client, Unreachable
+from core.home import Home
+from protos.errors import BY_CODE, Conflict, Error, Unavailable
+
+READY_S = 120.0  # to reconcile with whatever an earlier core left
+GRACE_S = 30.0  # for a core to end by itself
+LOG_BYTES = 16 * 1024**2  # of core.log; the part before is kept once
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(up)
+    app.command()(down)
+    app.command()(status)
+    app.command()(doctor)
+
+
+def up(
+    context: typer.Context,
+    foreground: Annotated[bool, typer.Option("--foreground", help="Stay, and log to this terminal.")] = False,
+    json: Json = False,
+) -> None:
+    """Start the lab's core, and return when it is ready."""
+    home = Home.open(context.obj)
+    if foreground:
+        from core.app import run
+
+        run(home)
+        return
+    pid = home.holder()
+    started = time.monotonic()
+    if pid is None:
+        _await_ready(home, _start(home))
+        took = f"ready in {time.monotonic() - started:.1f} s"
+    else:
+        _await_ready(home, None)
+        took = f"was running already (pid {pid})"
+    state = Client(home).get("/api/v1/status")
+    if json:
+        screen.data(state)
+    else:
+        screen.say(f"The lab {home.lab} {took}. It listens at {home.api_socket}")
+
+
+def _start(home: Home) -> "subprocess.Popen[bytes]":
+    """Starts the core in a session of its own, its words in core.log."""
+    log = home.path / "core.log"
+    if log.exists() and log.stat().st_size > LOG_BYTES:
+        log.replace(home.path / "core.log.1")
+    command = [sys.executable, "-m", "core.grace.cli", "--home", str(home.path), "up", "--foreground", "--json"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    with log.open("ab") as words:
+        os.fchmod(words.fileno(), 0o600)
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=words,
+            stderr=words,
+            cwd="/",
+            env=environment,
+            start_new_session=True,
+        )
+
+
+def _await_ready(home: Home, core: "subprocess.Popen[bytes] | None") -> None:
+    """Returns when the core says that it is ready.
+
+    Raises:
+        Error: the core ended first, with what it said last.
+        Unavailable: it is not ready in time.
+    """
+    deadline = time.monotonic() + READY_S
+    client = Client(home)
+    while time.monotonic() < deadline:
+        if core is not None and core.poll() is not None:
+            raise _last_words(home, core.returncode)
+        try:
+            if client.get("/api/v1/status")["ready"]:
+                return
+        except Unavailable:
+            if core is None and home.holder() is None:
+                raise
+        time.sleep(0.02)
+    raise Unavailable(f"the core is not ready after {READY_S:g} s", next=f"see {home.path / 'core.log'}")
+
+
+def _last_words(home: Home, code: int) -> Error:
+    """The error a core ended with, read from the end of its log."""
+    log = home.path / "core.log"
+    with log.open("rb") as file:
+        file.seek(max(log.stat().st_size - 65536, 0))
+        lines = file.read().decode(errors="replace").splitlines()
+    try:
+        said = json.loads(lines[-1])["error"]
+        return BY_CODE[said["code"]](said["message"], next=said["next"])
+    except (IndexError, ValueError, KeyError, TypeError):
+        last = lines[-1][:300] if lines else "nothing"
+        return Unavailable(f"the core ended with code {code}; its last words: {last}", next=f"see {log}")
+
+
+def down(
+    context: typer.Context,
+    keep_runs: Annotated[
+        bool, typer.Option("--keep-runs", help="Leave sandboxes running for a core that is back within the lease.")
+    ] = False,
+) -> None:
+    """Stop the lab's core. Runs that are not over are cancelled."""
+    try:
+        home = Home.find(context.obj)
+    except Error as error:
+        screen.note(f"Nothing to stop: {error.message}")
+        return
+    pid = home.holder()
+    if pid is None:
+        screen.note("Nothing to stop: the lab is not running.")
+        return
+    try:
+        Client(home).post("/api/v1/shutdown", {"runs": "keep" if keep_runs else "cancel"})
+    except Unreachable as error:
+        raise Conflict(f"the core (pid {pid}) runs and does not answer", next=f"end it with: kill {pid}") from error
+    deadline = time.monotonic() + GRACE_S
+    while home.holder() == pid:
+        if time.monotonic() > deadline:
+            raise Unavailable(
+                f"the core (pid {pid}) is still ending after {GRACE_S:g} s", next=f"end it: kill -9 {pid}"
+            )
+        time.sleep(0.02)
+    screen.note("The lab is down." + (" Its sandboxes wait for the next core." if keep_runs else ""))
+
+
+def status(context: typer.Context, json: Json = False) -> None:
+    """Show what the lab is and does."""
+    state: dict[str, Any] = Client.to(context.obj).get("/api/v1/status")
+    if json:
+        screen.data(state)
+        return
+    runs, journal = state["runs"], state["journal"]
+    ready = "ready" if state["ready"] else "starting"
+    facts = [
+        ("lab", f"{state['lab']}, {ready}, up {screen.span(state['uptime_s'])}"),
+        ("core", f"pid {state['pid']}, version {state['version']}, {screen.size(state['memory_bytes'])} of memory"),
+        ("runs", f"{runs['running']} running, {runs['queued']} queued"),
+        ("sandboxes", ", ".join(each["name"] for each in state["sandboxes"]) or "none"),
+        ("journal", f"{journal['messages']:,} messages, {screen.size(journal['bytes'])}"),
+    ]
+    if journal.get("sealed"):
+        facts.append(("SEALED", journal["sealed"]))
+    for name, value in facts:
+        screen.say(f"{name:<10} {screen.plain(value)}")
+    screen.say()
+    screen.table(
+        ("MAD", "KIND", "STATE", "TOOLS", "WHAT IT IS FOR"),
+        [(each["name"], each["kind"], each["state"], each["tools"], each["summary"]) for each in state["mads"]],
+    )
+
+
+def doctor(context: typer.Context, json: Json = False) -> None:
+    """Check this machine: what is weak, and how to mend it."""
+    from core.doctor import examine
+
+    report = examine(context.obj)
+    if json:
+        screen.data(report.as_json())
+    else:
+        report.show()
+    raise typer.Exit(0 if report.ok else 1)

@@ -1,0 +1,138 @@
+"""Runs of eMADs: `runs`, `show`, `logs`, `cancel`."""
+
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from core.grace import screen
+from core.grace.client import Client
+from core.grace.life import Json
+
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, as `madlab runs` shows it.")]
+Follow = Annotated[bool, typer.Option("-f", "--follow", help="Go on with what comes.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("runs")(list_runs)
+    app.command()(show)
+    app.command()(logs)
+    app.command()(cancel)
+
+
+def list_runs(
+    context: typer.Context,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 50,
+    json: Json = False,
+) -> None:
+    """List runs, newest first."""
+    found = Client.to(context.obj).get("/api/v1/runs", limit=limit)
+    if json:
+        screen.data(found)
+        return
+    screen.table(
+        ("RUN", "MAD", "STATE", "OUTCOME", "CREATED", "TOOK", "REASON"),
+        [
+            (
+                each["id"],
+                each["mad"],
+                _state(each),
+                each["outcome"] or "-",
+                screen.ago(each["created"]),
+                took(each),
+                each["reason"],
+            )
+            for each in found["runs"]
+        ],
+    )
+
+
+def show(context: typer.Context, run: RunId, json: Json = False) -> None:
+    """Show one run: its outcome with the evidence, its cost, its files and what was said."""
+    found: dict[str, Any] = Client.to(context.obj).get(place(run))
+    if json:
+        screen.data(found)
+        return
+    facts = [
+        ("run", found["id"]),
+        ("state", _state(found) + (f", {found['outcome']}" if found["outcome"] else "")),
+        ("reason", found["reason"] or "-"),
+        ("created", f"{screen.clock(found['created'])} ({screen.ago(found['created'])})"),
+        ("took", took(found)),
+        ("cost", _inline(found["cost"])),
+        ("evidence", _inline(found["evidence"])),
+        ("talk", found["conversation"]),
+    ]
+    for name, value in facts:
+        screen.say(f"{name:<10} {screen.plain(value)}")
+    if found["artifacts"]:
+        screen.say()
+        screen.table(
+            ("FILE", "SIZE", "DIGEST"),
+            [(each["name"] or "-", screen.size(each["size"]), each["digest"]) for each in found["artifacts"]],
+        )
+    screen.say()
+    for message in found["messages"]:
+        screen.say(one_line(message))
+
+
+def logs(context: typer.Context, run: RunId, follow: Follow = False, json: Json = False) -> None:
+    """Show what a run wrote while it worked. With -f until it ends."""
+    client = Client.to(context.obj, waiting=tell_waiting)
+    path = place(run) + "/logs"
+    for line in client.follow(path) if follow else client.get(path)["logs"]:
+        if json:
+            screen.data_line(line)
+        else:
+            screen.say(f"{screen.clock(line['at'])}  {line['tool']:<8}  {screen.plain(line['text'])}")
+
+
+def cancel(context: typer.Context, run: RunId, json: Json = False) -> None:
+    """Ask a run to end. Its sandbox is destroyed in any case."""
+    found = Client.to(context.obj).post(place(run) + "/cancel", {})
+    if json:
+        screen.data(found)
+    else:
+        screen.say(f"{found['id']} is {found['state']}" + (f", {found['outcome']}" if found["outcome"] else ""))
+
+
+def place(run: str) -> str:
+    """Where the door has a run."""
+    return "/api/v1/runs/" + quote(run, safe="")
+
+
+def tell_waiting(seconds: float) -> None:
+    """Says that the core is away."""
+    screen.note(f"The core does not answer; waiting up to {seconds:g} s for it to come back …")
+
+
+def took(run: dict[str, Any]) -> str:
+    """How long a run has worked."""
+    if not run["started"]:
+        return "-"
+    return screen.span(run["ended"] - run["started"]) if run["ended"] else "since " + screen.ago(run["started"])
+
+
+def one_line(message: dict[str, Any]) -> str:
+    """A message as a line of a conversation."""
+    what = message["kind"] + (f" {message['tool']}" if message["tool"] else "")
+    said = message["text"] or _inline(message["data"])
+    blobs = "".join(
+        f" [{each['name'] or each['digest'][:19]} {screen.size(each['size'])}]" for each in message["blobs"]
+    )
+    heading = f"{screen.clock(message['at'])}  {message['sender']} → {message['recipient'] or 'all'}  {what}: "
+    return screen.plain(heading + said + blobs)
+
+
+def _state(run: dict[str, Any]) -> str:
+    """The state, and for a run that waits its place in the queue."""
+    return f"{run['state']} ({run['place']} in the queue)" if run.get("place") else str(run["state"])
+
+
+def _inline(value: Any) -> str:
+    import json
+
+    if value in (None, {}, []):
+        return "-"
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 500 else text[:500] + " …"

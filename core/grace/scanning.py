@@ -1,0 +1,182 @@
+"""`madlab scan`: sends what shall be scanned, follows the run, prints the report."""
+
+import json
+from contextlib import suppress
+from enum import StrEnum
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from core.grace import screen
+from core.grace.client import Client, Fault
+from core.grace.runs import place, tell_waiting
+from core.home import Home
+from protos.errors import Conflict, InvalidArgument, Unavailable
+
+if TYPE_CHECKING:
+    from core.grace.packing import Source
+    from core.grace.progress import Progress
+
+BASELINE_BYTES = 4 * 1024**2
+REPORT_BYTES = 64 * 1024**2
+GREEN = ("succeeded", "partial")
+NO, FAILED = 1, 4
+
+
+class Format(StrEnum):
+    """How the report is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    SARIF = "sarif"
+
+
+class Threshold(StrEnum):
+    """From which severity on a finding makes the command say no."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    CRITICAL = "critical"
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(scan)
+
+
+def scan(
+    context: typer.Context,
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A directory, a git repository, or an archive.")],
+    format: Annotated[Format, typer.Option(help="How to print the report.")] = Format.TABLE,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report there instead.")] = None,
+    fail_on: Annotated[Threshold | None, typer.Option(help="Exit with 1 if anything is at least so bad.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 4 if the scan was partial.")] = False,
+    baseline: Annotated[Path | None, typer.Option(metavar="FILE", help="Findings that a person accepts.")] = None,
+    history: Annotated[bool, typer.Option(help="Look into the git history too.")] = True,
+) -> None:
+    """Scan a directory, a git repository or an archive in a sandbox."""
+    from core.grace.progress import progress
+
+    client = Client.to(context.obj, waiting=tell_waiting)
+    client.get("/api/v1/status")  # is anybody there? Asked before any packing.
+    accepted = _read_baseline(baseline) if baseline else ""
+    source = _open(path, context.obj, history)
+    with progress() as shown:
+        shown.show(f"Sending {source.what}")
+        message = _send(client, source, accepted, shown, history=history)
+        run = watch(client, client.publish(message)["run"], shown)
+    if run["outcome"] not in GREEN:
+        raise failed(run)
+    raise typer.Exit(_judge(client, run, format, out, fail_on, strict=strict))
+
+
+def watch(client: Client, run: str, shown: "Progress") -> dict[str, Any]:
+    """Follows a run to its end and returns it. The first Ctrl-C asks it to end, the second leaves it."""
+    try:
+        _follow(client, run, shown)
+    except KeyboardInterrupt:
+        shown.show(f"Cancelling {run}")
+        with suppress(Conflict):  # it ended in this moment
+            client.post(place(run) + "/cancel", {})
+        _follow(client, run, shown)
+    found: dict[str, Any] = client.get(place(run))
+    return found
+
+
+def failed(run: dict[str, Any]) -> Fault:
+    """What to say of a run that is not green."""
+    reason = screen.plain(run["reason"] or "no reason was given")
+    return Fault(
+        str(run["outcome"]),
+        f"the run {run['id']} ended {run['outcome']}: {reason}",
+        next=f"see: madlab show {run['id']}",
+    )
+
+
+def _follow(client: Client, run: str, shown: "Progress") -> None:
+    now = client.get(place(run))
+    shown.show(f"Run {run} waits, {now['place']} in the queue" if now.get("place") else f"Run {run} is {now['state']}")
+    for line in client.follow(place(run) + "/logs"):
+        if line["tool"] == "progress":
+            fields = line["data"] if isinstance(line["data"], dict) else {}
+            what, done, total = (fields.get(key) for key in ("what", "done", "total"))
+            if isinstance(done, int) and isinstance(total, int):
+                shown.show(screen.plain(what or line["text"]), done, total)
+            else:
+                shown.show(screen.plain(line["text"]))
+
+
+def _open(path: Path, home: str | None, history: bool) -> "Source":
+    from core.grace.packing import open_source
+
+    return open_source(path, Home.find(home), history=history, note=lambda text: screen.note(f"Note: {text}"))
+
+
+def _send(client: Client, source: "Source", accepted: str, shown: "Progress", *, history: bool) -> dict[str, Any]:
+    """Stores what shall be scanned, and returns the message that asks for it."""
+    what = f"Sending {source.what}"
+    blobs = [
+        client.upload(
+            lambda: shown.through(source.chunks(), what, source.size), name=source.name, media_type="application/x-tar"
+        )
+    ]
+    arguments = {"source": blobs[0]["digest"], "kind": source.kind, "name": source.name, "history": history}
+    if accepted:
+        blobs.append(client.upload(lambda: [accepted.encode()], name="baseline.json", media_type="application/json"))
+        arguments["baseline_json"] = blobs[1]["digest"]
+    return {"recipient": "mcnamara", "kind": "call", "tool": "scan", "arguments": arguments, "blobs": blobs}
+
+
+def _read_baseline(path: Path) -> str:
+    """The text of a baseline, looked at here so that a slip is told before anything is sent.
+
+    Raises:
+        InvalidArgument: it cannot be read, or is no JSON.
+    """
+    try:
+        text = path.read_bytes()[: BASELINE_BYTES + 1].decode()
+        json.loads(text)
+    except (OSError, ValueError) as error:
+        raise InvalidArgument(f"the baseline {path} cannot be read: {error}", next="see periphery/mcnamara") from None
+    return text
+
+
+def _judge(
+    client: Client, run: dict[str, Any], format: Format, out: Path | None, fail_on: Threshold | None, *, strict: bool
+) -> int:
+    """Prints or writes the report, and returns the exit code."""
+    from core.grace import report
+
+    found = report.parse(_artifact(client, run, "report.json"), run)
+    if format is Format.SARIF:
+        text = json.dumps(json.loads(_artifact(client, run, "report.sarif")), indent=2)
+    else:
+        text = found.model_dump_json(indent=2)
+    if out is not None:
+        out.write_text(text + "\n", encoding="utf-8")
+        screen.note(f"The report is in {out}")
+    elif format is not Format.TABLE:
+        print(text)
+    if format is Format.TABLE:
+        report.show(found, run["reason"])
+    if report.says_no(found, report.Severity(fail_on) if fail_on else None):
+        return NO
+    return FAILED if strict and run["outcome"] == "partial" else 0
+
+
+def _artifact(client: Client, run: dict[str, Any], name: str) -> bytes:
+    """A file that the run left.
+
+    Raises:
+        Unavailable: there is none of that name, or it is far too big.
+    """
+    found = next((each for each in run["artifacts"] if each["name"] == name), None)
+    if found is None or found["size"] > REPORT_BYTES:
+        what = "no" if found is None else "an oversized"
+        raise Unavailable(f"the run {run['id']} left {what} {name}", next=f"see: madlab show {run['id']}")
+    with TemporaryFile() as file:
+        client.download(found["digest"], file)
+        file.seek(0)
+        return file.read()

@@ -1,0 +1,102 @@
+"""What a person sees: data on stdout, everything else on stderr, and nothing from a worker that drives a terminal."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+def plain(text: object, *, lines: bool = False) -> str:
+    """`text` with each character that would drive a terminal or hide text written as its escape.
+
+    With `lines` it may have several lines; else they are escaped too.
+    """
+    kept = "\n\t" if lines else ""
+    return "".join(
+        each if each.isprintable() or each in kept else each.encode("unicode_escape", "surrogatepass").decode()
+        for each in str(text)
+    )
+
+
+def say(text: object = "") -> None:
+    """One line of data. `text` may come from a worker."""
+    print(plain(text, lines=True), flush=True)
+
+
+def note(text: object) -> None:
+    """One line about how it goes, apart from the data."""
+    print(plain(text, lines=True), file=sys.stderr, flush=True)
+
+
+def data(value: Any) -> None:
+    """A JSON document."""
+    print(json.dumps(value, indent=2), flush=True)
+
+
+def data_line(value: Any) -> None:
+    """One JSON object on one line."""
+    print(json.dumps(value), flush=True)
+
+
+def console(*, error: bool = False) -> "Console":
+    """A console that never guesses: no markup, no highlighting, nothing cut off where no terminal is."""
+    from rich.console import Console
+
+    stream = sys.stderr if error else sys.stdout
+    width = None if stream.isatty() or os.environ.get("COLUMNS") else 200
+    return Console(file=stream, markup=False, highlight=False, emoji=False, width=width)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, styles: Sequence[str] = ()) -> None:
+    """Rows under headings. `styles` colours whole columns."""
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for index, column in enumerate(columns):
+        last = index == len(columns) - 1
+        shown.add_column(
+            column, style=styles[index] if styles else "", no_wrap=not last, overflow="fold" if last else "ellipsis"
+        )
+    for row in rows:
+        shown.add_row(*(each if isinstance(each, Text) else Text(plain(each)) for each in row))
+    console().print(shown)
+
+
+def size(count: float) -> str:
+    """Bytes as a person reads them: 3.2 MB."""
+    for unit in UNITS:
+        if count < 1000 or unit == UNITS[-1]:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError
+
+
+def span(seconds: float | None) -> str:
+    """A time span as a person reads it: 3 min 20 s."""
+    if seconds is None:
+        return "-"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = ((days, "d"), (hours, "h"), (minutes, "min"), (rest, "s"))
+    return " ".join(f"{value} {unit}" for value, unit in [each for each in parts if each[0]][:2])
+
+
+def ago(at: float | None) -> str:
+    """How long ago a moment (seconds since the epoch) was."""
+    return "-" if at is None else f"{span(max(time.time() - at, 0))} ago"
+
+
+def clock(at: float) -> str:
+    """A moment as local date and time."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))

@@ -1,0 +1,145 @@
+"""What a lab needs now and then: `journal verify`, `advisories import|update|status`."""
+
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import IO, TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from core.grace import screen
+from core.grace.client import CHUNK, Client
+from core.grace.life import Json
+from core.grace.progress import Progress, progress
+from core.grace.runs import tell_waiting
+from core.grace.scanning import GREEN, failed, watch
+from core.home import Home
+from protos.errors import NotFound, Unavailable
+
+if TYPE_CHECKING:
+    from core.grace.packing import Source
+
+NO = 1
+INDEX = "advisories"  # the name under which scans find it
+FETCH_S = 60.0  # the longest silence of the other side
+
+
+def add_to(app: typer.Typer) -> None:
+    journal = typer.Typer(help="The record of everything said and done.", no_args_is_help=True)
+    journal.command()(verify)
+    app.add_typer(journal, name="journal")
+    advisories = typer.Typer(help="The OSV database of vulnerable packages.", no_args_is_help=True)
+    advisories.command("import")(import_file)
+    advisories.command()(update)
+    advisories.command("status")(show_status)
+    app.add_typer(advisories, name="advisories")
+
+
+def verify(context: typer.Context, json: Json = False) -> None:
+    """Check the hash chain of the journal, that no body is missing, and that its end was not cut off."""
+    found: dict[str, Any] = Client.to(context.obj).get("/api/v1/journal/verify")
+    if json:
+        screen.data(found)
+    else:
+        chain = "intact" if found["chain_intact"] else "BROKEN"
+        tail = "intact" if found["tail_intact"] else "CUT OFF"
+        screen.say(f"integrity     the chain of {found['entries']:,} entries is {chain}, head {found['head'][:16]}")
+        screen.say(
+            f"completeness  {found['bodies_present']:,} bodies present, {found['bodies_removed']:,} removed by policy,"
+            f" {found['bodies_missing']:,} missing, {found['bodies_altered']:,} altered"
+        )
+        screen.say(f"tail          {tail}: {found['noted']:,} entries were noted beside the journal")
+        for problem in found["problems"]:
+            screen.say(f"  {screen.plain(problem)}")
+        if found["more_problems"]:
+            screen.say(f"  and {found['more_problems']:,} more")
+    raise typer.Exit(0 if found["ok"] else NO)
+
+
+def import_file(
+    context: typer.Context,
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="An OSV zip, or a directory of OSV records.")],
+    json: Json = False,
+) -> None:
+    """Take in an OSV database. It is read in a sandbox; scans use it from then on."""
+    from core.grace.packing import open_source
+
+    client = Client.to(context.obj, waiting=tell_waiting)
+    client.get("/api/v1/status")
+    home = Home.find(context.obj)
+    source = open_source(path, home, history=False, note=lambda text: screen.note(f"Note: {text}"))
+    _index(client, source, json)
+
+
+def update(context: typer.Context, json: Json = False) -> None:
+    """Fetch the OSV database from `advisories.url` and take it in."""
+    from core.config import load
+    from core.grace.packing import Source, read
+
+    home = Home.find(context.obj)
+    client = Client.to(context.obj, waiting=tell_waiting)
+    client.get("/api/v1/status")
+    url = load(home).advisories.url
+    with NamedTemporaryFile(suffix=".zip") as file, progress() as shown:
+        _fetch(url, file, shown)
+        path = Path(file.name)
+        source = Source("archive", "osv.zip", path.stat().st_size, f"what {url} holds", lambda: read(path))
+        _index(client, source, json)
+
+
+def show_status(context: typer.Context, json: Json = False) -> None:
+    """Say which OSV database scans use."""
+    client = Client.to(context.obj)
+    try:
+        found = client.get(f"/api/v1/files/{INDEX}")
+    except NotFound:
+        found = None
+    if json:
+        screen.data({"installed": found is not None, "database": found})
+    elif found is None:
+        screen.say("No OSV database is installed: scans say so, and check no dependencies.")
+        screen.say("Take one in with: madlab advisories import FILE")
+    else:
+        screen.say(f"version {found['version']}, {screen.size(found['size'])}, taken in {screen.ago(found['at'])}")
+        screen.say(found["digest"])
+
+
+def _fetch(url: str, file: IO[bytes], shown: Progress) -> None:
+    """Downloads `url` into `file`.
+
+    Raises:
+        Unavailable: it cannot be had.
+    """
+    from urllib.request import urlopen
+
+    try:
+        with urlopen(url, timeout=FETCH_S) as answer:
+            size = int(answer.headers.get("Content-Length") or 0)
+            for chunk in shown.through(iter(lambda: answer.read(CHUNK), b""), f"Fetching {url}", size):
+                file.write(chunk)
+        file.flush()
+    except OSError as error:
+        raise Unavailable(
+            f"{url} cannot be fetched: {error}", next="fetch it elsewhere, then: madlab advisories import FILE"
+        ) from None
+
+
+def _index(client: Client, source: "Source", as_json: bool) -> None:
+    """Has the database indexed in a sandbox, and makes the index the one that scans find."""
+    with progress() as shown:
+        blob = client.upload(
+            lambda: shown.through(source.chunks(), f"Sending {source.what}", source.size),
+            name=source.name,
+            media_type="application/octet-stream",
+        )
+        message = {"recipient": "mcnamara", "kind": "call", "tool": "index_advisories", "blobs": [blob]}
+        arguments = {"source": blob["digest"], "kind": source.kind}
+        run = watch(client, client.publish(message | {"arguments": arguments})["run"], shown)
+    if run["outcome"] not in GREEN:
+        raise failed(run)
+    if not run["artifacts"]:
+        raise Unavailable(f"the run {run['id']} left no index", next=f"see: madlab show {run['id']}")
+    found = client.put(f"/api/v1/files/{INDEX}", {"digest": run["artifacts"][0]["digest"]})
+    if as_json:
+        screen.data({"installed": True, "database": found, "run": run["id"], "evidence": run["evidence"]})
+    else:
+        screen.say(f"Version {found['version']} is installed ({screen.size(found['size'])}); scans use it from now on.")
