@@ -282,11 +282,11 @@ class Rogers:
 
     async def dead_letters(self, *, limit: int = 100) -> Sequence[DeadLetter]:
         """Messages that nobody can ever receive, the newest first."""
-        rows = await self._journal.query(
-            "SELECT d.sequence, d.message, d.id, j.conversation, j.sender, d.recipient, d.reason, d.at"
-            " FROM dead_letter d JOIN journal j ON j.sequence = d.sequence ORDER BY d.sequence DESC LIMIT ?",
-            (limit,),
+        sql = (
+            "SELECT sequence, message, id, conversation, sender, recipient, reason, at FROM dead_letter"
+            " ORDER BY sequence DESC LIMIT ?"
         )
+        rows = await self._journal.query(sql, (limit,))
         return [DeadLetter(*values) for values in rows]
 
     # --- within

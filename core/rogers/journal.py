@@ -38,7 +38,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, Generic, Self, TypeVar
 
 import aiosqlite
 import anyio
@@ -49,7 +49,7 @@ from core.rogers import chain
 from core.rogers.entry import Entry, Row, View
 from core.rogers.migrate import load_migrations, migrate, statements
 from core.rogers.segments import read_segments
-from core.rogers.verify import Head, Verification, verify, write_head
+from core.rogers.verify import Head, Verification, head_path, read_head, verify, write_head
 from protos.errors import Conflict, InvalidArgument, Unavailable
 
 logger = structlog.get_logger()
@@ -70,7 +70,7 @@ class Statistics:
     """The journal in figures."""
 
     entries: int  # ever appended; the last sequence
-    messages: int  # of them messages and events that are not sealed away
+    messages: int  # of them messages and events
     bytes: int  # on disk, as of the last commit or so
     commits: int  # since it was opened
     pending: int  # entries waiting for the next commit
@@ -88,6 +88,7 @@ class _Call:
     answer: list[int] | Exception = field(default_factory=list)
 
 
+T = TypeVar("T")
 _Known = tuple[Any, ...]  # sequence, kind, conversation, sender; None where only the sequence is known
 Cursors = dict[tuple[str, str], int]
 DISK_ERRORS = frozenset(
@@ -135,7 +136,7 @@ class Journal:
     """One file that holds every entry, and the views that follow from them. Enter it to open it.
 
     Entering raises:
-        Conflict: another process has it open, or a newer version wrote it.
+        Conflict: another process has it open, a newer version wrote it, or its tail is lost.
         OSError, sqlite3.Error: the file cannot be opened.
     """
 
@@ -220,7 +221,9 @@ class Journal:
         """Opens the file for writing, on the writer's thread."""
         db = sqlite3.connect(self.path, isolation_level=None, cached_statements=256)
         try:
-            db.execute("PRAGMA journal_mode = WAL")
+            (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
+            if mode != "wal":
+                raise Conflict(f"{self.path} cannot have a write-ahead log here", next="use a local disk for the data")
             db.execute(f"PRAGMA synchronous = {self._synchronous}")
             db.execute("PRAGMA wal_autocheckpoint = 0")
             db.execute("PRAGMA cache_size = -16000")
@@ -231,6 +234,7 @@ class Journal:
             segment = db.execute("SELECT last, head FROM segment ORDER BY first DESC LIMIT 1").fetchone()
             self._any_sealed = segment is not None
             self._sequence, self._hash = last or segment or (0, chain.GENESIS)
+            self._compare_head(db)
             (self._messages,) = db.execute("SELECT count(*) FROM journal WHERE kind IN ('message', 'event')").fetchone()
             self._open_views(db)
             self._measure()
@@ -240,11 +244,28 @@ class Journal:
             raise
         return db
 
+    def _compare_head(self, db: sqlite3.Connection) -> None:
+        """Refuses to go on behind a lost tail: the next entries would cover it up."""
+        try:
+            noted = read_head(self.path)
+        except ValueError:
+            return  # half a note proves nothing; `verify` tells
+        if noted is None:
+            return
+        row = db.execute("SELECT hash FROM journal WHERE sequence = ?", (noted.entries,)).fetchone()
+        if self._sequence < noted.entries or (row and row[0].hex() != noted.hash):
+            raise Conflict(
+                f"the journal {self.path} has lost its tail: {noted.entries} entries were known, it ends at"
+                f" {self._sequence}, or was written anew from there",
+                next=f"restore its newest copy, or remove {head_path(self.path)} to go on without what is lost",
+            )
+
     def _open_views(self, db: sqlite3.Connection) -> None:
         known = dict(db.execute("SELECT name, fingerprint FROM view"))
         for view in self._views.values():
             if known.get(view.name) != _fingerprint(view):
-                self._rebuild(db, view)
+                with _transaction(db):
+                    _rebuild(db, view)
 
     # --- appending
 
@@ -308,7 +329,7 @@ class Journal:
         if self.sealed is not None:
             raise _sealed_error(self.sealed)
         if self._closed:
-            raise Unavailable("the journal is closed", next="the lab is stopping: start it again with `madlab up`")
+            raise _closed_error()
 
     def _kick_later(self) -> None:
         if self._timer is None and not self._busy:
@@ -448,8 +469,7 @@ class Journal:
                 places.append(sequence)
             call.answer = places
         db = self._writer._conn
-        db.execute("BEGIN IMMEDIATE")
-        try:
+        with _transaction(db):
             db.executemany("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", headers)
             db.executemany("INSERT INTO body VALUES (?, ?)", bodies)
             self._follow(db, rows)
@@ -459,11 +479,6 @@ class Journal:
                     " WHERE excluded.sequence > sequence",
                     [(*key, value) for key, value in cursors.items()],
                 )
-            db.execute("COMMIT")
-        except BaseException:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            raise
         self._sequence, self._hash = sequence, last
         self._commits += 1
         self._messages += sum(row.kind in ("message", "event") for row in rows)
@@ -476,11 +491,9 @@ class Journal:
             for view in by_kind.get(row.kind, ()):
                 try:
                     view.apply(db, row)
-                except sqlite3.Error as error:
-                    if error.sqlite_errorcode & 0xFF in DISK_ERRORS:
+                except Exception as error:  # whatever a view may think of; the one who appended hears of it
+                    if _is_of_disk(error):
                         raise
-                    raise _Refused(error) from error
-                except Exception as error:
                     raise _Refused(error) from error
 
     def _known(self, calls: Sequence[_Call]) -> dict[str, _Known]:
@@ -530,7 +543,13 @@ class Journal:
     # --- reading
 
     async def query(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
-        """Runs one SELECT on a connection that can only read; it sees every commit that was acknowledged."""
+        """Runs one SELECT on a connection that can only read; it sees every commit that was acknowledged.
+
+        Raises:
+            Unavailable: the journal is closed.
+        """
+        if self._closed:
+            raise _closed_error()
         self._turn = (self._turn + 1) % READERS
         rows: list[tuple[Any, ...]] = await self._readers[self._turn].run(
             lambda db: db.execute(sql, parameters).fetchall()
@@ -548,24 +567,42 @@ class Journal:
             KeyError: there is no such view.
             Unavailable: the journal is sealed or closed.
         """
-        self._refuse()
-        await self._writer.run(lambda db: self._rebuild(db, self._views[view]))
+        chosen = self._views[view]
+        await self.amend(lambda db: _rebuild(db, chosen))
 
-    def _rebuild(self, db: sqlite3.Connection, view: View) -> None:
-        db.execute("BEGIN IMMEDIATE")
+    async def amend(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Runs `work` on the writer's thread between two commits, in a transaction of its own.
+
+        For what tends the tables and is no entry: rebuilding, retention. Keep it short: commits wait for it.
+
+        Raises:
+            Unavailable: the journal is sealed or closed.
+        """
+        self._refuse()
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._writer.submit(lambda: self._amend(work), lambda result: self._amended(done, result))
+        return await done
+
+    def _amend(self, work: Callable[[sqlite3.Connection], T]) -> "_Done[T] | Exception":
+        db = self._writer._conn
         try:
-            for table in view.tables:
-                db.execute(f'DROP TABLE IF EXISTS "{table}"')
-            for statement in statements(view.schema):
-                db.execute(statement)
-            for row in read_rows(db, view.kinds):
-                view.apply(db, row)
-            db.execute("INSERT OR REPLACE INTO view VALUES (?, ?)", (view.name, _fingerprint(view)))
-            db.execute("COMMIT")
-        except BaseException:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            raise
+            with _transaction(db):
+                value = work(db)
+            self._any_sealed = self._any_sealed or _has_segments(db)
+        except Exception as error:  # noqa: BLE001  raised again where somebody waits for it
+            return error
+        return _Done(value)
+
+    def _amended(self, done: asyncio.Future[T], result: "_Done[T] | Exception") -> None:
+        if isinstance(result, Exception) and _is_of_disk(result):
+            self._seal(_sentence(result), [])
+            result = _sealed_error(_sentence(result))
+        if done.done():
+            return
+        if isinstance(result, Exception):
+            done.set_exception(result)
+        else:
+            done.set_result(result.value)
 
     def statistics(self) -> Statistics:
         return Statistics(
@@ -577,6 +614,45 @@ class Journal:
             lost=self._lost,
             sealed=self.sealed,
         )
+
+
+@dataclass
+class _Done(Generic[T]):
+    value: T
+
+
+@contextlib.contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            with contextlib.suppress(sqlite3.Error):  # what went wrong first is what counts
+                db.execute("ROLLBACK")
+        raise
+
+
+def _rebuild(db: sqlite3.Connection, view: View) -> None:
+    for table in view.tables:
+        db.execute(f'DROP TABLE IF EXISTS "{table}"')
+    for statement in statements(view.schema):
+        db.execute(statement)
+    for row in read_rows(db, view.kinds):
+        view.apply(db, row)
+    db.execute("INSERT OR REPLACE INTO view VALUES (?, ?)", (view.name, _fingerprint(view)))
+
+
+def _has_segments(db: sqlite3.Connection) -> bool:
+    return db.execute("SELECT 1 FROM segment LIMIT 1").fetchone() is not None
+
+
+def _is_of_disk(error: Exception) -> bool:
+    """Whether the file or the disk failed, not the one who asked."""
+    if isinstance(error, sqlite3.Error):
+        return getattr(error, "sqlite_errorcode", 0) & 0xFF in DISK_ERRORS
+    return isinstance(error, OSError)
 
 
 def read_rows(db: sqlite3.Connection, kinds: frozenset[str]) -> Iterator[Row]:
@@ -620,6 +696,10 @@ def _sealed_error(reason: str) -> Unavailable:
         f"the journal is sealed, nothing more can be made durable: {reason}",
         next="mend or free the disk, then restart the lab; what was acknowledged is safe and can be read",
     )
+
+
+def _closed_error() -> Unavailable:
+    return Unavailable("the journal is closed", next="the lab is stopping: start it again with `madlab up`")
 
 
 def _sentence(error: Exception) -> str:

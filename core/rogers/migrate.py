@@ -2,8 +2,10 @@
 
 import hashlib
 import sqlite3
+import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,34 +77,45 @@ def apply(db: sqlite3.Connection, migrations: Sequence[Migration]) -> None:
             raise
 
 
-def dry_run(db: sqlite3.Connection, migrations: Sequence[Migration]) -> list[Migration]:
-    """Applies what `db` lacks to a copy in memory and returns it; `db` stays as it is.
+def dry_run(path: Path, migrations: Sequence[Migration]) -> list[Migration]:
+    """Applies what the database at `path` lacks to a copy, which is thrown away, and returns what that was.
 
     Raises:
         Conflict: as for `pending`.
         sqlite3.Error: a migration does not apply to this data.
     """
-    lacking = pending(db, migrations)
-    with sqlite3.connect(":memory:", isolation_level=None) as copy:
-        db.backup(copy)
-        apply(copy, lacking)
-    copy.close()
-    return lacking
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix="dry-run-") as directory:
+        copy = Path(directory) / path.name
+        _copy(path, copy)
+        with closing(sqlite3.connect(copy, isolation_level=None)) as db:
+            lacking = pending(db, migrations)
+            apply(db, lacking)
+            return lacking
 
 
 def migrate(db: sqlite3.Connection, path: Path, migrations: Sequence[Migration]) -> Path | None:
-    """Brings `db`, the file at `path`, up to date; returns the backup made before, None where none was needed."""
+    """Brings `db`, the file at `path`, up to date; returns the backup made before, None where nothing was to lose.
+
+    Raises:
+        Conflict: as for `pending`.
+    """
     lacking = pending(db, migrations)
     if not lacking:
         return None
     backup = None
     if lacking[0].number > 1:
         backup = path.with_name(f"{path.name}.before-{lacking[0].number:04}")
-        with sqlite3.connect(backup) as copy:
-            db.backup(copy)
-        copy.close()
+        _copy(path, backup)
     apply(db, lacking)
     return backup
+
+
+def _copy(path: Path, target: Path) -> None:
+    with (
+        closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as source,
+        closing(sqlite3.connect(target)) as copy,
+    ):
+        source.backup(copy)
 
 
 def statements(sql: str) -> list[str]:
@@ -113,4 +126,4 @@ def statements(sql: str) -> list[str]:
         if sqlite3.complete_statement(text):
             found.append(text)
             text = ""
-    return found
+    return [*found, text] if text.strip() else found

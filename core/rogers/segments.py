@@ -27,7 +27,7 @@ class Header(NamedTuple):
 def pack(headers: list[Header]) -> bytes:
     """The sealed form: JSON, compressed. Digests do not compress, so they follow the text as they are."""
     text = json.dumps([header[:-1] for header in headers], ensure_ascii=False, separators=(",", ":")).encode()
-    words = zlib.compress(text, 9)
+    words = zlib.compress(text)
     return len(words).to_bytes(8, "big") + words + b"".join(header.digest for header in headers)
 
 
@@ -45,7 +45,10 @@ def unpack(packed: bytes) -> list[Header]:
     digests = packed[end:]
     if len(digests) != 32 * len(words):
         raise ValueError("the digests do not match the headers")
-    return [Header(*(*values, digests[32 * at : 32 * at + 32])) for at, values in enumerate(words)]
+    try:
+        return [Header(*(*values, digests[32 * at : 32 * at + 32])) for at, values in enumerate(words)]
+    except TypeError as error:
+        raise ValueError("a header lacks a word") from error
 
 
 def checksum(first: int, last: int, anchor: bytes, head: bytes, packed: bytes) -> bytes:

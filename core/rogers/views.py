@@ -45,19 +45,32 @@ class DeadLetters:
     tables = ("dead_letter",)
     schema = """
         CREATE TABLE IF NOT EXISTS dead_letter (
-            sequence  INTEGER PRIMARY KEY,  -- of the verdict
-            message   INTEGER NOT NULL,     -- sequence of the message
-            id        TEXT    NOT NULL,
-            recipient TEXT    NOT NULL,
-            reason    TEXT    NOT NULL,
-            at        REAL    NOT NULL
+            sequence     INTEGER PRIMARY KEY,  -- of the verdict
+            message      INTEGER NOT NULL,     -- sequence of the message
+            id           TEXT    NOT NULL,
+            conversation TEXT    NOT NULL,
+            sender       TEXT    NOT NULL,
+            recipient    TEXT    NOT NULL,
+            reason       TEXT    NOT NULL,
+            at           REAL    NOT NULL
         );
     """
 
     def apply(self, db: sqlite3.Connection, row: Row) -> None:
         told = json.loads(row.body or b"{}")
-        values = (row.sequence, told["message"], told["id"], row.recipient, told["reason"], row.at)
-        db.execute("INSERT INTO dead_letter VALUES (?, ?, ?, ?, ?, ?)", values)
+        db.execute(
+            "INSERT INTO dead_letter VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                row.sequence,
+                told["message"],
+                told["id"],
+                row.conversation,
+                row.sender,
+                row.recipient,
+                told["reason"],
+                row.at,
+            ),
+        )
 
 
 VIEWS: tuple[View, ...] = (Members(), DeadLetters())

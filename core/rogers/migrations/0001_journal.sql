@@ -25,6 +25,7 @@ CREATE TABLE segment (
     last     INTEGER NOT NULL,
     anchor   BLOB    NOT NULL,
     head     BLOB    NOT NULL,
+    messages INTEGER NOT NULL,  -- how many of them are messages or events
     checksum BLOB    NOT NULL,
     headers  BLOB    NOT NULL
 );
