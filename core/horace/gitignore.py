@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 FILE_BYTES = 1024 * 1024  # what is read of one file of patterns
+LINE_BYTES = 4096  # of a pattern that is heeded
+WILDCARDS = 2000  # patterns with wildcards that are heeded in one file: each costs a comparison per name
 SPECIAL = b"*?[\\"
 MISSING = b"(?!)"  # matches nothing
 
@@ -59,13 +61,20 @@ class Pattern:
 
 
 class Patterns:
-    """The lines of one file, indexed so that the many that are plain names cost one look-up."""
+    """The lines of one file, indexed so that the many that are plain names cost one look-up.
+
+    `unheeded` counts the lines that were too long or too many: what only they would hide is taken.
+    """
 
     def __init__(self, content: bytes) -> None:
         self._names: dict[bytes, list[tuple[int, Pattern]]] = {}
         self._endings: dict[bytes, list[tuple[int, Pattern]]] = {}
         self._others: list[tuple[int, Pattern]] = []
+        self.unheeded = 0
         for place, line in enumerate(lines_of(content)):
+            if len(line) > LINE_BYTES or len(self._others) == WILDCARDS:
+                self.unheeded += 1
+                continue
             pattern = parse(line)
             if pattern is None:
                 continue

@@ -199,10 +199,13 @@ class _Listing:
 
     def _ignore_file(self, parts: list[str]) -> tuple[int, Patterns]:
         content = self._read([*parts, ".gitignore"], FILE_BYTES)
+        patterns = Patterns(content or b"")
+        name = escaped("/".join([*parts, ".gitignore"]))
         if content is None:
-            name = escaped("/".join([*parts, ".gitignore"]))
             self.notes.append(f"'{name}' is a link or too big and is not heeded")
-        return len(os.fsencode("/".join([*parts, ""]))), Patterns(content or b"")
+        elif patterns.unheeded:
+            self.notes.append(f"{patterns.unheeded:,} lines of '{name}' are too long or too many and are not heeded")
+        return len(os.fsencode("/".join([*parts, ""]))), patterns
 
     def _repository(self, parts: list[str]) -> _Repository | None:
         """The repository whose work tree a directory is; None where there is none."""
