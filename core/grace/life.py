@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,9 +15,14 @@ from core.grace.client import Client, Unreachable
 from core.home import Home
 from protos.errors import BY_CODE, Conflict, Error, Unavailable
 
+if TYPE_CHECKING:
+    from core.doctor import Finding
+
 READY_S = 120.0  # to reconcile with whatever an earlier core left
 GRACE_S = 30.0  # for a core to end by itself
 LOG_BYTES = 16 * 1024**2  # of core.log; the part before is kept once
+
+NO = 1
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -170,11 +175,29 @@ def status(context: typer.Context, json: Json = False) -> None:
 
 def doctor(context: typer.Context, json: Json = False) -> None:
     """Check this machine: what is weak, and how to mend it."""
-    from core.doctor import examine
+    import anyio
 
-    report = examine(context.obj)
+    from core.doctor import Finding, as_json, can_run, examine
+
+    found: list[Finding] = []
+
+    async def look() -> None:
+        async for each in examine(context.obj):
+            found.append(each)
+            if not json:
+                _show(each)
+
+    anyio.run(look)
     if json:
-        screen.data(report.as_json())
+        screen.data(as_json(found))
     else:
-        report.show()
-    raise typer.Exit(0 if report.ok else 1)
+        weak = sum(each.state == "weak" for each in found)
+        verdict = "The lab can run here" if can_run(found) else "The lab cannot run here"
+        screen.say(f"{verdict}; {weak or 'nothing'} {'is' if weak < 2 else 'are'} weak.")
+    raise typer.Exit(0 if can_run(found) else NO)
+
+
+def _show(finding: "Finding") -> None:
+    screen.say(f"{finding.state:<5} {finding.name:<17} {finding.detail}")
+    if finding.mend:
+        screen.say(f"{'':<23} → {finding.mend}")

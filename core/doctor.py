@@ -1,0 +1,320 @@
+"""Examines this machine: whether the lab can run here, what is weak, and how to mend it.
+
+Nothing is concluded from a version where it can be tried. What is found is one of three: `ok`; `weak`, when the lab
+runs and is less safe, less durable or slower for it; `bad`, when it cannot run. Nothing is changed or made, but one
+small file in the home that is written, synced and removed to time the disk, and sandboxes that the probe opens.
+"""
+
+import os
+import platform
+import re
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from anyio import to_thread
+
+from core.config import Config, load
+from core.home import Home
+from core.manifest import load_manifest
+from protos.errors import Error
+from sandbox import probe
+from sandbox.engine import SandboxError
+from sandbox.engines.docker import DockerEngine, Images
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+NO_LAB = "00000000"
+PYTHONS = ((3, 11), (3, 13))
+RUNTIMES = ("runc", "runsc")
+FREE_BYTES = 5 * 1000**3
+SYNCS = 15
+SLOW_SYNC_S = 0.02
+OPEN_FILES = 1024
+MEMORY_BYTES = 2 * 1024**3
+VOLATILE = {"tmpfs", "ramfs"}
+REMOTE = {"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at."""
+
+    name: str
+    state: Literal["ok", "weak", "bad"]
+    detail: str
+    mend: str = ""
+
+
+def can_run(findings: list[Finding]) -> bool:
+    """Whether nothing stands in the lab's way."""
+    return not any(each.state == "bad" for each in findings)
+
+
+def as_json(findings: list[Finding]) -> dict[str, Any]:
+    """The findings for a program."""
+    return {"ok": can_run(findings), "checks": [asdict(each) for each in findings]}
+
+
+async def examine(path: str | None) -> AsyncIterator[Finding]:
+    """Looks at everything, the quick things first, and yields each finding as it is known."""
+    for look in (_python, _packages, _kernel, _memory, _open_files, _clock):
+        for finding in look():
+            yield finding
+    place = Home.locate(path)
+    home: Home | None = None
+    if place.exists():
+        try:
+            home = Home.find(path)
+        except Error as error:
+            yield Finding("home", "bad", error.message, error.next)
+    for finding in await to_thread.run_sync(_disk, place):
+        yield finding
+    if home is not None:
+        for finding in _permissions(home):
+            yield finding
+    config = None
+    try:
+        config = load(home or Home(place, NO_LAB, place))
+        yield Finding("settings", "ok", f"{place / 'madlab.toml'} and MADLAB_* variables make sense")
+    except Error as error:
+        yield Finding("settings", "bad", error.message, error.next)
+    async for finding in _engine(home.lab if home else NO_LAB, config):
+        yield finding
+
+
+def _python() -> Iterator[Finding]:
+    found = sys.version_info[:2]
+    good = PYTHONS[0] <= found <= PYTHONS[1]
+    detail = f"Python {platform.python_version()} at {sys.executable}"
+    yield Finding(
+        "python", "ok" if good else "weak", detail, "" if good else "use Python 3.11 to 3.13, then ./deploy.sh"
+    )
+
+
+def _packages() -> Iterator[Finding]:
+    """The installed packages against the lock."""
+    lock = CHECKOUT / "requirements.txt"
+    wanted = re.findall(r"^([A-Za-z0-9_.-]+)==([^\s;]+)((?: ;.*)?) \\$", lock.read_text(), re.MULTILINE)
+    wrong = []
+    for name, pinned, marker in wanted:
+        if "win32" in marker:
+            continue
+        try:
+            found = version(name)
+        except PackageNotFoundError:
+            found = "nothing"
+        if found != pinned:
+            wrong.append(f"{name} {pinned} is locked, {found} is installed")
+    if wrong:
+        yield Finding("packages", "weak", "; ".join(wrong), "run ./deploy.sh to install what is locked")
+    else:
+        yield Finding("packages", "ok", f"all {len(wanted)} as locked")
+
+
+def _kernel() -> Iterator[Finding]:
+    text = f"{platform.system()} {platform.release()} on {platform.machine()}"
+    if platform.system() != "Linux":
+        yield Finding("kernel", "bad", text, "run the lab on Linux: sandboxes are Linux containers")
+        return
+    modules = Path("/sys/kernel/security/lsm")
+    with suppress(OSError):
+        text += f", security modules: {modules.read_text().strip()}"
+    yield Finding("kernel", "ok", text)
+
+
+def _memory() -> Iterator[Finding]:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    detail = f"{total / 1e9:.1f} GB, {os.cpu_count()} processors"
+    if total < MEMORY_BYTES:
+        yield Finding("memory", "weak", detail, "give the machine 2 GB or more, or lower sandbox.memory_mb")
+    else:
+        yield Finding("memory", "ok", detail)
+
+
+def _open_files() -> Iterator[Finding]:
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < OPEN_FILES:
+        yield Finding("open files", "weak", f"{soft} at once", f"run: ulimit -n {OPEN_FILES} (the limit is {hard})")
+    else:
+        yield Finding("open files", "ok", f"{soft:,} at once")
+
+
+def _clock() -> Iterator[Finding]:
+    """Deadlines run by the monotonic clock, records carry the wall's: the two must not drift apart or jump."""
+    wall, steady = time.time(), time.monotonic()
+    time.sleep(0.2)
+    drift = (time.time() - wall) - (time.monotonic() - steady)
+    youngest = max(each.stat().st_mtime for each in (CHECKOUT / "core").glob("*.py"))
+    if wall < youngest - 86400:
+        detail = f"it says {time.strftime('%Y-%m-%d', time.gmtime(wall))}, and this code is younger"
+        yield Finding("clock", "weak", detail, "set the clock, and let NTP keep it")
+    elif abs(drift) > 0.05:
+        yield Finding(
+            "clock", "weak", f"it jumped by {drift:.2f} s while it was watched", "let NTP slew it, not step it"
+        )
+    else:
+        yield Finding("clock", "ok", f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(wall))} UTC, steady")
+
+
+def _disk(place: Path) -> list[Finding]:
+    """Room, kind and speed of the file system that the home is on."""
+    there = place
+    while not there.exists():
+        there = there.parent
+    usage = shutil.disk_usage(there)
+    kind = _file_system(there)
+    room = f"{usage.free / 1e9:.1f} GB free of {usage.total / 1e9:.1f} GB at {there} ({kind})"
+    found = [
+        Finding("disk", "ok", room)
+        if usage.free > FREE_BYTES
+        else Finding("disk", "weak", room, "make room, lower files.quota_gb, or move the lab: --home DIR")
+    ]
+    if kind in VOLATILE:
+        found.append(Finding("durability", "weak", f"{kind} forgets all at a restart", "move the lab: --home DIR"))
+    elif kind in REMOTE:
+        found.append(Finding("durability", "weak", f"{kind}: SQLite is not safe on it", "use a local disk: --home DIR"))
+    try:
+        taken = _sync_times(there)
+    except OSError as error:
+        found.append(
+            Finding("sync", "bad", f"{there} cannot be written: {error.strerror}", "choose another: --home DIR")
+        )
+        return found
+    median, worst = statistics.median(taken), max(taken)
+    detail = f"append and fdatasync in {median * 1e3:.2f} ms, at worst {worst * 1e3:.1f} ms"
+    if median > SLOW_SYNC_S:
+        found.append(Finding("sync", "weak", detail, "each message waits for it: use a faster disk"))
+    elif median < 2e-5 and kind not in VOLATILE:
+        found.append(Finding("sync", "weak", f"{detail}: too fast to be true", "see whether the disk ignores flushes"))
+    else:
+        found.append(Finding("sync", "ok", detail))
+    return found
+
+
+def _sync_times(directory: Path) -> list[float]:
+    taken = []
+    with tempfile.TemporaryFile(dir=directory) as file:
+        for _ in range(SYNCS):
+            began = time.perf_counter()
+            file.write(b"x" * 4096)
+            file.flush()
+            os.fdatasync(file.fileno())
+            taken.append(time.perf_counter() - began)
+    return taken
+
+
+def _file_system(place: Path) -> str:
+    """The type of the file system at `place`, from the longest mount point above it."""
+    best, kind = "", "unknown"
+    with suppress(OSError):
+        for line in Path("/proc/self/mounts").read_text().splitlines():
+            _, mount, found, *_ = line.split(" ")
+            if Path(mount) in (place, *place.parents) and len(mount) >= len(best):
+                best, kind = mount, found
+    return kind
+
+
+def _permissions(home: Home) -> Iterator[Finding]:
+    places = [(home.path, 0o700), (home.runtime, 0o700), (home.api_socket, 0o600)]
+    places += [(home.path / name, 0o600) for name in ("journal.db", "core.log") if (home.path / name).exists()]
+    for place, wanted in places:
+        try:
+            found = place.lstat()
+        except FileNotFoundError:
+            continue
+        mode = found.st_mode & 0o777
+        if found.st_uid != os.getuid():
+            yield Finding("permissions", "bad", f"{place} belongs to user {found.st_uid}", "run madlab as that user")
+        elif mode & ~wanted and place.parent != home.path:  # within the home nobody else gets anyway
+            yield Finding("permissions", "weak", f"{place} has mode {mode:o}", f"run: chmod {wanted:o} {place}")
+    yield Finding("permissions", "ok", f"{home.path} and {home.runtime} are this user's alone")
+
+
+async def _engine(lab: str, config: Config | None) -> AsyncIterator[Finding]:
+    """The engine, what its kernel enforces, the images, and each runtime by trying it."""
+    try:
+        engine = DockerEngine(lab)
+        info = await engine.call(lambda api: api.info())
+    except SandboxError as error:
+        yield Finding("engine", "bad", str(error), "run ./deploy.sh, which installs or starts one where it may")
+        return
+    yield Finding("engine", "ok", f"Docker {info['ServerVersion']}, storage {info['Driver']}")
+    for finding in _limits(info):
+        yield finding
+    names = sorted({"base", *_images(config)})
+    built = {each.tag.partition("/")[2].partition(":")[0] for each in await to_thread.run_sync(_list_images, lab)}
+    missing = [each for each in names if each not in built]
+    if missing:
+        command = f"{sys.executable} -m sandbox.images --lab {lab} build {' '.join(missing)}"
+        yield Finding("images", "bad", f"not built: {', '.join(missing)}", f"run ./deploy.sh, or: {command}")
+    else:
+        yield Finding("images", "ok", f"built: {', '.join(names)}")
+    if "base" not in built:
+        return
+    wanted = config.sandbox.runtime if config and config.sandbox.runtime else "runc"
+    for runtime in RUNTIMES:
+        yield await _runtime(engine, runtime, wanted, runtime in info["Runtimes"])
+
+
+def _limits(info: dict[str, Any]) -> Iterator[Finding]:
+    """Whether the kernel enforces what every sandbox is promised."""
+    flags = {"memory": "MemoryLimit", "processes": "PidsLimit", "processor": "CpuCfsQuota", "swap": "SwapLimit"}
+    lacking = [name for name, flag in flags.items() if not info.get(flag)]
+    group = f"cgroup v{info.get('CgroupVersion', '1')} by {info.get('CgroupDriver')}"
+    if lacking:
+        mend = "use an engine with root, and boot with cgroup_enable=memory swapaccount=1"
+        yield Finding("limits", "bad", f"{group} does not limit: {', '.join(lacking)}", mend)
+    else:
+        yield Finding("limits", "ok", f"{group} limits memory, swap, processes and processor")
+    options = [str(each) for each in info.get("SecurityOptions") or ()]
+    if any("seccomp" in each for each in options):
+        yield Finding("seccomp", "ok", "the engine filters system calls")
+    else:
+        yield Finding("seccomp", "bad", "the engine filters no system calls", "use a kernel and engine with seccomp")
+    if not any("apparmor" in each or "selinux" in each for each in options):
+        detail = "neither AppArmor nor SELinux stands behind the other walls"
+        yield Finding("mandatory access", "weak", detail, "boot a kernel with one of them, if you can choose")
+
+
+def _images(config: Config | None) -> list[str]:
+    found = []
+    for folder in config.emads if config else ():
+        with suppress(Error):
+            found.append(load_manifest(folder).image)
+    return found
+
+
+def _list_images(lab: str) -> list[Any]:
+    return list(Images(lab).list())
+
+
+async def _runtime(engine: DockerEngine, runtime: str, wanted: str, offered: bool) -> Finding:
+    name = f"runtime {runtime}"
+    bad: Literal["bad", "weak"] = "bad" if runtime == wanted else "weak"
+    if not offered:
+        mend = (
+            "run ./deploy.sh as root, which offers gVisor where it can be had"
+            if runtime == "runsc"
+            else "mend the engine"
+        )
+        return Finding(name, bad, "the engine does not have it", mend)
+    try:
+        checks = await probe.probe(engine, runtime)
+    except SandboxError as error:
+        return Finding(name, bad, str(error), "set sandbox.runtime to the other one" if bad == "bad" else "")
+    failed = [each for each in checks if not each.ok]
+    if failed:
+        first = failed[0]
+        detail = f"{len(failed)} of {len(checks)} walls do not hold: {first.name}: {first.detail}"
+        return Finding(name, bad, detail, first.mend)
+    return Finding(name, "ok", f"all {len(checks)} walls held when they were tried from inside")

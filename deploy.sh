@@ -1,0 +1,101 @@
+#!/usr/bin/env bash
+# Sets everything up, starts the lab, and has McNamara scan this repository in a sandbox.
+set -euo pipefail
+cd "$(dirname "$0")"
+root=$PWD
+
+usage() {
+  cat <<'TEXT'
+./deploy.sh             set everything up, start the lab, scan this repository in a sandbox
+./deploy.sh --no-demo   the same without the scan
+./deploy.sh --stop      stop the lab; everything it knows stays
+./deploy.sh --unit      print a systemd unit for this lab
+./deploy.sh --help      this
+
+Safe to run again: what is there already is left as it is. The lab's data is in $MADLAB_HOME, else in .madlab/ here.
+TEXT
+}
+
+# Prints a unit that keeps the lab running; for `systemctl --user`, or for the system when printed by root.
+unit() {
+  local target=default.target
+  if [ "$(id -u)" -eq 0 ]; then target=multi-user.target; fi
+  cat <<TEXT
+[Unit]
+Description=madlab, a laboratory of AI agents ($root)
+After=docker.service
+Wants=docker.service
+
+[Service]
+ExecStart="$root/.venv/bin/madlab" --home "$home" up --foreground
+KillMode=process
+KillSignal=SIGTERM
+Restart=on-failure
+RestartSec=1
+NoNewPrivileges=yes
+PrivateTmp=no
+
+[Install]
+WantedBy=$target
+TEXT
+}
+
+home=${MADLAB_HOME:-$root/.madlab}
+demo=yes
+case "${1:-}" in
+  "") ;;
+  --no-demo) demo=no ;;
+  --stop)
+    if [ ! -x .venv/bin/madlab ]; then echo "deploy.sh: nothing was deployed here." >&2; exit 0; fi
+    exec .venv/bin/madlab down
+    ;;
+  --unit) unit; exit 0 ;;
+  --help | -h) usage; exit 0 ;;
+  *) usage >&2; exit 2 ;;
+esac
+if [ $# -gt 1 ]; then usage >&2; exit 2; fi
+
+. .ci/steps.sh
+
+step "Python environment (.venv)"
+ensure_environment requirements.txt
+
+step "Docker engine"
+engine_ensure || stop_with "sandboxes need a Docker engine: do what is said above and run this again."
+engine_gvisor "$root/$python"
+
+step "Images of this lab (no registry needed)"
+ensure_images base mcnamara
+
+step "The core"
+# A core that started before the code or its settings changed is replaced; runs in progress go on.
+if [ -n "$(find core protos sandbox periphery "$home/madlab.toml" -newer "$home/lock" \
+  \( -name '*.py' -o -name '*.toml' \) -print -quit 2>/dev/null)" ]; then
+  .venv/bin/madlab down --keep-runs 2>&1 | sed 's/^/      /'
+fi
+.venv/bin/madlab up | sed 's/^/      /'
+
+if [ "$demo" = yes ]; then
+  step "McNamara scans this repository in a sandbox"
+  report=$home/report.json
+  .venv/bin/madlab scan . --out "$report"
+fi
+steps_done
+
+socket=$("$python" -c 'from core.home import Home; print(Home.find().api_socket)')
+cat <<TEXT
+
+The lab listens at $socket (HTTP and JSON, for this user only).
+${report:+The report is in $report
+}
+Try next (or put .venv/bin on your PATH):
+  .venv/bin/madlab status                  what the lab is and does
+  .venv/bin/madlab runs                    the runs of its agents, newest first
+  .venv/bin/madlab scan PATH               a directory, a repository, a wheel, a zip or tar of your own
+  .venv/bin/madlab tools                   what its agents can do
+  .venv/bin/madlab doctor                  what is weak on this machine
+  ./deploy.sh --stop                       stop it
+TEXT
+if [ -d /run/systemd/system ]; then
+  echo "  ./deploy.sh --unit                       a systemd unit that keeps it running"
+fi

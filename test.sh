@@ -1,0 +1,96 @@
+#!/usr/bin/env bash
+# Sets up what the tests need, and passes them.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+usage() {
+  cat <<'TEXT'
+./test.sh           everything a change must pass: quick, then integration, security and fault tests in real sandboxes
+./test.sh quick     format, lint, types, import rules, unit and contract tests without an engine; under a minute
+./test.sh all       the whole: long fault tests, many repetitions, and the benchmarks
+./test.sh fix       what a machine can mend: format, imports, generated code, schemas in manifests
+
+Further words go to pytest: ./test.sh quick -k journal
+TEXT
+}
+
+mode=default
+case "${1:-}" in
+  quick | all | fix) mode=$1; shift ;;
+  --help | -h) usage; exit 0 ;;
+esac
+
+. .ci/steps.sh
+
+# Nothing here may reach the lab of whoever runs it: tests make their own homes, and whatever does not finds this one.
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+export MADLAB_HOME=$scratch/home
+
+# Installs a Debian package that some tests need, where that is allowed: want PROGRAM PACKAGE REASON
+want() {
+  if command -v "$1" >/dev/null; then return; fi
+  if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
+    printf '      installing %s: %s\n' "$2" "$3"
+    DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends "$2" >/dev/null 2>&1 ||
+      { apt-get -q update >/dev/null 2>&1 &&
+        DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends "$2" >/dev/null 2>&1; } ||
+      printf '      %s cannot be installed\n' "$2"
+  fi
+  command -v "$1" >/dev/null || printf '      no %s here, so tests are skipped: %s\n' "$1" "$3"
+}
+
+manifests() { find periphery tests/emads -name manifest.toml | sort; }
+
+step "Python environment (.venv)"
+ensure_environment requirements-dev.txt
+
+if [ "$mode" = fix ]; then
+  step "Generated code"
+  "$python" -m protos.compile
+  manifests | xargs "$python" -m protos.schema
+  step "Imports, format and what else a linter can mend"
+  "$python" -m ruff check --fix --quiet .
+  "$python" -m ruff format .
+  steps_done
+  exit 0
+fi
+
+step "Format and lint"
+"$python" -m ruff format --check --quiet . || stop_with "some files are not formatted: run ./test.sh fix"
+"$python" -m ruff check --quiet . || stop_with "the linter has questions: see above; ./test.sh fix answers some"
+
+step "Types"
+"$python" -m mypy
+
+step "Import rules"
+.venv/bin/lint-imports --no-timing
+
+if [ "$mode" = quick ]; then
+  step "Unit tests, and contract tests that need no engine"
+  "$python" -m pytest -q -rs -m "not docker" tests/unit tests/contract "$@"
+  exit
+fi
+
+step "Programs that some tests need"
+want strace strace "records every write and sync of the journal, to rebuild its files as a power cut would leave them"
+want node nodejs "an eMAD written in another language, from the protos alone"
+if [ "$mode" = all ]; then
+  want redis-server redis-server "the journal is measured beside Redis Streams"
+fi
+
+step "Docker engine"
+engine_ensure || stop_with "these tests run real sandboxes and need a Docker engine: do what is said above, or run ./test.sh quick"
+engine_gvisor "$PWD/$python"
+
+step "Images"
+ensure_images base mcnamara
+
+if [ "$mode" = all ]; then
+  export MADLAB_FULL=1
+  step "Benchmarks"
+  "$python" -m tests.bench
+fi
+
+step "Tests"
+"$python" -m pytest -rs tests "$@"
