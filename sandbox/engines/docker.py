@@ -50,6 +50,7 @@ _GONE = 60.0  # seconds an engine may be away, as when it restarts
 _DESTROY = 30.0
 _LOG_BYTES = 16 * 1024  # of a program's last words
 _MB = 1024 * 1024
+_SMALL_MB = 8  # each of /tmp and /dev/shm, for programs that insist on them; taken from memory_mb
 _SOCKETS = ("/var/run/docker.sock", "$XDG_RUNTIME_DIR/docker.sock", "~/.docker/run/docker.sock")
 
 
@@ -242,10 +243,7 @@ def container_config(lab: str, name: str, program: Program) -> dict[str, Any]:
     """What the engine is asked for: every wall of a sandbox is a line here."""
     profile = program.profile
     memory = (profile.memory_mb + profile.workspace_mb) * _MB
-    workspace = (
-        f"rw,exec,nosuid,nodev,size={profile.workspace_mb}m,nr_inodes={profile.workspace_mb * 256},"
-        f"mode=0700,uid={UID},gid={UID}"
-    )
+    memory_files = {"/workspace": profile.workspace_mb, "/tmp": _SMALL_MB}  # noqa: S108  inside the sandbox
     return {
         "Image": image_tag(lab, profile.image),
         "Entrypoint": [],
@@ -275,10 +273,14 @@ def container_config(lab: str, name: str, program: Program) -> dict[str, Any]:
             "Memory": memory,
             "MemorySwap": memory,  # the same: no swap
             "NanoCpus": int(profile.cpus * 1e9),
-            "PidsLimit": profile.pids,
+            # gVisor's kernel is a process of the sandbox and counts too: with fewer it dies at the start.
+            "PidsLimit": max(profile.pids, 512) if profile.runtime.startswith("runsc") else profile.pids,
             "OomScoreAdj": 500,  # when the machine runs out of memory, a sandbox dies before the core
-            "Tmpfs": {"/workspace": workspace},
-            "ShmSize": 8 * _MB,
+            "Tmpfs": {
+                place: f"rw,exec,nosuid,nodev,size={mb}m,nr_inodes={mb * 256},mode=0700,uid={UID},gid={UID}"
+                for place, mb in memory_files.items()
+            },
+            "ShmSize": _SMALL_MB * _MB,
             "Ulimits": [
                 {"Name": "core", "Soft": 0, "Hard": 0},
                 {"Name": "msgqueue", "Soft": 0, "Hard": 0},

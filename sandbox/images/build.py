@@ -20,8 +20,8 @@ Python packages come from `requirements.txt` beside it: a lock with hashes and w
 `python -m sandbox.images lock NAME` make `requirements.txt` and `debian.lock`. Wheels go to `SITE` with their
 bytecode; console scripts go to /usr/local/bin with `#!/usr/bin/python3`.
 
-The program in an image runs as uid 10001, read-only, with /workspace (HOME, TMPDIR, and /tmp is a link to it) as the
-only place to write, and / as its working directory. There is no shell in `base`.
+The program in an image runs as uid 10001 on a read-only root, with / as its working directory. It writes to /workspace
+(HOME and TMPDIR); /tmp has 8 MB for programs that know no better. There is no shell in `base`.
 """
 
 import contextlib
@@ -115,7 +115,8 @@ class Spec:
             parents = [Path(*parts[:depth], "__init__.py") for depth in range(1, len(parts))]
             for source in [*(base / p for p in parents), *sorted((base / package).rglob("*"))]:
                 inside = source.relative_to(base)
-                skipped = any(part in _SKIPPED for part in inside.parts) or source.suffix in (".pyc", ".pyi", ".md")
+                within = inside.parts[len(parts) :]  # a package that is itself below tests/ was asked for by name
+                skipped = any(part in _SKIPPED for part in within) or source.suffix in (".pyc", ".pyi", ".md")
                 if source.is_file() and not skipped:
                     found.append((str(tree.SITE / inside), source))
         return sorted(found)
@@ -366,9 +367,8 @@ class Workshop:
 
 def _skeleton(root: Path) -> None:
     """What every image has and no package brings: the one user, and the places where the engine mounts something."""
-    for folder in ("dev", "etc", "proc", "root", "run/madlab", "sys", "usr/bin", "workspace"):
+    for folder in ("dev", "etc", "proc", "root", "run/madlab", "sys", "tmp", "usr/bin", "workspace"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     (root / "etc/passwd").write_text(f"root:x:0:0:root:/root:/none\nmadlab:x:{UID}:{UID}:madlab:/workspace:/none\n")
     (root / "etc/group").write_text(f"root:x:0:\nmadlab:x:{UID}:\n")
-    (root / "tmp").symlink_to("workspace")  # one place to write, under one limit
     (root / "usr/bin/python3").symlink_to("python3.13")

@@ -136,8 +136,10 @@ def profile() -> dict[str, object]:
         "syscalls": [
             {"names": sorted(names(ALLOWED)), **allow},
             {"names": sorted(names(DENIED)), "action": "SCMP_ACT_ERRNO", "errnoRet": _EPERM},
-            # Its flags are in memory, where seccomp cannot look: the C library then falls back to clone.
-            {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": _ENOSYS},
+            # Its flags are in memory, where seccomp cannot look. It has to be missing (ENOSYS) rather than refused, so
+            # that the C library falls back to clone: TRACE without a tracer, and there is none, says so in the kernel
+            # and in gVisor, which knows no other way to say it.
+            {"names": ["clone3"], "action": "SCMP_ACT_TRACE"},
             {"names": ["clone"], **allow, "args": when(_NAMESPACES, "SCMP_CMP_MASKED_EQ", 0)},
             *({"names": ["socket"], **allow, "args": when(family)} for family in FAMILIES.values()),
             {"names": ["socketpair"], **allow, "args": when(FAMILIES["AF_UNIX"])},
