@@ -5,8 +5,9 @@ nothing is, and the subscriber reads the journal by pages. It starts behind; and
 remembering the last sequence that was delivered before (`_resume`), from where it reads on once the queue is drained.
 
 Going live is the delicate step. The queue opens *before* the last page is read: what is committed while the page is
-being read lands in the queue, perhaps in the page too, and the sequence tells. A full page was not the last: the queue
-is thrown away and the next page read.
+being read lands in the queue, perhaps in the page too, and its id tells; a commit that the page saw and that is
+delivered only later is told by its sequence. A full page was not the last: the queue is thrown away and the next page
+read.
 
 Events are delivered at once, with sequence 0, and committed later. Each has a number in the order of reporting. A
 subscriber that went live at number n has had every event from n on, so the commit of one from before n is delivered
@@ -85,26 +86,24 @@ class Subscription(AsyncIterator[Message]):
 
         `number` is set of events: reported now (sequence 0) or committed now.
         """
-        if not self._live or row.id in self._skip:
+        if not self._live or 0 < row.sequence <= self._resume or row.id in self._skip:
             return
         if number is not None and row.sequence and number >= self._since:
             return  # it has had the event when it was reported
         if len(self._queue) >= self._limit:
-            self._fall_behind(before, number)
+            self._fall_behind(before, self._next_number() if row.sequence or number is None else number)
             return
         self._queue.append(row)
         if self._waiter is not None:
             self._wake()
 
-    def _fall_behind(self, before: int, number: int | None) -> None:
+    def _fall_behind(self, before: int, until: int) -> None:
         self._live = False
         if self._behind:  # still catching up: the next page begins where the last one ended
             return
         self._behind = True
         self._resume = max(self._resume, before)
-        had = {
-            id for id, each in self._uncommitted.items() if self._since <= each and (number is None or each < number)
-        }
+        had = {id for id, each in self._uncommitted.items() if self._since <= each < until}
         self._skip = frozenset(had | {id for id in self._skip if id in self._uncommitted})
 
     async def _catch_up(self) -> None:
@@ -126,7 +125,7 @@ class Subscription(AsyncIterator[Message]):
             self._live = False
             return
         self._behind = False
-        read = {row.id for row in page}  # an event may be reported and committed while the page is read
+        read = {row.id for row in page}
         self._queue.extend(row for row in live if row.id not in read)
 
     def _wake(self) -> None:
