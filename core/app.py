@@ -29,7 +29,8 @@ from sandbox.pool import Pool
 from core.admission import Admission
 from core.config import Config, load
 from core.dispatcher import Dispatchable, Dispatcher
-from core.grace.api import door, serve
+from core.grace.api import door
+from core.grace.serving import serve
 from core.home import Home
 from core.horace.names import Names
 from core.horace.store import Horace
@@ -88,9 +89,8 @@ async def open_lab(home: Home, config: Config) -> AsyncIterator[Lab]:
         + [resident(name, make, describe(make), VERSION) for name, (_, make) in made.items()]
     )
     emads = {each.name: _dispatchable(each, registry.mads[each.name], config) for each in manifests}
-    views = [*VIEWS, RunsView(), LinksView(), Names()]
     async with AsyncExitStack() as stack:
-        journal = await stack.enter_async_context(Journal(home.path / "journal.db", views))
+        journal = await stack.enter_async_context(open_journal(home))
         rogers = await stack.enter_async_context(Rogers(journal))
         quota = int(config.files.quota_gb * 1024**3)
         horace = await stack.enter_async_context(Horace(home.path / "blobs", journal, quota_bytes=quota))
@@ -112,6 +112,11 @@ async def open_lab(home: Home, config: Config) -> AsyncIterator[Lab]:
         lab.ready = True
         logger.info("ready", lab=home.lab, socket=str(home.api_socket), mads=sorted(registry.mads))
         yield lab
+
+
+def open_journal(home: Home) -> Journal:
+    """The journal of a home, with every view that the core keeps; enter it to open it."""
+    return Journal(home.path / "journal.db", [*VIEWS, RunsView(), LinksView(), Names()])
 
 
 def _dispatchable(manifest: Manifest, mad: RegisteredMad, config: Config) -> Dispatchable:

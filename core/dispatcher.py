@@ -231,6 +231,7 @@ class Dispatcher:
                         ending = await self._work(live)
                 if live.run.state is not State.COLLECTING:
                     await self._collect(live, ending or Ending(Outcome.CANCELLED, live.cancel.reason))
+            await self._settle(live.run)
             live.run = await self._runs.move(live.run, State.DESTROYED)
         except Error as error:
             # The journal is sealed: nothing more can be written down; the next core takes over from what is.
@@ -342,7 +343,8 @@ class Dispatcher:
             trigger=run.trigger,
             deadline=run.deadline,
         )
-        allowance = Allowance(manifest.budget.bytes_in, manifest.budget.bytes_out)
+        budget = manifest.budget
+        allowance = Allowance(budget.bytes_in, budget.bytes_out, budget.bytes_said)
         return context_for(self._services, identity, assignment, allowance)
 
     async def _watch(self, live: Live, worker: Worker) -> Ending:
@@ -394,7 +396,7 @@ class Dispatcher:
         return Ending(outcome, doubt or finished.reason, evidence, artifacts)
 
     async def _collect(self, live: Live, ending: Ending) -> None:
-        """Fixes the outcome, makes sure that the caller was answered, and moves the inbox past the trigger."""
+        """Fixes the outcome, while the sandbox still stands."""
         run = live.run
         live.run = await self._runs.move(
             run,
@@ -406,14 +408,19 @@ class Dispatcher:
             artifacts=ending.artifacts,
             cost=await self._cost(live),
         )
+        if live.worker is not None:
+            live.worker.session.recorded.set()
+
+    async def _settle(self, run: Run) -> None:
+        """Makes sure that the caller of an ended run was answered, and moves the inbox past the trigger."""
         self._services.journal.keep_cursor(run.mad, run.conversation, run.trigger_sequence)
         trigger = await self._services.rogers.find(run.trigger)
         if trigger is None:
             return
         answered = await self._services.rogers.find(answer_id(trigger))
-        if answered is None and (trigger.kind == KIND_CALL or ending.outcome not in GREEN):
-            code = "no_answer" if ending.outcome in GREEN else ending.outcome.value
-            sentence = ending.reason or f"The run ended without an answer: {ending.outcome}."
+        if answered is None and (trigger.kind == KIND_CALL or run.outcome not in GREEN):
+            code = "no_answer" if run.outcome in GREEN else str(run.outcome)
+            sentence = run.reason or f"The run ended without an answer: {run.outcome}."
             await self._fault(trigger, code, sentence, next=f"See: madlab show {run.id}")
 
     async def _cost(self, live: Live) -> dict[str, object]:
@@ -423,7 +430,7 @@ class Dispatcher:
             return cost
         ports = worker.session.context
         if ports is not None and isinstance(allowance := getattr(ports.files, "allowance", None), Allowance):
-            cost |= {"bytes_in": allowance.used_in, "bytes_out": allowance.used_out}
+            cost |= {"bytes_in": allowance.used_in, "bytes_out": allowance.used_out, "dropped": allowance.dropped}
         try:
             usage = await worker.sandbox.usage()
             cost |= {"cpu_s": round(usage.cpu_seconds, 3), "memory_bytes": usage.memory_bytes}

@@ -73,6 +73,7 @@ class Session:
     assigned: Event = field(default_factory=Event)
     ending: Event = field(default_factory=Event)
     done: Event = field(default_factory=Event)
+    recorded: Event = field(default_factory=Event)  # the verdict is durable: only now may the worker forget it
     on_credential: Callable[[str], Awaitable[None]] | None = None  # makes a renewed credential's hash durable first
     on_confirmed: Callable[[], None] | None = None
     _streams: int = 0
@@ -206,6 +207,7 @@ class SessionServicer(_Servicer, session_pb2_grpc.SessionServicer):
                 self._session.finished.CopyFrom(request)
                 self._session.finished.reason = request.reason[:REASON_CHARACTERS]
             self._session.done.set()
+            await self._session.recorded.wait()
         return session_pb2.FinishReply()
 
 
@@ -247,8 +249,14 @@ class BusServicer(_Servicer, bus_pb2_grpc.BusServicer):
     async def History(self, request: bus_pb2.HistoryRequest, servicing: Servicing) -> bus_pb2.HistoryReply:
         async with answering(servicing):
             bus = self._context(servicing).bus
-            messages = await bus.history(request.conversation, after=request.after, limit=min(request.limit or 50, 50))
-        return bus_pb2.HistoryReply(messages=messages)
+            found = await bus.history(request.conversation, after=request.after, limit=request.limit)
+        reply, size = bus_pb2.HistoryReply(), 0
+        for each in found:
+            size += each.ByteSize() + 8
+            if size > MESSAGE_BYTES // 2 and reply.messages:
+                break  # the caller goes on from the last sequence it got
+            reply.messages.append(each)
+        return reply
 
 
 class FilesServicer(_Servicer, files_pb2_grpc.FilesServicer):

@@ -56,6 +56,7 @@ class Budget(_Table):
 
     bytes_in: Annotated[int, Field(ge=0)] = 4 * 1024**3  # blobs it reads
     bytes_out: Annotated[int, Field(ge=0)] = 1024**3  # blobs it stores
+    bytes_said: Annotated[int, Field(ge=0)] = 64 * 1024**2  # messages and events
 
 
 class Manifest(_Table):

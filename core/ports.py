@@ -67,8 +67,11 @@ class Allowance:
 
     bytes_in: int
     bytes_out: int
+    bytes_said: int
     used_in: int = 0
     used_out: int = 0
+    used_said: int = 0
+    dropped: int = 0  # events over the allowance
 
     def take_in(self, size: int) -> None:
         """
@@ -77,14 +80,19 @@ class Allowance:
         """
         self.used_in += size
         if self.used_in > self.bytes_in:
-            raise Exhausted(
-                f"The run has read its {self.bytes_in} bytes.", next="Raise budget.bytes_in in its manifest."
-            )
+            raise Exhausted(f"The run has read its {self.bytes_in} bytes.", next="Raise budget.bytes_in.")
+
+    def take_said(self, size: int) -> bool:
+        """Whether so much more may be said."""
+        if self.used_said + size > self.bytes_said:
+            return False
+        self.used_said += size
+        return True
 
 
 def unlimited() -> Allowance:
     """For residents."""
-    return Allowance(bytes_in=2**62, bytes_out=2**62)
+    return Allowance(bytes_in=2**62, bytes_out=2**62, bytes_said=2**62)
 
 
 @dataclass
@@ -93,6 +101,7 @@ class LocalBus(Bus):
 
     services: Services
     identity: Identity
+    allowance: Allowance
     _delivered: dict[str, str] = field(default_factory=dict)  # id → sender, of what this session was given
     _pending: dict[int, Message] = field(default_factory=dict)  # by sequence: given and not acknowledged
 
@@ -105,7 +114,7 @@ class LocalBus(Bus):
         said = Message()
         said.CopyFrom(message)
         answers = not said.in_reply_to or await self._asked_by(said) == said.recipient
-        knows = said.recipient in self._delivered.values() or bool(said.in_reply_to and answers)
+        knows = bool(said.in_reply_to and answers) or await self._knows(said)
         may_publish(self.identity, said, answers=answers, knows_recipient=knows)
         self._check_id(said)
         if said.kind == KIND_CALL:
@@ -114,6 +123,9 @@ class LocalBus(Bus):
             said.taint[:] = sorted({*said.taint, TAINT_WORKER})
             for blob in said.blobs:
                 await may_read(self.services, self.identity, blob.digest)
+            if said.kind not in (KIND_REPLY, KIND_FAULT) and not self.allowance.take_said(said.ByteSize()):
+                limit = self.allowance.bytes_said
+                raise Exhausted(f"The run has said its {limit} bytes.", next="Raise budget.bytes_said.")
         return await self.services.rogers.publish(said, sender=self.identity.participant)
 
     async def report(self, events: Iterable[Message]) -> None:
@@ -127,7 +139,10 @@ class LocalBus(Bus):
             event.CopyFrom(each)
             if self.identity.run:
                 event.taint[:] = sorted({*event.taint, TAINT_WORKER})
-            checked.append(event)
+            if self.allowance.take_said(event.ByteSize()):
+                checked.append(event)
+            else:
+                self.allowance.dropped += 1
         await self.services.rogers.report(checked, sender=self.identity.participant)
 
     @asynccontextmanager
@@ -148,11 +163,18 @@ class LocalBus(Bus):
         """Who sent the message that `said` answers, if it was addressed to the caller; else nobody."""
         if said.in_reply_to in self._delivered:
             return self._delivered[said.in_reply_to]
-        rows = await self.services.journal.query(
-            "SELECT sender FROM journal WHERE id = ? AND kind = 'message' AND conversation = ? AND recipient = ?",
-            (said.in_reply_to, said.conversation, self.identity.participant),
+        asked = await self.services.rogers.find(said.in_reply_to)
+        mine = asked is not None and (asked.conversation, asked.recipient) == (
+            said.conversation,
+            self.identity.participant,
         )
-        return str(rows[0][0]) if rows else ""
+        return asked.sender if asked is not None and mine else ""
+
+    async def _knows(self, said: Message) -> bool:
+        """Whether the recipient has written in this conversation, which a restart must not make forget."""
+        if not said.recipient or not self.identity.run or said.recipient in self._delivered.values():
+            return True
+        return any(each.sender == said.recipient for each in await self.services.rogers.history(said.conversation))
 
     def _check_id(self, said: Message) -> None:
         """An answer has the id that its question gives it, and nothing else has: no one can take an answer's place."""
@@ -277,7 +299,9 @@ async def acting(journal: Journal, identity: Identity, act: str, **fields: objec
 def context_for(services: Services, identity: Identity, assignment: Assignment, allowance: Allowance) -> Context:
     """Everything one MAD may reach."""
     return Context(
-        bus=LocalBus(services, identity), files=LocalFiles(services, identity, allowance), assignment=assignment
+        bus=LocalBus(services, identity, allowance),
+        files=LocalFiles(services, identity, allowance),
+        assignment=assignment,
     )
 
 

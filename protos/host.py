@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 
 import anyio
@@ -51,11 +52,22 @@ def main() -> None:
     except* Unavailable:
         code = 3
     except* Error as refused:
-        logging.getLogger(__name__).error("the session ended: %s", refused.exceptions[0])
+        logging.getLogger(__name__).error("the session ended: %s", refused)
         code = 4
+    except* SystemExit as ended:  # the MAD's own doing
+        first = next(_leaves(ended))
+        code = first.code if isinstance(first.code, int) else 1
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # interpreter tear-down costs 14 ms and has nothing left to say
+
+
+def _leaves(group: BaseExceptionGroup[SystemExit]) -> Iterator[SystemExit]:
+    for each in group.exceptions:
+        if isinstance(each, BaseExceptionGroup):
+            yield from _leaves(each)
+        else:
+            yield each
 
 
 if __name__ == "__main__":

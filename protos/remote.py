@@ -71,6 +71,7 @@ class RemoteSession:
         self._credential = ""
         self._assignment: Assignment | None = None
         self._assigned = Event()
+        self._renewed = Event()
         self._heard = current_time()
 
     @property
@@ -148,6 +149,7 @@ class RemoteSession:
             case "attached":
                 self._credential = directive.attached.credential or self._credential
                 self.lease_s = directive.attached.lease_s or self.lease_s
+                self._renewed.set()
             case "assignment":
                 self._assignment = directive.assignment
                 self._assigned.set()
@@ -157,7 +159,9 @@ class RemoteSession:
     async def beat(self, on_lapse: Callable[[], None]) -> None:
         """Keeps the lease; calls `on_lapse` when nothing has answered for the whole of it."""
         while True:
-            await sleep(self.lease_s / 4)
+            with move_on_after(self.lease_s / 4):
+                await self._renewed.wait()  # a lease that was just told counts at once
+            self._renewed = Event()
             if self._credential:
                 with move_on_after(self.lease_s / 4):
                     try:

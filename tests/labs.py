@@ -1,13 +1,15 @@
 """Labs to test with: real ones, in a temporary home, with the MADs a test asks for."""
 
 import json
+import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import docker
 from anyio import fail_after
 
 from core.app import open_lab
@@ -17,26 +19,67 @@ from core.lab import Lab
 from protos.ids import new_id
 from protos.serve import answer_id
 from protos.v1.message_pb2 import KIND_CALL, KIND_PROSE, Message
+from sandbox.engines.docker import Images
+from sandbox.images.build import Workshop, read
 
 ROOT = Path(__file__).parents[1]
 ECHO = "tests.emads.echo:Echo"
 
 
-@asynccontextmanager
-async def lab_of(settings: str = "", *, home: Path | None = None) -> AsyncIterator[Lab]:
-    """A lab with `settings` as its madlab.toml; without eMADs unless they name some."""
+EMADS = f'emads = ["{ROOT / "tests/emads/echo"}"]\n'
+
+
+@contextmanager
+def a_home(settings: str = "", *, images: Sequence[str] = ()) -> Iterator[Home]:
+    """A temporary home with `settings` as its madlab.toml, without eMADs unless they name some, and with `images`."""
     with tempfile.TemporaryDirectory(prefix="lab") as directory:
-        place = home or Path(directory) / "home"
-        opened = Home.open(place)
-        if settings or not opened.settings.exists():
-            opened.settings.write_text(settings if "emads" in settings else f"emads = []\n{settings}")
+        home = Home.open(Path(directory) / "home")
+        home.settings.write_text(settings if "emads" in settings else f"emads = []\n{settings}")
+        if images:
+            build(home.lab, images)
         try:
-            with opened.locked():
-                async with open_lab(opened, load(opened, {})) as lab:
-                    yield lab
+            yield home
         finally:
-            if home is None:
-                shutil.rmtree(opened.runtime, ignore_errors=True)
+            shutil.rmtree(home.runtime, ignore_errors=True)
+            if images:
+                forget_images(home.lab)
+
+
+def build(lab: str, images: Sequence[str]) -> None:
+    """Gives a lab its images; where they were built before, that is a tag and takes no time."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "madlab" / "images"
+    workshop = Workshop(Images(lab), cache, lambda _: None)
+    for each in images:
+        workshop.build(read(each))
+
+
+def forget_images(lab: str) -> None:
+    """Drops the tags of a lab that is gone; the images stay for the next."""
+    api = docker.APIClient(version="auto")
+    api.trust_env = False
+    try:
+        for image in api.images():
+            for tag in image["RepoTags"] or ():
+                if tag.startswith(f"madlab-{lab}/"):
+                    api.remove_image(tag, noprune=True)
+    finally:
+        api.close()
+
+
+@asynccontextmanager
+async def opened(home: Home) -> AsyncIterator[Lab]:
+    """The lab of a home, in this process."""
+    with home.locked():
+        async with open_lab(home, load(home, {})) as lab:
+            yield lab
+
+
+@asynccontextmanager
+async def lab_of(settings: str = "", *, images: Sequence[str] = ()) -> AsyncIterator[Lab]:
+    """A lab in a temporary home."""
+    with a_home(settings, images=images) as home:
+        async with opened(home) as lab:
+            yield lab
 
 
 async def call(lab: Lab, mad: str, tool: str, *, conversation: str = "", id: str = "", **arguments: Any) -> Message:

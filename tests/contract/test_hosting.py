@@ -25,7 +25,8 @@ async def lab(request: pytest.FixtureRequest) -> AsyncIterator[Lab]:
 
 @asynccontextmanager
 async def hosted(home: str) -> AsyncIterator[Lab]:
-    async with lab_of(f'[residents.echo]\nclass = "{ECHO}"\nhome = "{home}"\n') as lab:
+    images = ("base", "tests/emads/echo") if home == "sandbox" else ()
+    async with lab_of(f'[residents.echo]\nclass = "{ECHO}"\nhome = "{home}"\n', images=images) as lab:
         yield lab
 
 

@@ -1,9 +1,9 @@
-"""The smallest MAD: says back what it is told. Its other tools misbehave on request, so that containment can be shown."""
+"""The smallest MAD: says back what it is told. Other tools misbehave on request, so that containment can be shown."""
 
 import time
 from typing import Literal
 
-from anyio import sleep_forever
+from anyio import sleep, sleep_forever
 from typing_extensions import TypedDict
 
 from protos.blobs import store
@@ -28,6 +28,14 @@ class Echo:
     @tool(effects="read", idempotent=True)
     async def say(self, call: Call, *, text: str) -> Said:
         """Says the text back."""
+        return {"text": text}
+
+    @tool(effects="read", idempotent=True)
+    async def say_later(self, call: Call, *, text: str, after_s: float) -> Said:
+        """Says the text back after a while, telling every tenth of a second that it is still there."""
+        for step in range(int(after_s * 10)):
+            await sleep(0.1)
+            await call.progress(f"waited {step + 1} tenths", tenths=step + 1)
         return {"text": text}
 
     @tool(effects="read", idempotent=True)
@@ -61,7 +69,7 @@ class Echo:
             case "hang":
                 await sleep_forever()
             case "block":
-                time.sleep(600)  # noqa: ASYNC251  that is the misbehaviour
+                time.sleep(600)
             case "exit":
                 raise SystemExit(7)
         return {"text": "unreachable"}
