@@ -407,6 +407,8 @@ class Answers:
             if part["type"] == "http.response.start":
                 started = True
                 added = [(b"madlab-request-id", id.encode()), (b"madlab-lease-seconds", self._lease)]
+                if part["status"] >= 400:
+                    added.append((b"connection", b"close"))  # whoever is still sending shall stop and read
                 part["headers"] = [*part["headers"], *added]
             await send(part)
 

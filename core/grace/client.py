@@ -9,6 +9,7 @@ import http.client
 import json
 import socket
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from functools import partial
@@ -22,6 +23,7 @@ from protos.ids import new_id
 
 ANSWER_S = 60.0  # the longest that the door may be silent; a stream has a heartbeat every few seconds
 CHUNK = 256 * 1024
+REMEMBERED = 10_000  # events given before they were durable
 PAUSE_S = 0.1  # between two tries
 LEASE_HEADER = "Madlab-Lease-Seconds"
 
@@ -115,19 +117,19 @@ class Client:
     def download(self, digest: str, into: BinaryIO) -> None:
         """Writes a blob to a seekable file and checks its digest; raises what `get` raises."""
 
-        def copy() -> None:
-            into.seek(0)
-            into.truncate()
-            found = sha256()
-            with closing(self._open(ANSWER_S)) as connection:
-                answer = self._ask(connection, "GET", f"/api/v1/blobs/{quote(digest)}")
-                while chunk := self._read(answer, CHUNK):
-                    found.update(chunk)
-                    into.write(chunk)
-            if f"sha256:{found.hexdigest()}" != digest:
-                raise _Gone("the blob came incomplete")
+        self._patiently(lambda: self._copy(f"/api/v1/blobs/{quote(digest)}", digest, into))
 
-        self._patiently(copy)
+    def _copy(self, path: str, digest: str, into: BinaryIO) -> None:
+        into.seek(0)
+        into.truncate()
+        found = sha256()
+        with closing(self._open(ANSWER_S)) as connection:
+            answer = self._ask(connection, "GET", path)
+            while chunk := self._read(answer, CHUNK):
+                found.update(chunk)
+                into.write(chunk)
+        if f"sha256:{found.hexdigest()}" != digest:
+            raise _Gone("the blob came incomplete")
 
     def follow(self, path: str, *, after: int = 0) -> Iterator[dict[str, Any]]:
         """A stream of server-sent events: what `after` has not passed, then live, through any restart of the core.
@@ -138,13 +140,19 @@ class Client:
             Error: what the lab says.
             Unreachable: the core went away and did not come back within the lease.
         """
-        last = after
+        last, early = after, OrderedDict[str, None]()
         while True:
             with suppress(_Gone):
                 for sequence, event in self._patiently(partial(self._stream, path, last)):
                     if event is None:
                         return
                     last = sequence or last
+                    if event["id"] in early:
+                        continue  # given before it was durable, and after a restart again
+                    if not sequence:
+                        early[event["id"]] = None
+                        if len(early) > REMEMBERED:
+                            early.popitem(last=False)
                     yield event
             time.sleep(PAUSE_S)
 

@@ -111,7 +111,7 @@ def _mad_json(lab: Lab, mad: RegisteredMad) -> dict[str, Any]:
     kept = lab.residents.kept.get(mad.name)
     if kept is None:
         pool = lab.pools.get(mad.name)
-        return known | {"state": "on demand", "warm": pool.ready if pool else 0}
+        return known | {"state": "on demand", "warm": pool.statistics().ready if pool else 0}
     return known | {"state": kept.state, "home": kept.setting.home, "restarts": kept.restarts, "error": kept.last_error}
 
 
