@@ -62,8 +62,9 @@ class Hit:
 
 def mask(text: str, secrets: Iterable[str] = ()) -> str:
     """`text` with each secret replaced by its first characters and stars."""
-    pieces = {piece for each in secrets for piece in re.split(r"\s+|\\[nr]", each)}  # a key has many lines
-    for secret in sorted((each for each in pieces if len(each) > 3), key=len, reverse=True):
+    whole = {each for each in secrets if len(each) > 3}
+    pieces = {piece for each in whole for piece in re.split(r"\s+|\\[nr]", each) if len(piece) >= 16}  # lines of a key
+    for secret in sorted(whole | pieces, key=len, reverse=True):
         shown = secret[:4] if len(secret) >= 16 else ""
         text = text.replace(secret, shown + "****")
     return text

@@ -57,7 +57,9 @@ def kind_of(path: str, head: bytes) -> Kind:
     """What a file is, by its name, its first line and its first bytes."""
     pure = PurePosixPath(path)
     name = pure.name.lower()
-    if name in ("dockerfile", "containerfile") or name.startswith(("dockerfile.", "containerfile.")):
+    if name in ("dockerfile", "containerfile") or (
+        name.startswith(("dockerfile.", "containerfile.")) and pure.suffix.lower() not in SUFFIXES
+    ):
         return "dockerfile"
     if pure.suffix in (".yml", ".yaml") and (
         pure.parts[-3:-1] == (".github", "workflows") or name in ("action.yml", "action.yaml")

@@ -20,7 +20,7 @@ from anyio.abc import Process
 
 MEMORY_MB = 900
 OUTPUT_MB = 32
-STDERR_CHARACTERS = 2000
+STDERR_CHARACTERS = 128 * 2**10
 LAUNCHER = """
 import json, os, resource, sys
 for name, value in json.loads(sys.argv[1]).items():

@@ -153,7 +153,12 @@ async def canary_file(canary: Canary) -> AsyncIterator[File]:
         place.parent.mkdir(parents=True, exist_ok=True)
         content = canary.content.encode()
         place.write_bytes(content)
-        yield File(f"canary:{canary.path}", place, len(content), kind_of(canary.path, content))
+        yield File(
+            f"{place.parents[canary.path.count('/')].name}/{canary.path}",
+            place,
+            len(content),
+            kind_of(canary.path, content),
+        )
 
 
 def batches(files: Sequence[File]) -> list[list[File]]:

@@ -86,6 +86,7 @@ class Bandit:
         test = str(result["test_id"])
         if file is None or test in LEFT_OUT:
             return None
+        confidence = CONFIDENCES.get(str(result["issue_confidence"]), "medium")
         cwe = result.get("issue_cwe")
         number = cwe.get("id") if isinstance(cwe, dict) else None
         message, weakness, secrets = str(result["issue_text"]), f"CWE-{number}" if number else "", ""
@@ -94,8 +95,8 @@ class Bandit:
             message, weakness = "Possible hardcoded password.", SECRET
         return Hit(
             rule=f"bandit.{test}",
-            severity=LEVELS.get(str(result["issue_severity"]), "medium"),
-            confidence=CONFIDENCES.get(str(result["issue_confidence"]), "medium"),
+            severity="low" if confidence == "low" else LEVELS.get(str(result["issue_severity"]), "medium"),
+            confidence=confidence,
             path=file.path,
             line=int(str(result["line_number"])),
             message=message,

