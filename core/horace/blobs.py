@@ -177,7 +177,7 @@ class Blobs:
         if self.used_bytes + more > self.quota_bytes:
             raise Exhausted(
                 f"the lab's files are full: {self.used_bytes:,} of {self.quota_bytes:,} bytes are taken",
-                next="remove what is no longer needed, or raise files.quota_bytes",
+                next="remove what is no longer needed, or raise files.quota_gb",
             )
         self.used_bytes += more
 

@@ -117,6 +117,10 @@ class Horace(AsyncContextManagerMixin):
         """
         return await self._blobs.verify(digest)
 
+    async def digests(self) -> list[str]:
+        """Every blob there is, sorted."""
+        return await self._blobs.digests()
+
     async def set_name(self, name: str, digest: str, *, media_type: str = "", sender: str = "") -> Version:
         """Makes a blob the newest version of a named file; naming what already is the newest changes nothing.
 

@@ -1,0 +1,75 @@
+"""A gigabyte goes in and comes out, and the process stays small. Smaller sizes unless MADLAB_FULL is set."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+MIB = 1024 * 1024
+SIZE = 1024 * MIB if os.environ.get("MADLAB_FULL") else 192 * MIB
+EXTRA = 64 * MIB
+
+PROGRAM = """
+import anyio, json, os, sys
+from contextlib import aclosing
+from pathlib import Path
+from core.horace.store import Horace
+from protos.tree import members, pack
+from tests.unit.horace.ledger import Ledger
+
+home, size = Path(sys.argv[1]), int(sys.argv[2])
+
+def memory(field):
+    return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(field))
+
+async def counted():
+    for place in range(size // 262144):
+        yield place.to_bytes(8, "big") * 32768
+
+async def packed(directory):
+    stream = pack(directory, ["big"])
+    while chunk := await anyio.to_thread.run_sync(next, stream, b""):
+        yield chunk
+
+async def read(horace, blob):
+    got = 0
+    async with aclosing(horace.get(blob.digest)) as chunks:
+        async for chunk in chunks:
+            got += len(chunk)
+    return got
+
+async def main():
+    async with Horace(home / "files", Ledger(home / "ledger"), quota_bytes=4 * size) as horace:
+        async def small():
+            yield b"warm"
+        await read(horace, await horace.put(small()))
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        before = memory("VmRSS")
+        blob = await horace.put(counted())
+        got = await read(horace, blob)
+        tree = home / "tree"
+        tree.mkdir()
+        os.truncate(os.open(tree / "big", os.O_CREAT | os.O_WRONLY), size)
+        packed_size = (await horace.put(packed(tree))).size
+        print(json.dumps({"extra": memory("VmHWM") - before, "got": got, "packed": packed_size}))
+
+anyio.run(main)
+"""
+
+
+def test_a_big_blob_and_a_big_tree_stay_within_64_mib_of_extra_memory(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(tmp_path), str(SIZE)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    measured = json.loads(ended.stdout)
+    print(f"{SIZE // MIB} MiB in and out: {measured['extra'] / MIB:.1f} MiB of extra memory")
+    assert measured["got"] == SIZE
+    assert measured["packed"] > SIZE
+    assert measured["extra"] < EXTRA
