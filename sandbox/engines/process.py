@@ -1,0 +1,292 @@
+"""Host processes as an engine: a program in a process group of its own, with no isolation whatever.
+
+For residents of ours in a process beside the core, and for tests of lifetimes. Never for code that is not ours: it
+sees what the user sees. The profile's limits and image are not looked at; its entry runs on this host as it is.
+
+What a crashed core must find again lies in one directory per sandbox: who runs (written by the child itself before it
+becomes the program, so that there is no moment in which it runs unrecorded), and what it wrote. A process is known by
+its id *and* the time of its start, so that a recycled id is never killed.
+"""
+
+import logging
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+from anyio import CancelScope, move_on_after, sleep, to_thread, wait_readable
+
+from sandbox.engine import Exit, Program, SandboxError, Usage
+
+logger = logging.getLogger(__name__)
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_RECORD = """set -e
+read -r boot </proc/sys/kernel/random/boot_id
+read -r stat <"/proc/$$/stat"
+echo "$boot $stat" >"$0"
+exec "$@"
+"""
+_INHERITED = ("HOME", "LANG", "LC_ALL", "PATH", "PYTHONPATH", "TMPDIR", "TZ", "VIRTUAL_ENV", "XDG_RUNTIME_DIR")
+_LOG_BYTES = 16 * 1024  # of a program's last words
+_LOG_LIMIT = 4 * 1024 * 1024  # of the file, looked at every few seconds
+_LOG_EVERY = 5.0
+_DESTROY = 10.0
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class _Stat:
+    """A line of /proc/PID/stat."""
+
+    def __init__(self, line: str) -> None:
+        self.pid = int(line.split(" ", 1)[0])
+        fields = line.rpartition(")")[2].split()
+        self.state = fields[0]
+        self.session = int(fields[3])
+        self.cpu_seconds = (int(fields[11]) + int(fields[12])) / _TICKS
+        self.started = int(fields[19])  # in ticks since the machine started
+        self.memory_bytes = int(fields[21]) * _PAGE
+
+
+def _boot() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _stat(pid: int) -> _Stat | None:
+    """What runs under an id now; None when nothing does, or only a corpse."""
+    try:
+        found = _Stat(Path(f"/proc/{pid}/stat").read_text())
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if found.state in "ZX" else found
+
+
+def _members(session: int) -> Iterator[_Stat]:
+    """The living processes of a session."""
+    for name in os.listdir("/proc"):
+        if name.isdigit() and (found := _stat(int(name))) and found.session == session:
+            yield found
+
+
+class _Home:
+    """The directory of one sandbox."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.log = path / "log"
+        self.record = path / "process"
+
+    def recorded(self) -> _Stat | None:
+        """The program's process as it was at its start; None when it never came to be in this boot of the machine."""
+        try:
+            boot, _, line = self.record.read_text().partition(" ")
+        except FileNotFoundError:
+            return None
+        return _Stat(line) if line and boot == _boot() else None
+
+    def leader(self) -> _Stat | None:
+        """The program's process, if it still runs."""
+        was = self.recorded()
+        now = _stat(was.pid) if was else None
+        return now if was and now and now.started == was.started else None
+
+    def kill(self) -> bool:
+        """Kills all of the group; returns whether nothing was left to kill."""
+        was = self.recorded()
+        if was is None:
+            return True
+        # While members of a group live, its id is not given to a new process: a stranger under it means they are gone.
+        if (now := _stat(was.pid)) and now.started != was.started:
+            return True
+        left = [member for member in _members(was.pid) if member.started >= was.started]
+        for member in left:
+            with suppress(ProcessLookupError):
+                os.kill(member.pid, signal.SIGKILL)
+        return not left
+
+    def last_words(self) -> str:
+        """The end of what it wrote."""
+        try:
+            with self.log.open("rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - _LOG_BYTES))
+                return file.read().decode(errors="replace")
+        except FileNotFoundError:
+            return ""
+
+    def bound_log(self) -> None:
+        """Empties the log when it has grown too long: the program appends, so it goes on at the start."""
+        with suppress(FileNotFoundError):
+            if self.log.stat().st_size > _LOG_LIMIT:
+                os.truncate(self.log, 0)
+
+
+class ProcessSandbox:
+    """One process group."""
+
+    def __init__(self, name: str, home: _Home, child: subprocess.Popen[bytes] | None) -> None:
+        self.name = name
+        self._home = home
+        self._child = child  # None for an adopted one: its exit code belongs to a parent that is no more
+        self._exit: Exit | None = None
+        self.left = False
+
+    async def wait(self) -> Exit:
+        """See `Sandbox.wait`. An adopted program's exit code is not to be had: it is None."""
+        while self._exit is None:
+            was = self._home.recorded()
+            if self._child is not None:
+                was_pid = self._child.pid
+            elif was is not None and self._home.leader() is not None:
+                was_pid = was.pid
+            else:
+                self._exit = Exit(None, "exited", self._home.last_words())
+                break
+            await self._until_ended(was_pid)
+            if self._child is None:
+                continue
+            code = self._child.poll()
+            if code is not None:
+                killed = code == -signal.SIGKILL
+                self._exit = Exit(None if killed else code, "killed" if killed else "exited", self._home.last_words())
+        return self._exit
+
+    async def _until_ended(self, pid: int) -> None:
+        try:
+            handle = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return
+        try:
+            with CancelScope() as ended:
+                while True:
+                    with move_on_after(_LOG_EVERY):
+                        await wait_readable(handle)
+                        ended.cancel()
+                        break
+                    self._home.bound_log()
+        finally:
+            os.close(handle)
+
+    async def kill(self) -> None:
+        """See `Sandbox.kill`."""
+        await to_thread.run_sync(self._kill_all)
+
+    def _kill_all(self) -> bool:
+        if self._child is not None and self._child.poll() is None:
+            with suppress(ProcessLookupError):  # it may not have recorded itself yet
+                os.killpg(self._child.pid, signal.SIGKILL)
+        return self._home.kill()
+
+    async def usage(self) -> Usage:
+        """See `Sandbox.usage`."""
+        leader = self._home.leader()
+        if leader is None:
+            raise SandboxError("the sandbox has ended: there is nothing to measure")
+        members = list(_members(leader.pid))
+        return Usage(
+            memory_bytes=sum(member.memory_bytes for member in members),
+            cpu_seconds=sum(member.cpu_seconds for member in members),
+            pids=len(members),
+        )
+
+    def leave(self) -> None:
+        """See `Sandbox.leave`."""
+        self.left = True
+
+    async def destroy(self) -> None:
+        """Kills the group until nothing is left, then removes the directory."""
+        while not await to_thread.run_sync(self._kill_all):  # noqa: ASYNC110  the kernel tells of the leader's end only
+            await sleep(0.01)
+        if self._child is not None:
+            await self.wait()
+        shutil.rmtree(self._home.path, ignore_errors=True)
+
+
+class ProcessEngine:
+    """The process groups of one lab."""
+
+    name = "process"
+
+    def __init__(self, lab: str, directory: Path) -> None:
+        self._lab = lab
+        self._directory = directory  # this lab's own; on a file system that a restart of the machine empties, at best
+
+    def _home(self, name: str) -> _Home:
+        if not _NAME.fullmatch(name):
+            raise SandboxError(f"{name!r} is no name for a sandbox: use a-z, 0-9 and -, at most 63")
+        return _Home(self._directory / name)
+
+    @asynccontextmanager
+    async def open(self, name: str, program: Program) -> AsyncIterator[ProcessSandbox]:
+        """See `Engine.open`."""
+        home = self._home(name)
+        with CancelScope(shield=True):
+            child = await to_thread.run_sync(self._spawn, home, program)
+        sandbox = ProcessSandbox(name, home, child)
+        try:
+            yield sandbox
+        finally:
+            await self._leave(sandbox)
+
+    @asynccontextmanager
+    async def adopt(self, name: str) -> AsyncIterator[ProcessSandbox]:
+        """See `Engine.adopt`."""
+        home = self._home(name)
+        if not home.path.is_dir():
+            raise SandboxError(f"this lab has no sandbox {name!r}")
+        sandbox = ProcessSandbox(name, home, None)
+        try:
+            yield sandbox
+        finally:
+            await self._leave(sandbox)
+
+    async def _leave(self, sandbox: ProcessSandbox) -> None:
+        if sandbox.left:
+            return
+        with move_on_after(_DESTROY, shield=True) as scope:
+            await sandbox.destroy()
+        if scope.cancelled_caught:
+            logger.warning("the processes of %s do not die, and wait to be reaped", sandbox.name)
+
+    async def names(self) -> list[str]:
+        """See `Engine.names`."""
+        return await to_thread.run_sync(self._names)
+
+    def _names(self) -> list[str]:
+        return sorted(path.name for path in self._directory.iterdir()) if self._directory.is_dir() else []
+
+    async def reap(self, keep: Collection[str]) -> list[str]:
+        """See `Engine.reap`."""
+        doomed = [name for name in await self.names() if name not in keep]
+        for name in doomed:
+            await self._leave(ProcessSandbox(name, self._home(name), None))
+        return doomed
+
+    def _spawn(self, home: _Home, program: Program) -> subprocess.Popen[bytes]:
+        entry = program.profile.entry
+        if not shutil.which(entry[0]):
+            raise SandboxError(f"there is no program {entry[0]!r} on this machine")
+        try:
+            home.path.mkdir(mode=0o700, parents=True)
+        except FileExistsError:
+            raise SandboxError(f"this lab has a sandbox {home.path.name!r} already") from None
+        environment = {key: os.environ[key] for key in _INHERITED if key in os.environ}
+        try:
+            with home.log.open("ab") as log:
+                child = subprocess.Popen(
+                    ["/bin/sh", "-c", _RECORD, str(home.record), *entry],
+                    stdin=subprocess.PIPE, stdout=log, stderr=log,
+                    env=environment | {"MADLAB_DOOR": str(program.door)},
+                    start_new_session=True,  # out of reach of the terminal's signals, and a group that can be killed
+                )  # fmt: skip
+        except OSError as error:
+            shutil.rmtree(home.path, ignore_errors=True)
+            raise SandboxError(f"{entry[0]} could not be started: {error}") from error
+        assert child.stdin is not None
+        with suppress(BrokenPipeError), child.stdin:
+            child.stdin.write(program.stdin)
+        return child
