@@ -19,6 +19,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 import anyio
 import structlog
@@ -136,7 +137,7 @@ def _engines(home: Home, config: Config) -> Mapping[str, Engine]:
 def _pools(workers: Workers, emads: Mapping[str, Dispatchable]) -> dict[str, Pool[Worker]]:
     return {
         name: Pool(
-            lambda name=name, profile=each.profile: opener(workers, name, profile),
+            partial(opener, workers, name, each.profile),
             each.profile.warm,
             ended=lambda worker: worker.sandbox.wait(),
         )
