@@ -110,9 +110,13 @@ class Client:
         return self.post("/api/v1/messages", {"id": new_id(), **message})
 
     def upload(self, chunks: Callable[[], Iterable[bytes]], *, name: str, media_type: str) -> dict[str, Any]:
-        """Stores a stream of bytes as a blob. `chunks` is asked again if the core ends in the middle."""
+        """Stores a stream of bytes as a blob. `chunks` is asked again if the core ends in the middle.
+
+        Raises:
+            InvalidArgument: `chunks` could not be read.
+        """
         path = _with("/api/v1/blobs", {"name": name, "media_type": media_type})
-        return cast(dict[str, Any], self._patiently(lambda: self._exchange("POST", path, chunks())))
+        return cast(dict[str, Any], self._patiently(lambda: self._exchange("POST", path, _readable(chunks()))))
 
     def download(self, digest: str, into: BinaryIO) -> None:
         """Writes a blob to a seekable file and checks its digest; raises what `get` raises."""
@@ -261,6 +265,14 @@ class Client:
             return answer.readline()
         except (OSError, http.client.HTTPException) as error:
             raise _Gone(str(error) or type(error).__name__) from None
+
+
+def _readable(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The chunks; a file that cannot be read is the caller's trouble and not the connection's."""
+    try:
+        yield from chunks
+    except OSError as error:
+        raise InvalidArgument(f"{error.filename}: {error.strerror}", next="name a file that you can read") from None
 
 
 def _with(path: str, query: Mapping[str, object]) -> str:

@@ -1,0 +1,117 @@
+"""The command `madlab` as a person or a program meets it: a process with arguments, output and an exit code."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.home import Home
+from tests.labs import a_home
+
+ROOT = Path(__file__).parents[1]
+COMMAND = (sys.executable, "-m", "core.grace.cli")
+LIMIT_S = 90
+ECHO = 'emads = []\n[residents]\necho = { class = "tests.emads.echo:Echo" }\n'
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """What it printed, as the one JSON document it must be."""
+        return json.loads(self.out)
+
+    @property
+    def error(self) -> dict[str, str]:
+        """The error it told as JSON, on the last line of stderr."""
+        error: dict[str, str] = json.loads(self.err.splitlines()[-1])["error"]
+        assert set(error) == {"code", "message", "next"}
+        return error
+
+
+def environment(home: Path | str) -> dict[str, str]:
+    """What a command sees of the machine: no settings of whoever runs the tests."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MADLAB_") and name != "NO_COLOR"}
+    return kept | {"MADLAB_HOME": str(home), "PYTHONPATH": str(ROOT), "COLUMNS": "160"}
+
+
+@dataclass(frozen=True)
+class Madlab:
+    """The command, for one home."""
+
+    home: Home
+
+    def __call__(self, *arguments: object, cwd: Path | None = None, stdin: str = "") -> Result:
+        """Runs it to its end."""
+        done = subprocess.run(
+            [*COMMAND, *map(str, arguments)],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            env=environment(self.home.path),
+            cwd=cwd or ROOT,
+        )
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    @contextmanager
+    def started(self, *arguments: object) -> Iterator["subprocess.Popen[str]"]:
+        """Begins it; killed at the end if it has not ended."""
+        process = subprocess.Popen(
+            [*COMMAND, *map(str, arguments)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(self.home.path),
+            cwd=ROOT,
+        )
+        with process:
+            try:
+                yield process
+            finally:
+                if process.poll() is None:
+                    process.kill()
+
+    def up(self) -> Result:
+        """Starts the core."""
+        done = self("up")
+        assert done.code == 0, done.err
+        return done
+
+    def kill_core(self) -> None:
+        """Ends the core as a power cut would."""
+        pid = self.home.holder()
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        while self.home.holder() is not None:
+            pass
+
+
+@contextmanager
+def a_lab(settings: str = ECHO, *, images: Sequence[str] = ()) -> Iterator[Madlab]:
+    """A running lab, and the command that talks to it. It is down at the end, and must go down in order."""
+    with a_home(settings, images=images) as home:
+        madlab = Madlab(home)
+        madlab.up()
+        try:
+            yield madlab
+        finally:
+            log = (home.path / "core.log").read_text()
+            pid = home.holder()
+            ended = madlab("down")
+            if home.holder() is not None and pid is not None:
+                os.kill(pid, signal.SIGKILL)
+            assert ended.code == 0, ended.err + log
