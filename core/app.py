@@ -24,8 +24,6 @@ from functools import partial
 import anyio
 import structlog
 from anyio import create_task_group
-from sandbox.engines.process import ProcessEngine
-from sandbox.pool import Pool
 
 from core.admission import Admission
 from core.config import Config, load
@@ -48,6 +46,8 @@ from core.workers import Worker, Workers, opener
 from protos.schema import describe
 from sandbox.engine import Engine
 from sandbox.engines.docker import DockerEngine
+from sandbox.engines.process import ProcessEngine
+from sandbox.pool import Pool
 
 VERSION = "0.1.0"
 logger = structlog.get_logger()
