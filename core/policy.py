@@ -32,8 +32,8 @@ def may_use(identity: Identity, port: str) -> None:
     Raises:
         Denied: rule *port*: the manifest does not ask for it.
     """
-    family = port.partition(":")[0]
-    if port not in identity.ports and f"{family}:*" not in identity.ports:
+    family, _, name = port.partition(":")
+    if port not in identity.ports and not (name and f"{family}:*" in identity.ports):
         raise Denied(
             f"rule port: {identity.participant} may not use {port}.",
             next=f'List "{port}" in the ports of its manifest.',

@@ -15,8 +15,10 @@ def compile_into(directory: Path) -> None:
     from grpc_tools import protoc
 
     sources = sorted(f"protos/v1/{each.name}" for each in (HERE / "v1").glob("*.proto"))
-    outputs = [f"--{kind}_out={directory}" for kind in ("python", "grpc_python", "mypy")]
-    code = protoc.main(["protoc", f"-I{HERE.parent}", *outputs, f"--mypy_grpc_out={directory}", *sources])
+    outputs = [f"--{kind}_out={directory}" for kind in ("python", "grpc_python", "mypy", "mypy_grpc")]
+    beside = Path(sys.executable).parent  # the stub plugins stand beside this Python, on the PATH or not
+    plugins = [f"--plugin={name}={beside / name}" for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")]
+    code = protoc.main(["protoc", f"-I{HERE.parent}", *plugins, *outputs, *sources])
     if code != 0:
         raise RuntimeError(f"protoc ended with {code}")
 

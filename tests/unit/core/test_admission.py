@@ -1,0 +1,90 @@
+"""Admission is a queue: in order, within limits, and nothing is lost by giving up."""
+
+from collections.abc import Callable
+
+import pytest
+from anyio import CancelScope, Event, create_task_group, fail_after, wait_all_tasks_blocked
+
+from core.admission import Admission
+from protos.errors import Exhausted
+
+
+async def test_runs_are_admitted_in_order_and_no_more_than_allowed() -> None:
+    admission, order, release = Admission(max_running=2, memory_mb=1000), list[int](), [Event() for _ in range(4)]
+
+    async def run(number: int) -> None:
+        async with admission.share(100):
+            order.append(number)
+            await release[number].wait()
+
+    with fail_after(5):
+        async with create_task_group() as tasks:
+            for number in range(4):
+                tasks.start_soon(run, number)
+            await wait_all_tasks_blocked()
+            assert order == [0, 1]
+            assert admission.waiting == 2
+            for number in (1, 0, 2, 3):
+                release[number].set()
+                await wait_all_tasks_blocked()
+            assert order == [0, 1, 2, 3]
+
+
+async def test_a_large_one_in_front_is_not_overtaken_by_small_ones() -> None:
+    admission, order, release = Admission(max_running=10, memory_mb=100), list[str](), Event()
+
+    async def run(name: str, memory_mb: int) -> None:
+        async with admission.share(memory_mb):
+            order.append(name)
+            await release.wait()
+
+    with fail_after(5):
+        async with create_task_group() as tasks:
+            for name, memory in (("first", 60), ("large", 80), ("small", 10)):
+                tasks.start_soon(run, name, memory)
+                await wait_all_tasks_blocked()
+            assert order == ["first"]
+            release.set()
+
+
+async def test_one_that_gives_up_waiting_makes_room_for_the_next() -> None:
+    admission, order, release = Admission(max_running=1, memory_mb=100), list[str](), Event()
+    scope = CancelScope()
+
+    async def hold() -> None:
+        async with admission.share(10):
+            await release.wait()
+
+    async def give_up() -> None:
+        with scope:
+            async with admission.share(10):
+                order.append("gave up")
+
+    async def go_on() -> None:
+        async with admission.share(10):
+            order.append("went on")
+
+    with fail_after(5):
+        async with create_task_group() as tasks:
+            each: Callable[[], object]
+            for each in (hold, give_up, go_on):
+                tasks.start_soon(each)  # type: ignore[arg-type]
+                await wait_all_tasks_blocked()
+            scope.cancel()
+            await wait_all_tasks_blocked()
+            assert admission.waiting == 1
+            release.set()
+    assert order == ["went on"]
+
+
+async def test_what_can_never_fit_is_refused_with_both_numbers() -> None:
+    admission = Admission(max_running=1, memory_mb=100)
+    with pytest.raises(Exhausted, match=r"200 MiB.*100 MiB"):
+        async with admission.share(200):
+            pass
+
+
+async def test_what_runs_already_is_counted_though_it_does_not_wait() -> None:
+    admission = Admission(max_running=1, memory_mb=100)
+    async with admission.share(10), admission.share(10, at_once=True):
+        assert admission.waiting == 0

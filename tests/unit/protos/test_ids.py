@@ -1,0 +1,34 @@
+"""Ids and errors of the contract."""
+
+import time
+
+import pytest
+
+from core.ports import is_uuid
+from protos.errors import BY_CODE, Error
+from protos.ids import new_id
+
+
+def test_ids_are_version_7_and_sort_by_time() -> None:
+    first = new_id()
+    time.sleep(0.002)
+    second = new_id()
+    assert is_uuid(first)
+    assert is_uuid(second)
+    assert first < second
+    assert len({new_id() for _ in range(1000)}) == 1000
+
+
+@pytest.mark.parametrize(
+    "wrong", ["", "x", new_id().upper(), new_id() + "x", new_id()[:-1] + "g", "../" + new_id()[3:]]
+)
+def test_what_is_no_id_is_seen(wrong: str) -> None:
+    assert not is_uuid(wrong)
+
+
+def test_every_code_is_a_status_of_grpc() -> None:
+    import grpc
+
+    for code, kind in BY_CODE.items():
+        assert grpc.StatusCode[code]
+        assert issubclass(kind, Error)
