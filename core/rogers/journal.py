@@ -56,7 +56,6 @@ logger = structlog.get_logger()
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 RIDE_ALONG_S = 0.05  # how long what nobody waits for may wait for a commit to ride in
-CHECKPOINT_BYTES = 16 << 20  # of WAL
 HEAD_EVERY_S = 10.0
 READERS = 2
 MAX_RIDING = 65_536  # entries that nobody waits for, pending at once; more are lost, and counted
@@ -140,11 +139,19 @@ class Journal:
         OSError, sqlite3.Error: the file cannot be opened.
     """
 
-    def __init__(self, path: Path, views: Sequence[View] = (), *, synchronous: str = "FULL") -> None:
+    def __init__(
+        self,
+        path: Path,
+        views: Sequence[View] = (),
+        *,
+        synchronous: str = "FULL",  # "OFF" is for the test that shows why not
+        checkpoint_bytes: int = 16 << 20,  # of WAL, about
+    ) -> None:
         self.path = path
         self.sealed: str | None = None
         self._views = {view.name: view for view in views}
         self._synchronous = synchronous
+        self._checkpoint_bytes = checkpoint_bytes
         self._by_kind: dict[str, list[View]] = {}
         for view in views:
             for kind in view.kinds:
@@ -207,15 +214,21 @@ class Journal:
             if self._busy:
                 await self._idle.wait()
             if self.sealed is None:
-                await self._writer.run(self._maintain_last)
+                try:
+                    await self._writer.run(self._maintain_last)
+                except (sqlite3.Error, OSError) as error:
+                    self._seal(_sentence(error), [])
             await self._close_connections()
             self._lock.close()
 
     async def _close_connections(self) -> None:
-        while self._readers:
-            await self._readers.pop().close()
-        with contextlib.suppress(sqlite3.Error):  # of a disk that is gone; it has been said by then
-            await self._writer.close()
+        """The last connection to close checkpoints, so it is the writer; but never after an error (rule 3): then it is
+        a reader, which cannot, and the next opening recovers from the log."""
+        connections = [*self._readers, self._writer] if self.sealed is None else [self._writer, *self._readers]
+        self._readers = []
+        for each in connections:
+            with contextlib.suppress(sqlite3.Error):  # of a disk that is gone; it has been said by then
+                await each.close()
 
     def _open(self) -> sqlite3.Connection:
         """Opens the file for writing, on the writer's thread."""
@@ -228,7 +241,7 @@ class Journal:
             db.execute("PRAGMA wal_autocheckpoint = 0")
             db.execute("PRAGMA cache_size = -16000")
             db.execute("PRAGMA temp_store = MEMORY")
-            db.execute(f"PRAGMA journal_size_limit = {4 * CHECKPOINT_BYTES}")
+            db.execute(f"PRAGMA journal_size_limit = {4 * self._checkpoint_bytes}")
             migrate(db, self.path, load_migrations(MIGRATIONS))
             last = db.execute("SELECT sequence, hash FROM journal ORDER BY sequence DESC LIMIT 1").fetchone()
             segment = db.execute("SELECT last, head FROM segment ORDER BY first DESC LIMIT 1").fetchone()
@@ -373,7 +386,7 @@ class Journal:
                     future.set_exception(answer)
                 else:
                     future.set_result(answer)
-        if self._wal_bytes >= CHECKPOINT_BYTES or time.monotonic() - self._head_at > HEAD_EVERY_S:
+        if self._wal_bytes >= self._checkpoint_bytes or time.monotonic() - self._head_at > HEAD_EVERY_S:
             self._writer.submit(self._maintain, self._maintained)
         else:
             self._rest()
@@ -512,7 +525,7 @@ class Journal:
     def _maintain(self) -> str | None:
         """Between two commits: checkpoints and notes the head; a string says why the journal must be sealed."""
         try:
-            if self._wal_bytes >= CHECKPOINT_BYTES:
+            if self._wal_bytes >= self._checkpoint_bytes:
                 self._checkpoint("PASSIVE")
             self._note_head()
         except (sqlite3.Error, OSError) as error:
