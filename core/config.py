@@ -57,13 +57,16 @@ class Files(Section):
     """What Horace may keep."""
 
     quota_gb: Annotated[float, Field(gt=0)] = 20
+    keep_days: Annotated[float, Field(ge=0)] = 30  # after a blob was last linked; 0 is for ever
 
 
 class Journal(Section):
-    """How long bodies stay. Headers and their hashes stay for ever."""
+    """How long bodies stay; 0 is for ever. Headers and their hashes stay for ever, old ones in sealed segments."""
 
-    retention_days: Annotated[float | None, Field(gt=0)] = None  # None: for ever
-    max_gb: Annotated[float | None, Field(gt=0)] = None  # the oldest bodies go first
+    events_days: Annotated[float, Field(ge=0)] = 7  # bodies of progress, log and metric events
+    messages_days: Annotated[float, Field(ge=0)] = 90  # bodies of what was said
+    seal_days: Annotated[float, Field(ge=0)] = 180  # then headers without bodies are packed
+    max_gb: Annotated[float, Field(ge=0)] = 4  # beyond, the oldest bodies go whatever their age
 
 
 class Advisories(Section):
@@ -78,6 +81,7 @@ class Resident(Section):
     class_: Annotated[str, Field(alias="class", pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]  # "module:Class"
     home: Literal["core", "process", "sandbox"] = "core"
     image: str | None = None  # for home = "sandbox"
+    command: tuple[str, ...] | None = None  # for home = "process": what serves the class's tools instead of Python
 
 
 class Override(Section):

@@ -130,7 +130,7 @@ class Residents:
         setting = kept.setting
         host = ("-m", "protos.host", setting.class_)
         if setting.home == "process":
-            return Profile(image="", entry=(sys.executable, *host), runtime="process")
+            return Profile(image="", entry=setting.command or (sys.executable, *host), runtime="process")
         return Profile(
             image=setting.image or kept.name,
             entry=("python3", *host),
