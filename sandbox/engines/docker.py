@@ -62,6 +62,7 @@ def _client() -> Any:
         host = "unix://" + next((place for place in places if os.path.exists(place)), places[0])
     with _speaking_plainly():
         api = docker.APIClient(base_url=host, version="auto", timeout=int(_TIMEOUT), max_pool_size=64)
+    api.headers["Connection"] = "close"  # nothing to go stale when the engine restarts, nothing to be closed by anyone
     api.trust_env = False  # else REQUESTS_CA_BUNDLE and proxies of the environment get between us and the engine
     return api
 
@@ -468,6 +469,12 @@ class Images:
         """Drops an image that turned out to be no good."""
         with _speaking_plainly(), _quietly():
             self._api.remove_image(identity, force=True)
+
+    def forget(self) -> None:
+        """Drops all tags of this lab; layers and images that another lab uses stay."""
+        for image in self.list():
+            with _speaking_plainly(), _quietly():
+                self._api.remove_image(image.tag)
 
     def run(self, identity: str, command: Sequence[str]) -> tuple[int, str]:
         """Runs a command in an image, walled in like any sandbox, and returns its exit code and what it said."""

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import signal
-import subprocess
+import time
 from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -128,7 +128,7 @@ class _Home:
 class ProcessSandbox:
     """One process group."""
 
-    def __init__(self, name: str, home: _Home, child: subprocess.Popen[bytes] | None) -> None:
+    def __init__(self, name: str, home: _Home, child: int | None) -> None:
         self.name = name
         self._home = home
         self._child = child  # None for an adopted one: its exit code belongs to a parent that is no more
@@ -138,22 +138,24 @@ class ProcessSandbox:
     async def wait(self) -> Exit:
         """See `Sandbox.wait`. An adopted program's exit code is not to be had: it is None."""
         while self._exit is None:
-            was = self._home.recorded()
             if self._child is not None:
-                was_pid = self._child.pid
-            elif was is not None and self._home.leader() is not None:
-                was_pid = was.pid
+                await self._until_ended(self._child)
+                self._collect(self._child)
+            elif leader := self._home.leader():
+                await self._until_ended(leader.pid)
             else:
                 self._exit = Exit(None, "exited", self._home.last_words())
-                break
-            await self._until_ended(was_pid)
-            if self._child is None:
-                continue
-            code = self._child.poll()
-            if code is not None:
-                killed = code == -signal.SIGKILL
-                self._exit = Exit(None if killed else code, "killed" if killed else "exited", self._home.last_words())
         return self._exit
+
+    def _collect(self, child: int) -> None:
+        """Takes the exit code of our own child; it can be taken once."""
+        if self._exit is not None:
+            return
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            code = os.waitstatus_to_exitcode(status)
+            killed = code == -signal.SIGKILL
+            self._exit = Exit(None if killed else code, "killed" if killed else "exited", self._home.last_words())
 
     async def _until_ended(self, pid: int) -> None:
         try:
@@ -176,9 +178,9 @@ class ProcessSandbox:
         await to_thread.run_sync(self._kill_all)
 
     def _kill_all(self) -> bool:
-        if self._child is not None and self._child.poll() is None:
-            with suppress(ProcessLookupError):  # it may not have recorded itself yet
-                os.killpg(self._child.pid, signal.SIGKILL)
+        if self._child is not None and self._exit is None:  # until it is collected, its id is nobody else's
+            with suppress(ProcessLookupError):
+                os.killpg(self._child, signal.SIGKILL)
         return self._home.kill()
 
     async def usage(self) -> Usage:
@@ -266,7 +268,7 @@ class ProcessEngine:
             await self._leave(ProcessSandbox(name, self._home(name), None))
         return doomed
 
-    def _spawn(self, home: _Home, program: Program) -> subprocess.Popen[bytes]:
+    def _spawn(self, home: _Home, program: Program) -> int:
         entry = program.profile.entry
         if not shutil.which(entry[0]):
             raise SandboxError(f"there is no program {entry[0]!r} on this machine")
@@ -275,18 +277,29 @@ class ProcessEngine:
         except FileExistsError:
             raise SandboxError(f"this lab has a sandbox {home.path.name!r} already") from None
         environment = {key: os.environ[key] for key in _INHERITED if key in os.environ}
+        reading, writing = os.pipe()
         try:
-            with home.log.open("ab") as log:
-                child = subprocess.Popen(
+            with home.log.open("ab") as log, os.fdopen(writing, "wb") as stdin:
+                actions = [
+                    (os.POSIX_SPAWN_DUP2, source, to) for source, to in ((reading, 0), (log.fileno(), 1), (1, 2))
+                ]
+                child = os.posix_spawn(
+                    "/bin/sh",
                     ["/bin/sh", "-c", _RECORD, str(home.record), *entry],
-                    stdin=subprocess.PIPE, stdout=log, stderr=log,
-                    env=environment | {"MADLAB_DOOR": str(program.door)},
-                    start_new_session=True,  # out of reach of the terminal's signals, and a group that can be killed
-                )  # fmt: skip
+                    environment | {"MADLAB_DOOR": str(program.door)},
+                    file_actions=actions,
+                    setsid=True,  # out of reach of the terminal's signals, and a group that can be killed
+                )
+                with suppress(BrokenPipeError):
+                    stdin.write(program.stdin)
+                    stdin.flush()
         except OSError as error:
             shutil.rmtree(home.path, ignore_errors=True)
             raise SandboxError(f"{entry[0]} could not be started: {error}") from error
-        assert child.stdin is not None
-        with suppress(BrokenPipeError), child.stdin:
-            child.stdin.write(program.stdin)
+        finally:
+            os.close(reading)
+        for _ in range(1000):  # a few milliseconds: whoever looks at the directory now finds it recorded
+            if home.recorded() or os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                break
+            time.sleep(0.002)
         return child

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sandbox.engine import SandboxError
 from sandbox.engines.docker import Images
-from sandbox.images.build import Refused, Workshop, read
+from sandbox.images.build import Refused, Workshop, default_cache, read
 from sandbox.images.debian import NoDebian
 
 
@@ -16,8 +16,7 @@ def main() -> int:
     """Returns 0, or 1 with one sentence on standard error."""
     parser = argparse.ArgumentParser(prog="python -m sandbox.images", description=__doc__)
     parser.add_argument("--lab", default=os.environ.get("MADLAB_LAB", "0" * 8), help="the lab's id (or MADLAB_LAB)")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "madlab" / "images"
-    parser.add_argument("--cache", type=Path, default=cache, help="what was fetched and packed (%(default)s)")
+    parser.add_argument("--cache", type=Path, default=default_cache(), help="what was fetched and packed (%(default)s)")
     commands = parser.add_subparsers(dest="command", required=True)
     build = commands.add_parser("build", help="make images the engine lacks")
     lock = commands.add_parser("lock", help="write debian.lock and requirements.txt with today's versions")

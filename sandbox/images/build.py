@@ -63,6 +63,11 @@ def architecture() -> str:
     return _ARCHITECTURES.get(platform.machine(), platform.machine())
 
 
+def default_cache() -> Path:
+    """Where the user's cache is."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "madlab" / "images"
+
+
 @dataclass(frozen=True)
 class Spec:
     """An `image.toml`, read. See the top of this file."""

@@ -1,0 +1,54 @@
+"""A lab of its own on the Docker engine, for the tests that start sandboxes: images in, everything out at the end."""
+
+import atexit
+import secrets
+from functools import cache
+
+import anyio
+import pytest
+
+from sandbox.engine import SandboxError
+from sandbox.engines.docker import DockerEngine, Images
+from sandbox.images.build import Refused, Workshop, default_cache, read
+from sandbox.probe import accepted, probe
+
+
+@cache
+def docker_lab() -> str:
+    """The id of a lab that lives as long as this process of tests. Skips, with the reason, where no engine answers."""
+    lab = secrets.token_hex(8)
+    try:
+        images = Images(lab)
+    except SandboxError as error:
+        pytest.skip(str(error))
+    atexit.register(_remove, lab, images)
+    return lab
+
+
+@cache
+def built(image: str) -> None:
+    """Builds an image for that lab; nothing happens where the same was built before, by this lab or another."""
+    try:
+        Workshop(Images(docker_lab()), default_cache(), print).build(read(image))
+    except Refused as error:
+        pytest.skip(f"the image {image} cannot be built here: {error}")
+
+
+@cache
+def _why_not(runtime: str) -> str:
+    checks = anyio.run(probe, DockerEngine(docker_lab()), runtime)
+    return "" if accepted(checks) else "; ".join(f"{c.name}: {c.detail}" for c in checks if not c.ok)
+
+
+def need_runtime(runtime: str) -> str:
+    """The lab, with the base image, where the probe accepts `runtime`; else skips with what the probe found."""
+    lab = docker_lab()
+    built("base")
+    if reason := _why_not(runtime):
+        pytest.skip(f"{runtime} is not accepted here: {reason}")
+    return lab
+
+
+def _remove(lab: str, images: Images) -> None:
+    anyio.run(DockerEngine(lab).reap, ())
+    images.forget()
