@@ -8,6 +8,7 @@
     residents   MADs of this process, or beside it
     dispatcher  starts the eMAD that a message waits for; first takes back what an earlier core left
     door        HTTP on a unix socket: people, CLI, later the web
+    upkeep      forgets what policy says, once an hour
 
 Leaving is the reverse. `kill -9` at any line is a restart and a replay; stopping nicely only saves time. SIGTERM and
 SIGINT leave the workers of live runs to the next core, which has one lease to come back; `madlab down` ends them.
@@ -42,6 +43,7 @@ from core.rogers.bus import Rogers
 from core.rogers.journal import Journal
 from core.rogers.views import VIEWS
 from core.runs import Runs, RunsView
+from core.upkeep import tend
 from core.workers import Worker, Workers, opener
 from protos.schema import describe
 from sandbox.engine import Engine
@@ -110,6 +112,7 @@ async def open_lab(home: Home, config: Config) -> AsyncIterator[Lab]:
         for name, pool in _pools(workers, emads).items():
             pools[name] = await stack.enter_async_context(pool)
         await tasks.start(serve, door(lab), home.api_socket)
+        tasks.start_soon(tend, services, config)
         lab.ready = True
         logger.info("ready", lab=home.lab, socket=str(home.api_socket), mads=sorted(registry.mads))
         yield lab

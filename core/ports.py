@@ -30,14 +30,14 @@ REMEMBERED = 4096  # deliveries a session remembers; older ones are looked up
 
 
 class LinksView:
-    """Which conversation knows which blob: linked by a message there, or stored by a run there."""
+    """Which conversation knows which blob, and since when last: linked by a message there, or stored by a run there."""
 
     name = "links"
     kinds = frozenset({"message", "act"})
     tables = ("links",)
     schema: ClassVar[str] = """
         CREATE TABLE IF NOT EXISTS links (
-            conversation TEXT, digest TEXT, PRIMARY KEY (conversation, digest)) WITHOUT ROWID;
+            conversation TEXT, digest TEXT, at REAL, PRIMARY KEY (conversation, digest)) WITHOUT ROWID;
     """
 
     def apply(self, db: sqlite3.Connection, row: Row) -> None:
@@ -48,7 +48,12 @@ class LinksView:
             act = json.loads(row.body or b"{}")
             digests = [act["digest"]] if act.get("act") == "files.put" and act.get("digest") else []
         for each in digests:
-            db.execute("INSERT OR IGNORE INTO links VALUES (?, ?)", (row.conversation, each))
+            db.execute("INSERT OR REPLACE INTO links VALUES (?, ?, ?)", (row.conversation, each, row.at))
+
+
+async def linked_since(journal: Journal, moment: float) -> set[str]:
+    """The digests that something linked after `moment`, in seconds since the epoch."""
+    return {str(row[0]) for row in await journal.query("SELECT DISTINCT digest FROM links WHERE at >= ?", (moment,))}
 
 
 @dataclass

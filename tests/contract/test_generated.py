@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from protos.compile import compile_into
+from protos.compile import FIELDS, compile_into, field_lines
 from protos.schema import rewrite
 
 ROOT = Path(__file__).parents[2]
@@ -17,6 +17,12 @@ def test_the_generated_code_is_what_the_protos_say(tmp_path: Path) -> None:
     assert len(made) >= 16
     for name, text in made.items():
         assert (ROOT / "protos/v1" / name).read_text() == text, f"{name} is stale: run ./test.sh fix"
+
+
+def test_nothing_that_the_contract_once_had_has_changed_or_gone() -> None:
+    once, now = set(FIELDS.read_text().splitlines()), set(field_lines())
+    assert once - now == set(), "a field may be added, never changed or removed"
+    assert now - once == set(), "new fields are recorded by ./test.sh fix"
 
 
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda each: each.parent.name)

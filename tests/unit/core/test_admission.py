@@ -68,7 +68,7 @@ async def test_one_that_gives_up_waiting_makes_room_for_the_next() -> None:
         async with create_task_group() as tasks:
             each: Callable[[], object]
             for each in (hold, give_up, go_on):
-                tasks.start_soon(each)  # type: ignore[arg-type]
+                tasks.start_soon(each)
                 await wait_all_tasks_blocked()
             scope.cancel()
             await wait_all_tasks_blocked()

@@ -20,6 +20,15 @@ def written(folder: Path, text: str) -> Path:
 
 GOOD = 'name = "x"\nversion = "1"\nsummary = "s"\nimage = "base"\nentry = "m:C"\n'
 
+BAD_TOOL = """
+[[tools]]
+name = "t"
+description = ""
+effects = "read"
+input_schema = '{"type": 3}'
+output_schema = "{}"
+"""
+
 
 @pytest.mark.parametrize(
     ("text", "said"),
@@ -37,9 +46,8 @@ def test_what_no_manifest_says_is_refused_by_name(tmp_path: Path, text: str, sai
 
 
 def test_a_schema_that_is_none_is_refused(tmp_path: Path) -> None:
-    tool = "[[tools]]\nname = 't'\ndescription = ''\neffects = 'read'\ninput_schema = '{\"type\": 3}'\noutput_schema = '{}'\n"
     with pytest.raises(InvalidArgument, match="JSON Schema"):
-        load_manifest(written(tmp_path, GOOD + tool))
+        load_manifest(written(tmp_path, GOOD + BAD_TOOL))
 
 
 def test_a_missing_manifest_says_which_setting_to_correct(tmp_path: Path) -> None:
