@@ -74,7 +74,12 @@ class McNamara:
                 await call.progress(f"{what} {done}/{total}", what=what, done=done, total=total)
 
             scanned = await scan(
-                staged, self._scanners or catalogue(), accepted, run=call.ctx.assignment.run, progress=progress
+                staged,
+                self._scanners or catalogue(),
+                accepted,
+                run=call.ctx.assignment.run,
+                progress=progress,
+                scratch=work / "history" if history else None,
             )
             report = scanned.report
             verdict = call.ctx.verdict

@@ -81,7 +81,7 @@ def sarif(
     ]
     notices += [
         {
-            "level": "note" if each["state"] == "ok" else "warning",
+            "level": "note" if each["state"].startswith(("ok", "no ")) else "warning",
             "message": {"text": f"{each['name']} {each['version']}: {each['state']}"},
             "descriptor": {"id": "scanner"},
         }

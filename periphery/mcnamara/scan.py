@@ -9,7 +9,7 @@ from typing import Literal
 import anyio
 from anyio import to_thread
 
-from periphery.mcnamara import archives, baseline
+from periphery.mcnamara import archives, baseline, history
 from periphery.mcnamara.findings import Finding, Hit, merge
 from periphery.mcnamara.inventory import File
 from periphery.mcnamara.report import CoverageReport, Report
@@ -20,6 +20,7 @@ from protos.tree import members
 
 AT_ONCE = 2  # scanners; as many as the profile has processors
 CHUNK = 256 * 1024
+FOR_HISTORY = ("betterleaks", "secrets")  # the scanners that read earlier versions of files, too
 
 Progress = Callable[[str, int, int], Awaitable[None]]  # what, done, of how many
 
@@ -72,7 +73,7 @@ def fill(source: Path, kind: Literal["tree", "archive"], stage: Stage, name: str
     source.unlink()
     if kind == "tree":
         for each in list(stage.files):
-            if not each.path.startswith(".git/"):
+            if "/.git/" not in f"/{each.path}":
                 archives.nest(each, stage, opened, depth=1)
     return Staged(list(stage.files), opened.hits, dict(opened.skipped), dict(opened.unread))
 
@@ -84,10 +85,17 @@ async def scan(
     *,
     run: str,
     progress: Progress,
+    scratch: Path | None = None,
 ) -> Scanned:
-    """Lets every scanner look at the staged files and makes one report."""
-    files = [each for each in staged.files if not each.path.startswith(".git/")]
+    """Lets every scanner look at the staged files and makes one report.
+
+    With `scratch`, a directory to be made, the earlier versions in git repositories are searched for secrets too.
+    """
+    data = history.internal(staged.files)
+    files = [each for each in staged.files if each.path not in data]
     covered = await look(scanners, files, progress)
+    if scratch is not None:
+        covered.append(await _look_back(scanners, staged.files, covered, scratch, progress))
     hits = [*staged.hits, *(hit for each in covered for hit in each.hits)]
     findings = await to_thread.run_sync(merge, hits)
     counting, suppressed = baseline.split(findings, accepted, datetime.now(UTC).date())
@@ -125,6 +133,20 @@ async def look(scanners: Sequence[Scanner], files: Sequence[File], progress: Pro
         for scanner in scanners:
             group.start_soon(one, scanner)
     return [found[each.name] for each in scanners]
+
+
+async def _look_back(
+    scanners: Sequence[Scanner], files: Sequence[File], covered: Sequence[Coverage], scratch: Path, progress: Progress
+) -> Coverage:
+    """The history's own secrets: those that the files of today hold as well are left out."""
+
+    async def tell(done: int, total: int) -> None:
+        await progress("history", done, total)
+
+    past = await history.look(files, [each for each in scanners if each.name in FOR_HISTORY], scratch, tell)
+    today = {(hit.path, secret) for each in covered for hit in each.hits for secret in hit.secrets}
+    past.hits = [hit for hit in past.hits if not {(hit.path.rpartition("@")[0], each) for each in hit.secrets} & today]
+    return past
 
 
 def _coverage(

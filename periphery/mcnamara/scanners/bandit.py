@@ -13,8 +13,9 @@ MAX_BYTES = 2 * 2**20
 LEVELS: dict[str, Level] = {"LOW": "low", "MEDIUM": "medium", "HIGH": "high"}
 CONFIDENCES: dict[str, Confidence] = {"LOW": "low", "MEDIUM": "medium", "HIGH": "high"}
 # Left out, each for its reason: an import is no fault, its use is reported (B401 to B415); `assert` in a test is what
-# a test is made of, and elsewhere a matter of style (B101); `except: pass` is no weakness by itself (B110, B112).
-LEFT_OUT = {"B101", "B110", "B112", *(f"B4{number:02}" for number in range(1, 16))}
+# a test is made of, and elsewhere a matter of style (B101); `except: pass` is no weakness by itself (B110, B112);
+# starting a program with a list of arguments is how it should be done (B603, B607).
+LEFT_OUT = {"B101", "B110", "B112", "B603", "B607", *(f"B4{number:02}" for number in range(1, 16))}
 FIXES = {
     "B102": "Do not run text as code; use a table of functions or `ast.literal_eval` for data.",
     "B105": "Take it from the environment or a secret store, and change the one that was written here.",
