@@ -15,6 +15,7 @@ import logging
 import os
 import re
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -49,6 +50,7 @@ _TIMEOUT = 60.0  # seconds for one call of the API
 _GONE = 60.0  # seconds an engine may be away, as when it restarts
 _DESTROY = 30.0
 _LOG_BYTES = 16 * 1024  # of a program's last words
+_SIGKILL = 128 + 9  # as an exit code
 _MB = 1024 * 1024
 _SMALL_MB = 8  # each of /tmp and /dev/shm, for programs that insist on them; taken from memory_mb
 _SOCKETS = ("/var/run/docker.sock", "$XDG_RUNTIME_DIR/docker.sock", "~/.docker/run/docker.sock")
@@ -352,11 +354,25 @@ def _read_exit(api: Any, container: str) -> Exit | None:
         return Exit(None, "killed")
     code: int = state["ExitCode"]
     tail = log[-_LOG_BYTES:].decode(errors="replace")
-    if state["OOMKilled"] and code:
-        return Exit(None if code == 137 else code, "out_of_memory", tail)
-    if code == 137:  # 128 + SIGKILL
+    if code and (state["OOMKilled"] or (code == _SIGKILL and _starved(api, container))):
+        return Exit(None if code == _SIGKILL else code, "out_of_memory", tail)
+    if code == _SIGKILL:
         return Exit(None, "killed", tail)
     return Exit(code, "exited", tail)
+
+
+def _starved(api: Any, container: str) -> bool:
+    """Whether what ended by SIGKILL ran out of memory, though its state does not say so.
+
+    The engine may hear of that only after the end, and then its state never says it; its events do.
+    """
+    for _ in range(5):
+        events = api.events(since="1", until=f"{time.time():.9f}", filters={"container": container}, decode=True)
+        actions = {event["Action"] for event in events}
+        if actions & {"oom", "kill"}:
+            return "oom" in actions
+        time.sleep(0.1)
+    return False
 
 
 def _kill(api: Any, container: str) -> None:
