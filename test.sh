@@ -64,7 +64,7 @@ step "Types"
 "$python" -m mypy
 
 step "Import rules"
-.venv/bin/lint-imports --no-timing
+.venv/bin/lint-imports --no-logo
 
 if [ "$mode" = quick ]; then
   step "Unit tests, and contract tests that need no engine"

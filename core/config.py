@@ -28,12 +28,11 @@ class Section(BaseModel):
 
 
 class Runs(Section):
-    """How much work at once, and for how long."""
+    """How much work at once, and how long it outlives a lost connection."""
 
     max_running: Annotated[int, Field(ge=1, le=1000)] = 4
     queue_max: Annotated[int, Field(ge=0, le=1_000_000)] = 1000  # runs that wait; one more is refused
     lease_s: Annotated[float, Field(ge=1, le=3600)] = 60  # a worker and a core that lose each other give up after this
-    deadline_s: Annotated[float, Field(gt=0)] = 1800  # of a run whose manifest names none
 
 
 class Sandbox(Section):
@@ -41,7 +40,6 @@ class Sandbox(Section):
 
     runtime: Runtime | None = None  # overrides every manifest's
     memory_mb: Annotated[int | None, Field(ge=64)] = None  # None: three quarters of the machine's
-    starts_at_once: Annotated[int, Field(ge=1, le=64)] = 4
 
 
 class Tree(Section):

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from typing import Annotated, Any, Literal, TypeVar
 
 import structlog
-from anyio import Event
+from anyio import Event, move_on_after
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -49,6 +49,7 @@ from protos.v1.message_pb2 import KIND_CALL, KIND_EVENT, KIND_PROSE, Blob, Messa
 OPERATOR = "operator"
 BODY_BYTES = 256 * 1024  # of a JSON request; what is bigger goes in as a blob
 PAGE = 1000
+REQUESTED_S = 5.0  # the dispatcher hears of a message within a millisecond or so
 LOOK = "look for the request's id in core.log"
 STATUS = {
     InvalidArgument.code: 400,
@@ -177,19 +178,34 @@ async def _publish(request: Request) -> Response:
         raise InvalidArgument("text: there is nothing to say", next="write a sentence")
     else:
         message.kind, message.text = KIND_PROSE, body.text
+    _check_queue(lab, body.recipient)
     sequence = await lab.rogers.publish(message, sender=OPERATOR)
     answer = {"id": message.id, "conversation": message.conversation, "sequence": sequence}
-    return JSONResponse(answer | {"run": await _run_for(lab, message)}, 202)
+    return JSONResponse(answer | {"run": await _run_for(lab, request.app.state.changes, message)}, 202)
 
 
-async def _run_for(lab: Lab, message: Message) -> str | None:
-    """The run that answers `message`: one that listens in its conversation already, or the one it starts."""
+async def _run_for(lab: Lab, changes: Changes, message: Message) -> str | None:
+    """The run that `message` starts, once it is there; None where no run is needed."""
     if not isinstance(lab.registry.destination(message.recipient), Ephemeral):
         return None
-    for run in await lab.runs.live():
-        if (run.mad, run.conversation) == (message.recipient, message.conversation):
-            return run.id
-    return run_id(message.recipient, message.id)
+    run = run_id(message.recipient, message.id)
+    with move_on_after(REQUESTED_S):
+        while True:
+            with changes.of(message.conversation) as changed:
+                if await lab.runs.known(run):
+                    break
+                await changed.wait()
+    return run
+
+
+def _check_queue(lab: Lab, recipient: str) -> None:
+    """
+    Raises:
+        Exhausted: the message would start a run, and too many wait already.
+    """
+    most = lab.config.runs.queue_max
+    if isinstance(lab.registry.destination(recipient), Ephemeral) and lab.dispatcher.counts()["queued"] >= most:
+        raise Exhausted(f"{most} runs wait already", next="try again later, or raise runs.queue_max")
 
 
 async def _attached(lab: Lab, blob: _BlobBody) -> Blob:
