@@ -24,7 +24,6 @@ from weakref import WeakValueDictionary
 import structlog
 from anyio import TASK_STATUS_IGNORED, CancelScope, Event, Lock, create_task_group, current_time, sleep, sleep_forever
 from anyio.abc import TaskGroup, TaskStatus
-from sandbox.pool import Pool
 
 from core.admission import Admission
 from core.gate import Session, check_evidence
@@ -43,6 +42,7 @@ from protos.v1.message_pb2 import KIND_CALL, KIND_FAULT, KIND_PROSE, Message
 from protos.v1.session_pb2 import Assignment
 from protos.v1.session_pb2 import Outcome as WireOutcome
 from sandbox.engine import Exit, SandboxError
+from sandbox.pool import Pool
 from sandbox.profile import Profile
 
 logger = structlog.get_logger()
@@ -165,7 +165,11 @@ class Dispatcher:
             async with services.rogers.follow(after=seen) as messages:
                 task_status.started()
                 async for message in messages:
-                    run = await self._consider(message, replayed=message.sequence <= head)
+                    try:
+                        run = await self._consider(message, replayed=message.sequence <= head)
+                    except Error as error:  # the journal is sealed: the message waits in it for the next core
+                        logger.error("a message cannot be dispatched", message=message.id, reason=error.message)
+                        continue
                     if run is not None:
                         tasks.start_soon(self._live_through, self._enter(run))
                     services.journal.keep_cursor(SELF, "", message.sequence)
@@ -270,6 +274,11 @@ class Dispatcher:
             if live.run.state is State.COLLECTING:
                 raise
             return Ending(Outcome.FAILED, f"{error.message} {error.next}".strip())
+        except Exception as error:  # one run's trouble, even if it is our mistake, is not the lab's
+            logger.exception("a run failed in the core", run=live.run.id)
+            if live.run.state is State.COLLECTING:
+                return None
+            return Ending(Outcome.FAILED, f"The core failed: {type(error).__name__}. It has logged why.")
         finally:
             live.worker = None
 

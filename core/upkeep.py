@@ -22,6 +22,8 @@ async def tend(services: Services, config: Config) -> None:
             await tend_once(services, config)
         except Error as error:
             logger.warning("upkeep has to wait", reason=error.message)
+        except Exception:  # the lab must outlive a fault in its housekeeping
+            logger.exception("upkeep failed")
         await sleep(EVERY_S)
 
 
