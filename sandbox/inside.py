@@ -83,7 +83,7 @@ def system_call(number: int, arguments: tuple[Any, ...]) -> str:
 
 
 def in_child(act: Callable[[], str]) -> str:
-    """What became of a child that does `act`: "done", an error's name, or the signal that ended it."""
+    """What a child says that does `act`, or the name of the signal that ended it."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -92,18 +92,22 @@ def in_child(act: Callable[[], str]) -> str:
         finally:
             os._exit(0)
     os.close(write)
-    said = os.read(read, 100).decode()
-    os.close(read)
+    with os.fdopen(read) as answer:
+        said = answer.read()
     _, status = os.waitpid(child, 0)
     return signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else said or "silent"
 
 
-def calls() -> dict[str, str]:
+def plain_calls() -> str:
     index = {"x86_64": 0, "aarch64": 1}[platform.machine()]
-    found = {}
-    for name, (*numbers, arguments) in CALLS.items():
-        if numbers[index] >= 0:
-            found[name] = in_child(partial(system_call, numbers[index], arguments))
+    here = {name: (numbers[index], arguments) for name, (*numbers, arguments) in CALLS.items() if numbers[index] >= 0}
+    return json.dumps({name: system_call(number, arguments) for name, (number, arguments) in here.items()})
+
+
+def calls() -> dict[str, str]:
+    """What came of every call, made by children: one that is let through may end or change its caller."""
+    said = in_child(plain_calls)
+    found: dict[str, str] = json.loads(said) if said.startswith("{") else {"all of them": said}
     new_user = 0x10000000
     clone = {"x86_64": 56, "aarch64": 220}[platform.machine()]
     found["clone of a user namespace"] = in_child(lambda: system_call(clone, (new_user | signal.SIGCHLD, 0, 0, 0, 0)))
