@@ -1,0 +1,193 @@
+"""From a call to the first word of the code it is for: cold, in a new sandbox, and warm, from the pool.
+
+Measured is the time between the door's 202 and the moment that the core has the first message of the MAD's own code:
+what a caller waits for beyond its request. The cold baseline is the plainest program that could do the same work: the
+Docker API's create and start, of a container with the same limits, mounts and image, whose Python imports what a
+worker imports and then says one byte through the socket directory. The two take turns.
+
+A dispatch has durable commits on its path that no engine can spare it, so the limit in milliseconds is the figure plus
+those, as this disk does them in the same minute.
+"""
+
+import json
+import statistics
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import anyio
+import docker
+from anyio import fail_after, sleep
+
+from core.lab import Lab
+from core.manifest import load_manifest, profile_of
+from core.rogers.entry import Entry
+from core.run import State, run_id
+from protos.ids import new_id
+from protos.serve import answer_id
+from protos.v1.message_pb2 import Message
+from sandbox.engine import DOOR, Program
+from sandbox.engines.docker import container_config
+from tests.bench.figure import Figure, in_turns
+from tests.labs import EMADS, ROOT, lab_of
+
+IMAGES = ("base", "tests/emads/echo")
+ROUNDS = 20
+WARM_ROUNDS = 100
+POOL = 4
+WARM_P50_MS, WARM_P99_MS = 10.0, 50.0
+COLD_RATIO = 1.25
+SAY_ONE_BYTE = f"""
+import protos.host, tests.emads.echo, socket
+door = socket.socket(socket.AF_UNIX)
+door.connect({DOOR + "/gate.sock"!r})
+door.send(b"x")
+"""
+
+
+@dataclass(frozen=True)
+class Road:
+    """One dispatch: how long it took, and how many commits there were on the way."""
+
+    ms: float
+    commits: int
+
+
+async def run() -> list[Figure]:
+    """Cold dispatch beside a plain container, warm dispatch beside its lone commits."""
+    return [await cold(), *await warm()]
+
+
+async def cold(rounds: int = ROUNDS) -> Figure:
+    """The median of cold dispatches beside the median of plain containers."""
+    async with lab_of(EMADS, images=IMAGES) as lab:
+        plain = PlainContainer(lab)
+
+        async def ours() -> float:
+            return (await dispatch(lab)).ms
+
+        try:
+            of = await in_turns({"ours": ours, "plain": plain.start}, rounds)
+        finally:
+            plain.close()
+    return Figure("cold dispatch", of["ours"], "ms", "a plain container, same imports", of["plain"], COLD_RATIO)
+
+
+async def warm(rounds: int = WARM_ROUNDS) -> list[Figure]:
+    """p50 and p99 of dispatches from a full pool."""
+    async with lab_of(EMADS + f"[profile.echo]\nwarm = {POOL}\n", images=IMAGES) as lab:
+        roads: list[Road] = []
+        commits: list[float] = []
+        for _ in range(rounds + 1):
+            await filled(lab)
+            roads.append(await dispatch(lab))
+            commits.append(await lone_commit(lab))
+    times = sorted(each.ms for each in roads[1:])
+    number, each = statistics.median(each.commits for each in roads[1:]), statistics.median(commits)
+    return [
+        Figure(
+            f"warm dispatch, p{percent}",
+            times[max(0, -(-len(times) * percent // 100) - 1)],
+            "ms",
+            f"limit: {limit_ms:g} ms + {number:g} lone commits of {each:.2f}",
+            limit_ms + number * each,
+            1.0,
+        )
+        for percent, limit_ms in ((50, WARM_P50_MS), (99, WARM_P99_MS))
+    ]
+
+
+async def dispatch(lab: Lab) -> Road:
+    """Calls echo by the door, and waits for its run to be gone."""
+    id, conversation = new_id(), new_id()
+    body = json.dumps(
+        {
+            "recipient": "echo",
+            "kind": "call",
+            "tool": "say",
+            "arguments": {"text": "x"},
+            "id": id,
+            "conversation": conversation,
+        }
+    )
+    with fail_after(60):
+        async with (
+            lab.rogers.follow(conversation=conversation) as messages,
+            post(lab, "/api/v1/messages", body) as answer,
+        ):
+            assert answer.startswith(b"HTTP/1.1 202"), answer
+            began, before = time.perf_counter(), lab.journal.statistics().commits
+            async for each in messages:
+                if each.sender == "echo":
+                    break
+            road = Road((time.perf_counter() - began) * 1000, lab.journal.statistics().commits - before)
+            assert each.id == answer_id(Message(id=id))
+        while (await lab.runs.get(run_id("echo", id))).state is not State.DESTROYED:
+            await sleep(0.01)
+    return road
+
+
+@asynccontextmanager
+async def post(lab: Lab, path: str, body: str) -> AsyncIterator[bytes]:
+    """The door's answer to a request, the moment it is there."""
+    head = f"POST {path} HTTP/1.1\r\nHost: lab\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    async with await anyio.connect_unix(str(lab.home.api_socket)) as stream:
+        await stream.send((head + body).encode())
+        yield await stream.receive()
+
+
+async def filled(lab: Lab) -> None:
+    """Waits until the pool has all it keeps, and the machine has had a moment of rest."""
+    with fail_after(60):
+        while lab.pools["echo"].statistics().ready < POOL:
+            await sleep(0.02)
+    await sleep(0.05)
+
+
+async def lone_commit(lab: Lab) -> float:
+    """How long one entry alone takes to be durable, in milliseconds."""
+    began = time.perf_counter()
+    await lab.journal.append(Entry(id=new_id(), kind="bench", body=b"x" * 300, conversation="bench", sender="bench"))
+    return (time.perf_counter() - began) * 1000
+
+
+class PlainContainer:
+    """Docker's API as anyone would use it, with the walls of an echo worker around the container."""
+
+    def __init__(self, lab: Lab) -> None:
+        manifest = load_manifest(ROOT / "tests/emads/echo")
+        profile = profile_of(manifest, {})
+        host = profile.entry[: profile.entry.index("-m")]
+        self._profile = replace(profile, entry=(*host, "-c", SAY_ONE_BYTE))
+        self._lab = lab.home.lab
+        self._api: Any = docker.APIClient(version="auto")
+        self._api.trust_env = False
+
+    def close(self) -> None:
+        """Lets go of the engine."""
+        self._api.close()
+
+    async def start(self) -> float:
+        """Milliseconds from the request to the byte."""
+        with TemporaryDirectory(prefix="plain") as directory:
+            Path(directory).chmod(0o711)
+            async with await anyio.create_unix_listener(f"{directory}/gate.sock", mode=0o666) as listener:
+                config = container_config(self._lab, "plain", Program(self._profile, b"", Path(directory)))
+                began = time.perf_counter()
+                container = await anyio.to_thread.run_sync(self._create_and_start, config)
+                try:
+                    with fail_after(60):
+                        async with await listener.accept() as stream:
+                            await stream.receive(1)
+                    return (time.perf_counter() - began) * 1000
+                finally:
+                    await anyio.to_thread.run_sync(lambda: self._api.remove_container(container, force=True))
+
+    def _create_and_start(self, config: dict[str, Any]) -> str:
+        container: str = self._api.create_container_from_config(config)["Id"]
+        self._api.start(container)
+        return container
