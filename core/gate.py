@@ -240,10 +240,12 @@ class BusServicer(_Servicer, bus_pb2_grpc.BusServicer):
 
     async def Acknowledge(self, request: bus_pb2.AcknowledgeRequest, servicing: Servicing) -> bus_pb2.AcknowledgeReply:
         async with answering(servicing):
-            self._context(servicing)
-            if self._inbox is None:
-                raise InvalidArgument("There is nothing to acknowledge.", next="Subscribe first.")
-            await self._inbox.acknowledge(request.sequence)
+            bus = self._context(servicing).bus
+            if self._inbox is not None:
+                await self._inbox.acknowledge(request.sequence)
+            else:  # an earlier core gave it the message that it is done with
+                async with bus.subscribe() as inbox:
+                    await inbox.acknowledge(request.sequence)
         return bus_pb2.AcknowledgeReply()
 
     async def History(self, request: bus_pb2.HistoryRequest, servicing: Servicing) -> bus_pb2.HistoryReply:

@@ -9,6 +9,7 @@ and `protos.blobs.store` makes it again from its source. When nothing has answer
 over: whoever waits gets `Unavailable`, and the host ends the process, since the core has given it up by then.
 """
 
+import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -33,6 +34,8 @@ MESSAGE_BYTES = 1024 * 1024  # of one gRPC message, in either direction
 FIRST_RETRY_S, LAST_RETRY_S = 0.05, 1.0
 DEFAULT_LEASE_S = 60.0
 NEXT = "madlab-next-bin"  # trailing metadata: what the caller can do next
+# How a stream that broke answers the next write: the last one is grpc's own slip, asyncio's error for a finished call.
+STREAM_IS_OVER = (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError)
 OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
     ("grpc.max_send_message_length", MESSAGE_BYTES),
@@ -218,7 +221,7 @@ class RemoteBus(Bus):
             self._reports = self._stub.Report(metadata=self._session.metadata)  # type: ignore[call-arg]  # written by hand
         try:
             await self._reports.write(bus_pb2.ReportRequest(events=events))
-        except (grpc.aio.AioRpcError, grpc.aio.UsageError):
+        except STREAM_IS_OVER:
             self._reports = None  # events may be lost while the core is away; what is said or called is not
 
     async def _settle_reports(self) -> None:
@@ -228,7 +231,7 @@ class RemoteBus(Bus):
             try:
                 await stream.done_writing()
                 await stream
-            except (grpc.aio.AioRpcError, grpc.aio.UsageError):
+            except STREAM_IS_OVER:
                 pass
 
     @asynccontextmanager

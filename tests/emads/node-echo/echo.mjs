@@ -1,5 +1,7 @@
 // The same MAD as tests/emads/echo, in another language: says back what it is told, and misbehaves on request.
 
+import { setTimeout } from "node:timers/promises";
+
 import { host } from "./madlab.mjs";
 
 const MISDEEDS = {
@@ -13,6 +15,14 @@ const MISDEEDS = {
 
 await host({
   async say({ text }) {
+    return { text };
+  },
+
+  async say_later({ text, after_s }, message, ctx) {
+    for (let step = 1; step <= after_s * 10; step++) {
+      await setTimeout(100);
+      await ctx.progress(message, `waited ${step} tenths`, { tenths: step });
+    }
     return { text };
   },
 

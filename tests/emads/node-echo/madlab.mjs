@@ -81,6 +81,7 @@ class Joined {
     this.heard = now();
     this.finished = false;
     this.assigned = new Promise((resolve) => (this.assign = resolve));
+    this.attached = new Promise((resolve) => (this.attach = resolve));
   }
 
   /** What proves the session with every call. */
@@ -128,6 +129,7 @@ class Joined {
           if (directive.kind === "attached") {
             this.credential ||= directive.attached.credential;
             this.leaseS = directive.attached.lease_s || this.leaseS;
+            this.attach();
           } else if (directive.kind === "assignment") {
             this.assign(directive.assignment);
           } else if (directive.kind === "end") {
@@ -144,9 +146,9 @@ class Joined {
 
   /** Keeps the lease; returns when nothing has answered for the whole of it. */
   async beat() {
+    await Promise.race([this.attached, pause(this.leaseS * 1000)]);
     while (now() - this.heard <= this.leaseS) {
       await pause((this.leaseS / 4) * 1000);
-      if (!this.credential) continue;
       await new Promise((resolve) => {
         const deadline = Date.now() + (this.leaseS / 4) * 1000;
         this.session.Heartbeat({}, this.metadata, { deadline }, (error) => {
@@ -332,9 +334,7 @@ async function serve(tools, joined) {
   const ctx = new Context(joined, assignment);
   for await (const message of joined.messages()) {
     await handle(tools, message, ctx);
-    await joined.call(joined.bus, "Acknowledge", { sequence: message.sequence }).catch((error) => {
-      if (error.code !== "INVALID_ARGUMENT") throw error; // a new core without our subscription: it delivers again
-    });
+    await joined.call(joined.bus, "Acknowledge", { sequence: message.sequence });
     if (message.id === assignment.trigger) break;
   }
   await ctx.settleReports();
