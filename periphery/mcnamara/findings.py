@@ -56,6 +56,7 @@ class Hit:
     cwe: str = ""
     confidence: Confidence = "medium"
     scanner: str = ""
+    distinct: bool = False  # never made one with other rules on its line
     snippet: str = ""  # filled by who can read the file, unless the scanner knows better
     secrets: tuple[str, ...] = field(default=(), repr=False)  # values to mask, never reported
 
@@ -87,7 +88,7 @@ def merge(hits: Iterable[Hit]) -> list[Finding]:
     groups: dict[tuple[str, int, str], list[Hit]] = defaultdict(list)
     secrets: Mapping[str, set[str]] = defaultdict(set)
     for hit in hits:
-        groups[hit.path, hit.line, hit.cwe or hit.rule].append(hit)
+        groups[hit.path, hit.line, hit.rule if hit.distinct else hit.cwe or hit.rule].append(hit)
         secrets[hit.path].update(hit.secrets)
     seen: Counter[tuple[str, str, str]] = Counter()
     findings = []

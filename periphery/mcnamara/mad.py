@@ -1,28 +1,37 @@
 """McNamara's tools: what a message can ask of it."""
 
 import json
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
-from typing import Literal
+from typing import BinaryIO, Literal
 
-from anyio import open_file, to_thread
+from anyio import from_thread, open_file, to_thread
 from typing_extensions import TypedDict
 
-from periphery.mcnamara import baseline
+from periphery.mcnamara import advisories, baseline
+from periphery.mcnamara.archives import NotAnArchive
+from periphery.mcnamara.archives.zip import documents
 from periphery.mcnamara.findings import Level
+from periphery.mcnamara.inventory import File
+from periphery.mcnamara.lockfiles import is_lock_file
 from periphery.mcnamara.report import ScannerState, sarif, severities
 from periphery.mcnamara.scan import fill, scan
-from periphery.mcnamara.scanner import Scanner
+from periphery.mcnamara.scanner import Coverage, Scanner
 from periphery.mcnamara.scanners import catalogue
+from periphery.mcnamara.scanners.dependencies import Dependencies
 from periphery.mcnamara.stage import Stage
 from protos.blobs import fetch, store
+from protos.errors import InvalidArgument, NotFound
 from protos.tools import Call, tool
+from protos.tree import CHUNK, Caps, members
 from protos.v1.session_pb2 import OUTCOME_PARTIAL, OUTCOME_SUCCEEDED
 
 VERSION = "0.1.0"
 BASELINE_BYTES = 4 * 2**20
+DATABASE = Caps(files=2_000_000, bytes=16 * 2**30)  # a whole OSV database has many small records
 
 
 class Summary(TypedDict):
@@ -73,13 +82,22 @@ class McNamara:
             async def progress(what: str, done: int, total: int) -> None:
                 await call.progress(f"{what} {done}/{total}", what=what, done=done, total=total)
 
+            scanners = [*(self._scanners if self._scanners is not None else catalogue())]
+            rows: list[Coverage] = []
+            try:
+                scanners += await self._dependencies(call, staged.files, work)
+            except NotFound:
+                rows.append(Coverage("dependencies", "", "no advisory database"))
+            except (ValueError, sqlite3.Error) as error:
+                rows.append(Coverage("dependencies", "", f"failed: the advisory database: {error}", failed=True))
             scanned = await scan(
                 staged,
-                self._scanners or catalogue(),
+                scanners,
                 accepted,
                 run=call.ctx.assignment.run,
                 progress=progress,
                 scratch=work / "history" if history else None,
+                rows=rows,
             )
             report = scanned.report
             verdict = call.ctx.verdict
@@ -117,6 +135,62 @@ class McNamara:
             scanners=coverage["scanners"],
         )
 
+    @tool(effects="write", idempotent=True)
+    async def index_advisories(
+        self, call: Call, *, source: str, kind: Literal["tree", "archive"] = "archive"
+    ) -> advisories.Counts:
+        """Makes an index of an OSV database, a zip or a packed tree of JSON records, given as the digest of a blob.
+
+        The index hangs on the reply. Withdrawn records and those of other ecosystems are left out, and counted.
+        """
+        with TemporaryDirectory(prefix="advisories-") as folder:
+            work = Path(folder)
+            await fetch(call.ctx.files, source, work / "source")
+
+            def tell(count: int) -> None:
+                from_thread.run(call.progress, f"{count:,} records")
+
+            def build() -> advisories.Counts:
+                with open(work / "source", "rb") as file:
+                    return advisories.build(_records(file, kind), work / "index", tell)
+
+            try:
+                counts = await to_thread.run_sync(build)
+            except NotAnArchive as error:
+                raise InvalidArgument(
+                    f"This is no OSV database: {error}.", next="Give OSV's all.zip, or a directory of its records."
+                ) from error
+            if not counts["advisories"]:
+                raise InvalidArgument(
+                    "No advisory for a known ecosystem is in it.",
+                    next=f"It should hold OSV records for {', '.join(advisories.ECOSYSTEMS)}.",
+                )
+            media_type = "application/vnd.sqlite3"
+            call.ctx.verdict.artifacts.append(
+                await store(call.ctx.files, work / "index", name="advisories", media_type=media_type)
+            )
+        call.ctx.verdict.evidence = {
+            **counts,
+            "files": counts["advisories"],
+            "scanned": counts["advisories"],
+            "scanners": 0,
+        }
+        return counts
+
+    async def _dependencies(self, call: Call, files: Sequence[File], work: Path) -> list[Scanner]:
+        """The scanner for lock files.
+
+        Raises:
+            NotFound: no index is installed.
+            ValueError: it is of another version.
+            sqlite3.Error: it is no index.
+        """
+        blob = await call.ctx.files.find("advisories")
+        if not any(is_lock_file(each.path) for each in files):
+            return []
+        await fetch(call.ctx.files, blob.digest, work / "advisories")
+        return [Dependencies(work / "advisories")]
+
     async def _accepted(self, call: Call, text: str, work: Path) -> list[baseline.Accepted]:
         if not text:
             return []
@@ -125,3 +199,13 @@ class McNamara:
             async with await open_file(work / "baseline", "rb") as file:
                 text = (await file.read(BASELINE_BYTES)).decode("utf-8", "replace")
         return baseline.read(text)
+
+
+def _records(file: BinaryIO, kind: Literal["tree", "archive"]) -> Iterator[bytes | None]:
+    """The OSV records of a database, one after the other."""
+    if kind == "archive":
+        yield from documents(file, ".json", advisories.RECORD_BYTES)
+        return
+    for member in members(iter(lambda: file.read(CHUNK), b""), DATABASE):
+        if member.kind == "file" and member.name.endswith(".json"):
+            yield b"".join(member.chunks) if member.size <= advisories.RECORD_BYTES else None

@@ -86,14 +86,16 @@ async def scan(
     run: str,
     progress: Progress,
     scratch: Path | None = None,
+    rows: Sequence[Coverage] = (),
 ) -> Scanned:
     """Lets every scanner look at the staged files and makes one report.
 
     With `scratch`, a directory to be made, the earlier versions in git repositories are searched for secrets too.
+    `rows` are about what could not even be asked.
     """
     data = history.internal(staged.files)
     files = [each for each in staged.files if each.path not in data]
-    covered = await look(scanners, files, progress)
+    covered = [*await look(scanners, files, progress), *rows]
     if scratch is not None:
         covered.append(await _look_back(scanners, staged.files, covered, scratch, progress))
     hits = [*staged.hits, *(hit for each in covered for hit in each.hits)]

@@ -81,6 +81,7 @@ def fault(rule: str, shown: str, detail: str = "") -> Hit:
         cwe=cwe,
         confidence="high",
         scanner="archive",
+        distinct=True,
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import BinaryIO, NamedTuple, Protocol
 
-from periphery.mcnamara.archives.names import Damaged, Names, NotAnArchive, escaped
+from periphery.mcnamara.archives.names import Damaged, Names, NotAnArchive, Opened, escaped
 from periphery.mcnamara.stage import Full, Stage
 
 CHUNK = 256 * 1024
@@ -18,6 +18,9 @@ RATIO = 200  # an honest member seldom shrinks to less than this fraction
 FREE_BYTES = 16 * 2**20  # below this much output no ratio is looked at
 STORED, DEFLATED, BZIP2 = 0, 8, 12
 LINK, REGULAR, DIRECTORY = 0o120000, 0o100000, 0o040000
+
+
+_Span = tuple[int, int, str]  # first byte, the one behind the last, name
 
 
 class _Bomb(Exception):
@@ -92,10 +95,10 @@ def read_zip(file: BinaryIO, stage: Stage, names: Names) -> None:
     entries = list(_entries(file.read(size), names))
     if len(entries) != count:
         names.report("count-lie", "", f"{count:,} promised, {len(entries):,} listed")
-    spans: list[tuple[int, int, str]] = []
+    spans: list[_Span] = []
     for entry in entries:
         try:
-            spans.append(_member(file, entry, shift, stage, names))
+            _member(file, entry, shift, stage, names, spans)
         except _Bomb as bomb:
             names.report("bomb", entry.name, str(bomb))
             names.leave(entry.name, str(bomb))
@@ -103,6 +106,35 @@ def read_zip(file: BinaryIO, stage: Stage, names: Names) -> None:
             names.report("damaged", entry.name, str(damaged))
             names.leave(entry.name, str(damaged))
     _look_between(file, sorted(spans), shift, offset + shift, names)
+
+
+def documents(file: BinaryIO, suffix: str, limit: int) -> Iterator[bytes | None]:
+    """The content of each member whose name ends in `suffix`; None for one that is damaged or longer than `limit`.
+
+    Raises:
+        NotAnArchive: it is no zip file.
+    """
+    directory = end_of_directory(file)
+    if directory is None:
+        raise NotAnArchive("a zip file without a directory at its end")
+    shift = max(0, directory.end - directory.size - directory.offset)
+    file.seek(min(directory.offset + shift, directory.end))
+    for entry in _entries(file.read(directory.size), Names("", Opened())):
+        if entry.name.endswith(suffix):
+            try:
+                yield b"".join(_inflate(file, entry, _begin(file, entry, shift))) if entry.size <= limit else None
+            except (_Bomb, Damaged):
+                yield None
+
+
+def _begin(file: BinaryIO, entry: _Entry, shift: int) -> int:
+    """Where a member's content begins."""
+    file.seek(entry.offset + shift)
+    header = file.read(30)
+    if len(header) < 30 or not header.startswith(b"PK\x03\x04"):
+        raise Damaged("its place in the file holds no member")
+    name_size, extra_size = struct.unpack("<HH", header[26:30])
+    return entry.offset + shift + 30 + int(name_size) + int(extra_size)
 
 
 def _entries(directory: bytes, names: Names) -> Iterator[_Entry]:
@@ -146,8 +178,8 @@ def _name(raw: bytes, flags: int) -> str:
         return raw.decode("cp437")
 
 
-def _member(file: BinaryIO, entry: _Entry, shift: int, stage: Stage, names: Names) -> tuple[int, int, str]:
-    """Takes one member in; returns the bytes of the file it covers."""
+def _member(file: BinaryIO, entry: _Entry, shift: int, stage: Stage, names: Names, spans: list[_Span]) -> None:
+    """Takes one member in, and notes which bytes of the file it covers."""
     start = entry.offset + shift
     file.seek(start)
     header = file.read(30)
@@ -160,6 +192,7 @@ def _member(file: BinaryIO, entry: _Entry, shift: int, stage: Stage, names: Name
     if wrong := _differences(here, entry):
         names.report("header-mismatch", entry.name, wrong)
     begin = start + 30 + name_size + extra_size
+    spans.append((start, begin + entry.packed, entry.name))
     kind = entry.mode & 0o170000
     if kind == LINK and not entry.name.endswith("/"):
         target = b"".join(_inflate(file, entry, begin)) if entry.size <= TARGET_BYTES else b"(too long)"
@@ -178,7 +211,6 @@ def _member(file: BinaryIO, entry: _Entry, shift: int, stage: Stage, names: Name
             names.leave(entry.name, "encrypted")
         else:
             stage.add(names.shown(entry.name), _inflate(file, entry, begin))
-    return start, begin + entry.packed, entry.name
 
 
 def _differences(here: _Entry, there: _Entry) -> str:
@@ -263,7 +295,7 @@ def _inflate(file: BinaryIO, entry: _Entry, begin: int) -> Iterator[bytes]:
         raise Damaged("its checksum is wrong")
 
 
-def _look_between(file: BinaryIO, spans: list[tuple[int, int, str]], first: int, last: int, names: Names) -> None:
+def _look_between(file: BinaryIO, spans: list[_Span], first: int, last: int, names: Names) -> None:
     """Members that share bytes bomb; members between those the directory lists hide."""
     for (_, stop, _), (start, _, name) in pairwise(spans):
         if start < stop:
