@@ -1,0 +1,123 @@
+"""The main job from outside: scan, its three forms, its exit codes, and a core that dies meanwhile."""
+
+import json
+import signal
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.commands import Madlab, a_lab
+
+pytestmark = pytest.mark.docker
+
+ROOT = Path(__file__).parents[2]
+SETTINGS = f'emads = ["{ROOT / "periphery/mcnamara"}"]\n'
+FINDING = {"id", "rule", "severity", "confidence", "cwe", "path", "line", "snippet", "message", "fix", "scanners"}
+
+
+@pytest.fixture(scope="module")
+def madlab() -> Iterator[Madlab]:
+    with a_lab(SETTINGS, images=("base", "mcnamara")) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a grave fault in it."""
+    place = tmp_path_factory.mktemp("work")
+    (place / "bad.py").write_text("import subprocess\n\n\ndef run(text):\n    subprocess.call(text, shell=True)\n")
+    (place / "fine.py").write_text("print('fine')\n")
+    return place
+
+
+def test_json_has_exactly_what_programs_rely_on(madlab: Madlab, work: Path) -> None:
+    told = madlab("scan", work, "--format", "json")
+    assert told.code == 0
+    report = told.json
+    assert set(report) == {"run", "outcome", "coverage", "findings"}
+    assert set(report["coverage"]) == {"files", "scanned", "skipped", "scanners"}
+    assert (report["outcome"], report["coverage"]["files"]) == ("succeeded", 2)
+    assert all(set(each) == FINDING for each in report["findings"])
+    assert "bad.py" in {each["path"] for each in report["findings"]}
+    run = madlab("show", report["run"], "--json").json
+    assert (run["outcome"], run["mad"]) == ("succeeded", "mcnamara")
+    assert {each["name"] for each in run["artifacts"]} == {"report.json", "report.sarif"}
+
+
+def test_a_table_for_people_names_place_and_coverage(madlab: Madlab, work: Path) -> None:
+    told = madlab("scan", work)
+    assert told.code == 0
+    assert "bad.py:5" in told.out
+    assert "Scanned 2 of 2 files" in told.out
+    assert "Sending 2 files" in told.err
+
+
+def test_sarif_goes_to_a_file(madlab: Madlab, work: Path, tmp_path: Path) -> None:
+    told = madlab("scan", work, "--format", "sarif", "--out", tmp_path / "report.sarif")
+    assert (told.code, told.out) == (0, "")
+    assert json.loads((tmp_path / "report.sarif").read_text())["version"] == "2.1.0"
+
+
+def test_the_exit_code_says_no_from_the_threshold_on(madlab: Madlab, work: Path) -> None:
+    worst = madlab("scan", work, "--format", "json").json["findings"][0]["severity"]
+    above = {"low": "medium", "medium": "high", "high": "critical"}.get(worst)
+    assert madlab("scan", work, "--format", "json", "--fail-on", "low").code == 1
+    assert madlab("scan", work, "--format", "json", "--fail-on", worst).code == 1
+    if above:
+        assert madlab("scan", work, "--format", "json", "--fail-on", above).code == 0
+
+
+def test_a_baseline_that_a_person_wrote_silences_what_it_names(madlab: Madlab, work: Path, tmp_path: Path) -> None:
+    found = madlab("scan", work, "--format", "json").json["findings"]
+    accepted = [{"id": each["id"], "reason": "a test", "who": "ada", "until": "2100-01-01"} for each in found]
+    (tmp_path / "baseline.json").write_text(json.dumps({"version": 1, "accepted": accepted}))
+    told = madlab("scan", work, "--format", "json", "--fail-on", "low", "--baseline", tmp_path / "baseline.json")
+    assert (told.code, told.json["findings"]) == (0, [])
+
+
+def test_an_archive_is_opened_in_the_sandbox_and_what_would_escape_is_a_finding(madlab: Madlab, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
+        archive.writestr("../../escape\x1b.py", "print()\n")
+        archive.writestr("ok.py", "print()\n")
+    told = madlab("scan", tmp_path / "evil.zip", "--format", "json", "--fail-on", "high")
+    assert told.code == 1
+    assert "\x1b" not in told.out
+    assert any("escape" in each["path"] for each in told.json["findings"])
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "text", "unreadable baseline"])
+def test_bad_input_is_2_and_one_sentence(madlab: Madlab, work: Path, tmp_path: Path, kind: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text").write_text("words")
+    arguments: list[object] = [tmp_path / kind]
+    if kind == "unreadable baseline":
+        arguments = [work, "--baseline", tmp_path / "text"]
+    told = madlab("scan", *arguments, "--format", "json")
+    assert (told.code, told.out) == (2, "")
+    assert told.error["message"]
+    assert told.error["next"]
+
+
+def test_ctrl_c_asks_that_the_run_be_cancelled(madlab: Madlab) -> None:
+    with madlab.started("scan", ROOT, "--format", "json") as scan:
+        while not madlab("status", "--json").json["sandboxes"]:
+            assert scan.poll() is None
+        scan.send_signal(signal.SIGINT)
+        out, err = scan.communicate(timeout=60)
+        assert (scan.returncode, out) == (4, "")
+        assert json.loads(err.splitlines()[-1])["error"]["code"] == "cancelled"
+    assert madlab("runs", "--json").json["runs"][0]["outcome"] == "cancelled"
+
+
+def test_a_scan_outlives_the_core(madlab: Madlab) -> None:
+    with madlab.started("scan", ROOT, "--format", "json") as scan:
+        while not madlab("status", "--json").json["sandboxes"]:
+            assert scan.poll() is None
+        madlab.kill_core()
+        madlab.up()
+        out, err = scan.communicate(timeout=80)
+        assert scan.returncode == 0, err
+    assert "waiting up to 60 s" in err
+    assert json.loads(out)["outcome"] == "succeeded"
