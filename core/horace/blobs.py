@@ -20,7 +20,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -29,7 +29,7 @@ import structlog
 from anyio import CancelScope, CapacityLimiter, to_thread
 
 from protos.errors import Conflict, Exhausted, InvalidArgument, NotFound
-from protos.tree import escaped
+from protos.tree import Caps, Unpacked, escaped, unpack
 
 logger = structlog.get_logger()
 
@@ -82,11 +82,7 @@ class Blobs:
                 stored = await self._in_thread(self._name, file, path, digest)
                 self.count += stored
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise Exhausted(
-                    f"the disk is full: {size:,} bytes did not fit",
-                    next=f"free space on the disk that holds {self._blobs.parent}",
-                ) from error
+            _check_disk(error, f"{size:,} bytes did not fit into {self._blobs.parent}")
             raise
         finally:
             if not stored:
@@ -153,6 +149,25 @@ class Blobs:
         finally:
             os.close(file)
         return digest == f"sha256:{hasher.hexdigest()}"
+
+    async def unpack(self, digest: str, directory: Path, caps: Caps | None = None) -> Unpacked:
+        """Unpacks a tree that is a blob, as `protos.tree.unpack` does; a damaged blob leaves nothing either.
+
+        Raises:
+            InvalidArgument: this is no digest.
+            NotFound: there is no such blob.
+            TreeRefused: the blob is no packed tree, or the tree breaks a rule or a cap.
+            Conflict: the blob is damaged, or there is something in `directory`.
+            Exhausted: the disk is full.
+        """
+        file = await self._open(self._path(digest), digest)
+        try:
+            return await self._in_thread(unpack, _checked(file, digest), directory, caps)
+        except OSError as error:
+            _check_disk(error, f"the tree did not fit into {directory}")
+            raise
+        finally:
+            os.close(file)
 
     async def digests(self) -> list[str]:
         """Every blob there is, sorted."""
@@ -273,6 +288,26 @@ def _read(file: int, offset: int, hasher: "hashlib._Hash | None") -> bytes:
     if hasher:
         hasher.update(step)
     return step
+
+
+def _checked(file: int, digest: str) -> Iterator[bytes]:
+    """A blob's content, for a thread; ends in an error where it is damaged."""
+    hasher = hashlib.sha256()
+    offset = 0
+    while step := _read(file, offset, hasher):
+        offset += len(step)
+        yield step
+    if digest != f"sha256:{hasher.hexdigest()}":
+        raise _damaged(digest)
+
+
+def _check_disk(error: OSError, sentence: str) -> None:
+    """
+    Raises:
+        Exhausted: the error says that the disk is full.
+    """
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise Exhausted(f"the disk is full: {sentence}", next="free space there") from error
 
 
 def _discard(file: int, path: Path) -> None:

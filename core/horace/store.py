@@ -16,7 +16,7 @@ from anyio import AsyncContextManagerMixin, Lock
 from core.horace.blobs import Blobs, open_blobs
 from core.rogers.entry import Entry
 from protos.errors import InvalidArgument, NotFound
-from protos.tree import escaped
+from protos.tree import Caps, Unpacked, escaped
 from protos.v1.message_pb2 import Blob
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
@@ -116,6 +116,18 @@ class Horace(AsyncContextManagerMixin):
             NotFound: there is no such blob.
         """
         return await self._blobs.verify(digest)
+
+    async def unpack(self, digest: str, directory: Path, caps: Caps | None = None) -> Unpacked:
+        """Takes out a packed tree, all of it or nothing, to `directory`, which must be missing or empty.
+
+        Raises:
+            InvalidArgument: this is no digest.
+            NotFound: there is no such blob.
+            TreeRefused: the blob is no packed tree, or the tree breaks a rule or a cap.
+            Conflict: the blob is damaged, or there is something in `directory`.
+            Exhausted: the disk is full.
+        """
+        return await self._blobs.unpack(digest, directory, caps)
 
     async def digests(self) -> list[str]:
         """Every blob there is, sorted."""

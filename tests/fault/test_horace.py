@@ -1,8 +1,8 @@
 """What Horace has acknowledged survives a kill at any moment, and a full disk is said and leaves nothing."""
 
-import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,9 +14,10 @@ from anyio import sleep
 
 from core.horace.store import Horace
 from protos.errors import Exhausted
+from tests.sizes import full
 from tests.unit.horace.ledger import Ledger
 
-KILLS = 100 if os.environ.get("MADLAB_FULL") else 8
+KILLS = 100 if full() else 8
 
 PROGRAM = """
 import anyio, os, sys
@@ -68,6 +69,51 @@ async def test_a_kill_at_any_moment_loses_no_acknowledged_blob_and_leaves_no_hal
         for digest in kept:
             assert await horace.verify(digest)
         assert list((tmp_path / "files" / "incoming").iterdir()) == []
+
+
+ONE_PUT = """
+import anyio, sys
+from pathlib import Path
+from core.horace.store import Horace
+from tests.unit.horace.ledger import Ledger
+
+async def source():
+    yield b"one small blob"
+
+async def main():
+    home = Path(sys.argv[1])
+    async with Horace(home / "files", Ledger(home / "ledger"), quota_bytes=10**9) as horace:
+        print((await horace.put(source())).digest, flush=True)
+
+anyio.run(main)
+"""
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace shows the order of the system calls")
+def test_a_blob_is_synced_before_it_has_a_name_and_its_directory_before_it_is_acknowledged(tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    watched = "trace=write,fsync,fdatasync,rename,renameat,renameat2"
+    ended = subprocess.run(
+        ["strace", "-f", "-y", "-e", watched, "-o", trace, sys.executable, "-c", ONE_PUT, tmp_path],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    digest = ended.stdout.strip()
+    shard = str(tmp_path / "files" / "blobs" / digest[7:9])
+    steps = {
+        "written": r"write\(\d+<.*/incoming/\w+>, \"one small",
+        "synced": r"fsync\(\d+<.*/incoming/\w+>",
+        "named": rf"rename\w*\(.*{shard}/{digest[9:]}",
+        "directory synced": rf"fsync\(\d+<{shard}>",
+        "acknowledged": rf"write\(1<.*\"{digest[:20]}",
+    }
+    calls = trace.read_text().split("\n")
+    places = [next((at for at, call in enumerate(calls) if re.search(each, call)), -1) for each in steps.values()]
+    assert -1 not in places, dict(zip(steps, places, strict=True))
+    assert places == sorted(places), dict(zip(steps, places, strict=True))
 
 
 @pytest.fixture

@@ -1,13 +1,14 @@
 """A gigabyte goes in and comes out, and the process stays small. Smaller sizes unless MADLAB_FULL is set."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
+from tests.sizes import full
+
 MIB = 1024 * 1024
-SIZE = 1024 * MIB if os.environ.get("MADLAB_FULL") else 192 * MIB
+SIZE = 1024 * MIB if full() else 192 * MIB
 EXTRA = 64 * MIB
 
 PROGRAM = """

@@ -10,6 +10,7 @@ from anyio import fail_after
 
 from core.horace.store import Horace
 from protos.errors import Conflict, Exhausted, InvalidArgument, NotFound
+from protos.tree import Caps, TreeRefused, pack
 from tests.unit.horace.ledger import Ledger
 
 
@@ -180,6 +181,36 @@ async def test_a_damaged_blob_never_ends_like_a_good_one(tmp_path: Path) -> None
         assert not await horace.verify(blob.digest)
         with pytest.raises(Conflict, match="damaged"):
             await content(horace, blob.digest)
+
+
+async def test_a_result_tree_comes_out_whole(tmp_path: Path) -> None:
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "a").write_bytes(bytes(2_000_000))
+    async with open_horace(tmp_path) as horace:
+        blob = await horace.put(source(*pack(tmp_path / "r", ["a"])))
+        assert (await horace.unpack(blob.digest, tmp_path / "out")).files == 1
+        assert (tmp_path / "out" / "a").read_bytes() == bytes(2_000_000)
+
+
+async def test_a_result_tree_that_breaks_a_rule_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "a").write_bytes(bytes(2000))
+    packed = b"".join(pack(tmp_path / "r", ["a"]))
+    place = tmp_path / "place"
+    place.mkdir()
+    async with open_horace(tmp_path) as horace:
+        blob = await horace.put(source(packed))
+        with pytest.raises(TreeRefused, match=r"tree\.bytes"):
+            await horace.unpack(blob.digest, place / "out", Caps(bytes=1000))
+        text = await horace.put(source(b"no tree at all" * 1000))
+        with pytest.raises(TreeRefused, match="another format"):
+            await horace.unpack(text.digest, place / "out")
+        with file_of(tmp_path, blob.digest).open("r+b") as file:
+            file.seek(1000)
+            file.write(b"!")
+        with pytest.raises(Conflict, match="damaged"):
+            await horace.unpack(blob.digest, place / "out")
+    assert list(place.iterdir()) == []
 
 
 async def test_a_name_follows_its_newest_version(tmp_path: Path) -> None:
