@@ -76,7 +76,7 @@ def printable(text: str, limit: int) -> str:
     text = text.strip()
     cut = text[:limit]
     shown = "".join(each if each.isprintable() else " " if each.isspace() else _escape(each) for each in cut)
-    return shown + ("…" if len(text) > limit else "")
+    return shown[:limit] + ("…" if len(text) > limit or len(shown) > limit else "")
 
 
 def _escape(character: str) -> str:

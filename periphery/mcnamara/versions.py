@@ -71,7 +71,7 @@ def _in_order(ecosystem: str, events: Iterable[Mapping[str, str]]) -> list[tuple
     found = []
     for event in events:
         for name, text in event.items():
-            at = key(ecosystem, "0" if text == "0" else text)
+            at = () if text == "0" else key(ecosystem, text)  # "0" comes before every version, prereleases too
             if name in ("introduced", "fixed", "last_affected") and at is not None:
                 found.append((at, name, text))
     # At the same version what ends a range comes before what begins the next.

@@ -44,6 +44,7 @@ def instructions(text: str) -> Iterator[Instruction]:
             line = lines[number]
             number += 1
             if line.lstrip().startswith("#"):
+                start = number if not parts else start
                 continue
             stripped = line.rstrip()
             if stripped.endswith(escape):

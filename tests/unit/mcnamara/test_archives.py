@@ -148,7 +148,7 @@ def test_a_bomb_is_a_finding_and_its_neighbours_are_scanned(tmp_path: Path) -> N
 
 
 def test_a_compressed_stream_that_explodes_ends_in_time(tmp_path: Path) -> None:
-    result, stage = opened(tmp_path, gzip.compress(bytes(200 * 2**20)), "x.gz")
+    result, stage = opened(tmp_path, gzip.compress(bytes(40 * 2**20)), "x.gz")
     assert rules(result) == {"bomb"}
     assert stage.total == 0
 
@@ -210,7 +210,7 @@ def test_damaged_archives_of_every_kind_end_in_findings_or_a_refusal_and_nothing
         tarred(*members.items(), mode="w:xz"),
     ]
     sources.append(zipped({"inner.zip": sources[0], "inner.tar": sources[1]}))
-    for number in range(600):
+    for number in range(150):
         content = bytearray(chance.choice(sources))
         for _ in range(chance.randrange(1, 6)):
             at = chance.randrange(len(content))
@@ -231,7 +231,7 @@ def test_damaged_archives_of_every_kind_end_in_findings_or_a_refusal_and_nothing
         assert all(hit.path.isprintable() for hit in result.hits)
 
 
-def test_memory_stays_bounded_by_the_archive_that_is_read(tmp_path: Path) -> None:
+def test_a_long_member_is_taken_in_piece_by_piece(tmp_path: Path) -> None:
     out = io.BytesIO()
     with gzip.GzipFile(fileobj=out, mode="wb") as file:
         file.write(tarred(("big", os.urandom(2**20) * 12)))
