@@ -84,7 +84,10 @@ def rewrite(manifest: Path) -> str:
         ImportError: the manifest's entry cannot be imported.
     """
     text = manifest.read_text()
-    module, _, attribute = tomllib.loads(text)["entry"].partition(":")
+    entry = tomllib.loads(text)["entry"]
+    if not isinstance(entry, str):
+        return text  # a program in another language, whose schemas are written by hand
+    module, _, attribute = entry.partition(":")
     mad = getattr(import_module(module), attribute)
     tables = "\n".join(_toml(each) for each in describe(mad))
     head = re.split(rf"^{re.escape(MARK)}$|^\[\[tools\]\]$", text, maxsplit=1, flags=re.MULTILINE)[0].rstrip()
