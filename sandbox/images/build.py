@@ -44,7 +44,7 @@ from typing import Any
 
 from sandbox.engines.docker import Images
 from sandbox.images import debian as apt
-from sandbox.images import tree, wheels
+from sandbox.images import pulled, tree, wheels
 
 ROOM = Path(__file__).parent
 REPOSITORY = ROOM.parent.parent
@@ -210,15 +210,11 @@ class Workshop:
             self._say(f"image {spec.name}: unchanged ({wanted})")
             return self._images.tag(spec.name, wanted)
         with self._alone():
-            layers = self.layers(spec)
-            archive = self._cache / f"{spec.name}.image.tar"
             try:
-                identity = self._write(spec, wanted, layers, archive)
-                self._say(f"image {spec.name}: giving it to the engine ({archive.stat().st_size / 1e6:.0f} MB)")
-                with archive.open("rb") as file:
-                    self._images.load(file)
-            finally:
-                archive.unlink(missing_ok=True)
+                identity = self._assemble(spec, wanted)
+            except apt.NoDebian as why:
+                self._say(f"image {spec.name}: {why}; using a pulled image instead (this road is not verified)")
+                identity = self._pull(spec, wanted)
             for command in spec.check:
                 code, said = self._images.run(identity, command)
                 if code:
@@ -227,6 +223,29 @@ class Workshop:
             self._images.name(identity, spec.name, wanted)
         self._say(f"image {spec.name}: built {identity[7:19]} in {time.monotonic() - started:.1f} s")
         return self._images.tag(spec.name, wanted)
+
+    def _assemble(self, spec: Spec, wanted: str) -> str:
+        """Gives the engine the image, put together from its layers."""
+        layers = self.layers(spec)
+        archive = self._cache / f"{spec.name}.image.tar"
+        try:
+            identity = self._write(spec, wanted, layers, archive)
+            self._say(f"image {spec.name}: giving it to the engine ({archive.stat().st_size / 1e6:.0f} MB)")
+            with archive.open("rb") as file:
+                self._images.load(file)
+        finally:
+            archive.unlink(missing_ok=True)
+        return identity
+
+    def _pull(self, spec: Spec, wanted: str) -> str:
+        """Has the engine build on a pulled image; see `pulled`."""
+        below = None
+        if spec.parent:
+            below = self._images.tag(spec.parent.name, key(spec.parent))
+            if not self._images.find(spec.parent.name, key(spec.parent)):
+                self._pull(spec.parent, key(spec.parent))
+        labels = {"madlab.image": spec.name, "madlab.key": wanted}
+        return self._images.build(pulled.context(spec, below), self._images.tag(spec.name, wanted), labels)
 
     def layers(self, spec: Spec) -> list[Path]:
         """The image's layers, lowest first, made where the cache lacks them."""
@@ -249,12 +268,13 @@ class Workshop:
             for old in folder.glob(f"{spec.name}-{kind}-" + "[0-9a-f]" * 16 + ".tar"):
                 if old != packed:
                     old.unlink()
-        return [packed] if packed.stat().st_size > tarfile.RECORDSIZE else []  # an empty layer is left out
+        with packed.open("rb") as file:
+            empty = not file.read(1).strip(b"\0")  # nothing but the end of an archive: such a layer is left out
+        return [] if empty else [packed]
 
     def _fill_system(self, spec: Spec, root: Path) -> None:
-        packages = spec.locked()
+        packages = self._fetch(spec, spec.locked())
         if packages:
-            self._fetch(spec, packages)
             self._say(f"image {spec.name}: unpacking {len(packages)} Debian packages")
             apt.unpack(packages, self._cache / "debs", root)
         if spec.requirements.exists():
@@ -270,8 +290,8 @@ class Workshop:
             _skeleton(root)
         if packages or spec.requirements.exists():
             self._say(f"image {spec.name}: compiling")
-        with self._ground(spec, root) as ground:
-            tree.compile_all(root, [tree.STDLIB, Path("usr/lib/python3/dist-packages"), tree.SITE], ground)
+            with self._ground(spec, root) as ground:
+                tree.compile_all(root, [tree.STDLIB, Path("usr/lib/python3/dist-packages"), tree.SITE], ground)
 
     def _fill_code(self, spec: Spec, root: Path) -> None:
         for place, source in spec.sources():
@@ -282,20 +302,34 @@ class Workshop:
         with self._ground(spec, None) as ground:
             tree.compile_all(root, [tree.SITE], ground)
 
-    def _fetch(self, spec: Spec, packages: Sequence[apt.Package]) -> None:
-        missing = [p for p in packages if not (self._cache / "debs" / f"{p.sha256}.deb").exists()]
+    def _fetch(self, spec: Spec, packages: list[apt.Package]) -> list[apt.Package]:
+        """Brings the packages into the cache, and returns those that came.
+
+        A mirror drops a version when a newer one mends it. Then today's is taken, which Debian signed as well, and
+        that is said: a machine set up from nothing must not fail because a library was made safer.
+        """
+        debs = self._cache / "debs"
+        missing = [p for p in packages if not (debs / f"{p.sha256}.deb").exists()]
         if not missing:
-            return
+            return packages
         self._say(f"image {spec.name}: fetching {len(missing)} Debian packages")
         mirror = apt.Apt(self._cache / "apt", architecture())
-        mirror.update()
+        mirror.update()  # where there is none, `build` knows another road
         try:
-            mirror.fetch(missing, self._cache / "debs")
+            today = {p.name: p for p in mirror.resolve(p.name for p in missing)}
+            known = mirror.versions(p.name for p in missing)
+            newer = {p.name: today[p.name] for p in missing if p.version not in known[p.name]}
+            mirror.fetch([newer.get(p.name, p) for p in missing], debs)
         except apt.NoDebian as error:
-            raise Refused(
-                f"Debian packages of image {spec.name} cannot be had: {error}. Mirrors drop old versions: "
-                f"`python -m sandbox.images lock {spec.name}` takes today's, and the new lock is to be committed"
-            ) from error
+            raise Refused(f"the Debian packages of image {spec.name} cannot be had: {error}") from error
+        for p in missing:
+            if p.name in newer:
+                self._say(f"image {spec.name}: {p.name} {p.version} is gone, taking {newer[p.name].version}")
+        if newer:
+            self._say(
+                f"image {spec.name}: run `python -m sandbox.images lock {spec.name}` and commit {spec.debian_lock}"
+            )
+        return [newer.get(p.name, p) for p in packages]
 
     @contextlib.contextmanager
     def _ground(self, spec: Spec, own: Path | None) -> Iterator[Path]:

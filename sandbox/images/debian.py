@@ -70,12 +70,12 @@ class Apt:
         self._directory = directory / architecture
         self._architecture = architecture
 
-    def _apt(self, *arguments: str, cwd: Path | None = None) -> str:
-        command = ["apt-get", "-q", *arguments]
-        done = subprocess.run(
-            command, env={"APT_CONFIG": str(self._directory / "apt.conf"), "PATH": "/usr/bin:/bin:/usr/sbin:/sbin"},
-            cwd=cwd, capture_output=True, text=True,
-        )  # fmt: skip
+    def _run(self, *command: str, cwd: Path | None = None) -> str:
+        environment = {"APT_CONFIG": str(self._directory / "apt.conf"), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+        try:
+            done = subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True)
+        except FileNotFoundError:
+            raise NoDebian("this machine has no apt") from None
         if done.returncode:
             said = (done.stderr or done.stdout).strip().splitlines()
             raise NoDebian(f"`{' '.join(command)}` failed: {said[-1] if said else 'without a word'}")
@@ -108,7 +108,7 @@ class Apt:
             "Dir::State::status": str(self._directory / "status"),
         }
         (self._directory / "apt.conf").write_text("".join(f'{key} "{value}";\n' for key, value in settings.items()))
-        self._apt("update")
+        self._run("apt-get", "-q", "update")
 
     def resolve(self, names: Iterable[str]) -> list[Package]:
         """What the mirror has of `names` now.
@@ -117,11 +117,19 @@ class Apt:
             NoDebian: it lacks one.
         """
         found = []
-        for line in self._apt("download", "--print-uris", *names).splitlines():
+        for line in self._run("apt-get", "download", "--print-uris", *names).splitlines():
             file, digest = re.fullmatch(r"'[^']*' (\S+) \d+ SHA256:([0-9a-f]{64})", line.strip()).groups()  # type: ignore[union-attr]
             name, version, _ = file.split("_")
             found.append(Package(name, version.replace("%3a", ":"), self._architecture, digest))
         return sorted(found)
+
+    def versions(self, names: Iterable[str]) -> dict[str, set[str]]:
+        """Every version of each that the mirror still has."""
+        found: dict[str, set[str]] = {name: set() for name in names}
+        for line in self._run("apt-cache", "madison", *found).splitlines():
+            name, version, _ = (part.strip() for part in line.split("|", 2))
+            found[name].add(version)
+        return found
 
     def fetch(self, packages: Sequence[Package], to: Path) -> None:
         """Downloads `packages` into `to`, each named by its digest.
@@ -132,7 +140,7 @@ class Apt:
         to.mkdir(parents=True, exist_ok=True)
         if not packages:
             return
-        self._apt("download", *(f"{p.name}={p.version}" for p in packages), cwd=to)
+        self._run("apt-get", "-q", "download", *(f"{p.name}={p.version}" for p in packages), cwd=to)
         for p in packages:
             [file] = to.glob(f"{p.name}_{p.version.replace(':', '%3a')}_*.deb")
             if hashlib.sha256(file.read_bytes()).hexdigest() != p.sha256:

@@ -64,8 +64,14 @@ def compile_all(root: Path, folders: Sequence[Path], ground: Path) -> None:
     [loader] = ground.glob("usr/lib*/ld-linux-*.so.*")
     [libraries] = ground.glob("usr/lib/*-linux-gnu")
     python = [str(loader), "--library-path", str(libraries), str(ground / "usr/bin/python3.13")]
-    compileall = ["-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", "-s", str(root), "-p", "/"]
-    environment = {"PYTHONHOME": str(ground / "usr"), "PYTHONHASHSEED": "0", "PYTHONNOUSERSITE": "1"}
+    compileall = ["-m", "compileall", "-q", "-f", "--invalidation-mode", "unchecked-hash", "-s", str(root), "-p", "/"]
+    # What the compiler imports must not be written where it compiles: that bytecode would carry times and paths.
+    environment = {
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONHOME": str(ground / "usr"),
+        "PYTHONHASHSEED": "0",
+        "PYTHONNOUSERSITE": "1",
+    }
     done = subprocess.run([*python, "-S", *compileall, *existing], env=environment, capture_output=True, text=True)
     # A library may carry a file that is no valid Python (templates, samples): it stays uncompiled, which is no fault.
     if done.returncode not in (0, 1) or "Traceback" in done.stderr:

@@ -43,16 +43,21 @@ def _pip(*arguments: str) -> str:
     return done.stdout
 
 
-def lock(wanted: Path, constraints: Sequence[Path] = ()) -> str:
-    """The text of a requirements.txt that satisfies `wanted`: exact versions, hashes, no address."""
+def lock(wanted: Path, below: Sequence[Path] = ()) -> str:
+    """The text of a requirements.txt that satisfies `wanted`: exact versions, hashes, no address.
+
+    What `below`, the lock of the image beneath, brings already is left as it is there, and left out here.
+    """
     hashes: dict[str, set[str]] = {}
+    there = {line.split(" ")[0] for path in below for line in path.read_text().splitlines() if "==" in line}
     for machine in ("x86_64", "aarch64"):
         with tempfile.TemporaryDirectory() as nowhere:
             report = Path(nowhere) / "report.json"
-            bounds = [word for path in constraints for word in ("-c", str(path))]
+            bounds = Path(nowhere) / "bounds.txt"
+            bounds.write_text("\n".join(sorted(there)))
             arguments = ["--dry-run", "--ignore-installed", "--target", nowhere, "--report", str(report)]
             try:
-                _pip("install", *arguments, *_target(machine), *bounds, "-r", str(wanted))
+                _pip("install", *arguments, *_target(machine), "-c", str(bounds), "-r", str(wanted))
             except RuntimeError:
                 if machine == platform.machine():
                     raise
@@ -63,7 +68,7 @@ def lock(wanted: Path, constraints: Sequence[Path] = ()) -> str:
                 digest = item["download_info"]["archive_info"]["hashes"]["sha256"]
                 hashes.setdefault(requirement, set()).add(digest)
     blocks = []
-    for requirement in sorted(hashes):
+    for requirement in sorted(hashes.keys() - there):
         lines = [requirement, *(f"    --hash=sha256:{digest}" for digest in sorted(hashes[requirement]))]
         blocks.append(" \\\n".join(lines) + "\n")
     return "".join(blocks)

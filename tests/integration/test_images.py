@@ -1,0 +1,100 @@
+"""Images without a registry: the same inputs are the same bytes, and nothing is built twice."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from sandbox.engines.docker import DockerEngine, Images
+from sandbox.images.build import ROOM, Refused, Workshop, default_cache, read
+from tests.docker_lab import built, docker_lab
+
+pytestmark = pytest.mark.docker
+
+
+def digests(layers: list[Path]) -> list[str]:
+    return [hashlib.sha256(layer.read_bytes()).hexdigest() for layer in layers]
+
+
+def test_the_same_inputs_make_the_same_bytes(tmp_path: Path) -> None:
+    lab = docker_lab()
+    built("base")
+    spec = read("base")
+    usual = Workshop(Images(lab), default_cache(), print).layers(spec)
+    fresh = tmp_path / "elsewhere"
+    fresh.mkdir()
+    for fetched in ("debs", "wheels"):  # downloading them again would prove nothing
+        (fresh / fetched).symlink_to(default_cache() / fetched)
+    again = Workshop(Images(lab), fresh, print).layers(spec)
+    assert digests(again) == digests(usual)
+
+
+def test_an_image_that_is_there_is_not_built_again() -> None:
+    lab = docker_lab()
+    built("base")
+    said: list[str] = []
+    images = Images(lab)
+    before = images.list()
+    Workshop(images, default_cache(), said.append).build(read("base"))
+    assert len(said) == 1
+    assert "unchanged" in said[0]
+    assert images.list() == before
+
+
+def test_another_lab_gets_the_same_image_under_its_own_name() -> None:
+    built("base")
+    other = Images("feedc0de")
+    try:
+        Workshop(other, default_cache(), print).build(read("base"))
+        assert {image.id for image in other.list()} == {image.id for image in Images(docker_lab()).list()}
+        assert all(image.tag.startswith("madlab-feedc0de/base:") for image in other.list())
+    finally:
+        other.forget()
+    assert other.list() == []
+    assert Images(docker_lab()).list() != []
+
+
+def test_a_folder_of_ones_own_is_an_image_on_the_base(tmp_path: Path) -> None:
+    built("base")
+    folder = tmp_path / "greeter"
+    (folder / "greeting").mkdir(parents=True)
+    (folder / "greeting/__init__.py").write_text("WORD = 'hello'\n")
+    (folder / "motd").write_text("be well\n")
+    (folder / "image.toml").write_text(
+        'from = "base"\npackages = ["./greeting"]\n'
+        'check = [["python3", "-c", "import greeting, os; assert os.environ[\'MOOD\'] == \'fine\'"]]\n'
+        '[files]\n"etc/motd" = "motd"\n[env]\nMOOD = "fine"\n'
+    )
+    images = Images(docker_lab())
+    tag = Workshop(images, default_cache(), print).build(read(str(folder)))
+    code, said = images.run(tag, ["python3", "-c", "import greeting; print(greeting.WORD, open('/etc/motd').read())"])
+    assert (code, said.split()) == (0, ["hello", "be", "well"])
+
+
+def test_an_image_that_fails_its_check_is_refused_and_not_kept(tmp_path: Path) -> None:
+    built("base")
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    (folder / "image.toml").write_text('from = "base"\ncheck = [["python3", "-c", "import nowhere"]]\n')
+    images = Images(docker_lab())
+    with pytest.raises(Refused, match="fails its check"):
+        Workshop(images, default_cache(), print).build(read(str(folder)))
+    assert not [image for image in images.list() if "broken" in image.tag]
+
+
+def test_the_base_image_has_no_shell_no_package_manager_and_nothing_secret() -> None:
+    built("base")
+    listed = "import os; print([n for d in os.environ['PATH'].split(':') for n in os.listdir(d)])"
+    images = Images(docker_lab())
+    code, said = images.run(images.tag("base", "current"), ["python3", "-c", listed])
+    assert code == 0
+    assert sorted(eval(said)) == ["idna", "python3", "python3.13"]
+
+
+async def test_a_check_leaves_no_container() -> None:
+    assert [name for name in await DockerEngine(docker_lab()).names() if name == "check"] == []
+
+
+def test_our_locks_name_no_address() -> None:
+    for lock in [*ROOM.glob("*/requirements.txt"), *ROOM.glob("*/debian.lock")]:
+        assert "://" not in lock.read_text()
