@@ -56,6 +56,7 @@ esac
 if [ $# -gt 1 ]; then usage >&2; exit 2; fi
 
 . .ci/steps.sh
+python=.venv/bin/python
 
 step "Python environment (.venv)"
 ensure_environment requirements.txt

@@ -21,6 +21,7 @@ case "${1:-}" in
 esac
 
 . .ci/steps.sh
+python=.venv/bin/python
 
 # Nothing here may reach the lab of whoever runs it: tests make their own homes, and whatever does not finds this one.
 scratch=$(mktemp -d)

@@ -7,7 +7,7 @@
 #   lab_id                   the id of the lab in $MADLAB_HOME or .madlab/, made if there is none
 #   ensure_images NAME…      the images of that lab
 #
-# Each can be called again; what is there already costs next to nothing.
+# The environment's Python is .venv/bin/python, here as $python. Each can be called again; what is there already costs next to nothing.
 
 . sandbox/engine.sh
 

@@ -11,13 +11,13 @@ class Progress:
     """Shows one thing at a time."""
 
     def __init__(self) -> None:
-        self._last = ""
+        self._told: set[str] = set()
 
     def show(self, what: str, done: float = 0, total: float | None = None) -> None:
         """`what` is being done, so much of so much."""
-        if what != self._last:
+        if what not in self._told:
             screen.note(what)
-            self._last = what
+            self._told.add(what)
 
     def through(self, chunks: Iterable[bytes], what: str, size: int) -> Iterator[bytes]:
         """The chunks as they are, with what has passed shown."""

@@ -135,4 +135,4 @@ def show(report: Report, reason: str) -> None:
     if len(coverage.skipped) > SKIPPED_SHOWN:
         screen.say(f"  and {len(coverage.skipped) - SKIPPED_SHOWN:,} more: see --format json")
     for scanner in coverage.scanners:
-        screen.say(f"  {screen.plain(f'{scanner.name} {scanner.version}')}: {screen.plain(scanner.state)}")
+        screen.say(f"  {screen.plain(f'{scanner.name} {scanner.version}'.strip())}: {screen.plain(scanner.state)}")

@@ -67,7 +67,11 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, styles: S
         )
     for row in rows:
         shown.add_row(*(each if isinstance(each, Text) else Text(plain(each)) for each in row))
-    console().print(shown)
+    screen = console()
+    with screen.capture() as captured:
+        screen.print(shown)
+    for line in captured.get().splitlines():
+        print(line.rstrip())  # what fills a line up says nothing to a program
 
 
 def size(count: float) -> str:

@@ -1,6 +1,5 @@
 """The nouns of the lab as JSON: what every client of the door sees. Fields are only ever added."""
 
-import json
 import os
 import time
 from dataclasses import asdict
@@ -13,6 +12,7 @@ from core.lab import Lab
 from core.registry import RegisteredMad
 from core.rogers.bus import Conversation
 from core.run import Run
+from core.strict import strict_json
 from protos.v1.message_pb2 import Blob, Kind, Message, Taint
 
 
@@ -124,7 +124,5 @@ def _parsed(data: str) -> Any:
     """A worker may have said anything: what is no JSON is shown as the text it is."""
     if not data:
         return None
-    try:
-        return json.loads(data)
-    except ValueError:
-        return data
+    value = strict_json(data)
+    return data if value is None and data.strip() != "null" else value
