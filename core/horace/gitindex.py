@@ -1,13 +1,18 @@
 """Which files a git repository tracks: its index, read without git.
 
 Versions 2, 3 and 4, SHA-1 and SHA-256. A split index and whatever else the file marks as required reading is not
-understood, and said so. The content is data from a repository that may be hostile: bounded, and never more than a set
-of names, which count only where a file of that name is found.
+understood, and said so. The content is data from a repository that may be hostile: bounded, and never more than a
+list of names, which count only where a file of that name is found. Version 4 shares the beginnings of names, so a
+small file can stand for very much text: what the names come to is bounded too.
 """
+
+from bisect import bisect_left
+from collections.abc import Iterable
 
 from protos.tree import Caps
 
-INDEX_BYTES = 256 * 1024 * 1024
+INDEX_BYTES = 64 * 1024 * 1024
+NAMES_BYTES = 64 * 1024 * 1024
 NAMED = 4  # entries per file allowed in a tree: deleted ones and those in a conflict are listed too
 GITLINK = 0o160000
 TREE = 0o040000
@@ -18,17 +23,33 @@ class IndexUnreadable(ValueError):
     """This index cannot be used; the message says why."""
 
 
-def tracked(content: bytes, caps: Caps) -> set[bytes]:
-    """The paths in an index, submodules among them.
+class Tracked:
+    """The paths in an index, submodules among them."""
+
+    def __init__(self, paths: Iterable[bytes] = ()) -> None:
+        self._paths = sorted(paths)
+
+    def __contains__(self, path: bytes) -> bool:
+        place = bisect_left(self._paths, path)
+        return place < len(self._paths) and self._paths[place] == path
+
+    def below(self, directory: bytes) -> bool:
+        """Whether a path in it lies below `directory`."""
+        place = bisect_left(self._paths, directory + b"/")
+        return place < len(self._paths) and self._paths[place].startswith(directory + b"/")
+
+
+def parse_index(content: bytes, caps: Caps) -> Tracked:
+    """What an index says.
 
     Raises:
         IndexUnreadable: it is damaged, too big, or of a kind that is not understood.
     """
     try:
-        return _read(content, 20, caps)
+        return Tracked(_read(content, 20, caps))
     except IndexUnreadable as error:
         try:
-            return _read(content, 32, caps)
+            return Tracked(_read(content, 32, caps))
         except IndexUnreadable:
             raise error from None
 
@@ -44,7 +65,7 @@ def _read(content: bytes, hash_bytes: int, caps: Caps) -> set[bytes]:
     longest = caps.depth * (caps.name_bytes + 1)
     names: set[bytes] = set()
     end = len(content) - hash_bytes
-    position, name = 12, b""
+    position, name, size = 12, b"", 0
     for _ in range(count):
         start = position
         if position + FIXED + hash_bytes + 2 > end:
@@ -63,8 +84,9 @@ def _read(content: bytes, hash_bytes: int, caps: Caps) -> set[bytes]:
         if stop < 0:
             raise IndexUnreadable("a name in it does not end")
         name = shared + content[position:stop]
-        if len(name) > longest:
-            raise IndexUnreadable("a name in it is too long")
+        size += len(name)
+        if len(name) > longest or size > NAMES_BYTES:
+            raise IndexUnreadable("its names are too long")
         position = stop + 1 if version == 4 else start + (stop - start + 8) // 8 * 8
         if mode & 0o170000 != TREE:  # a directory that a sparse checkout leaves out
             names.add(name)

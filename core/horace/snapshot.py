@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Literal
 
 from core.horace.gitignore import FILE_BYTES, Patterns, ignored
-from core.horace.gitindex import INDEX_BYTES, IndexUnreadable, tracked
+from core.horace.gitindex import INDEX_BYTES, IndexUnreadable, Tracked, parse_index
 from protos.errors import InvalidArgument
 from protos.tree import FLAGS, Caps, Census, Descent, Kind, TreeRefused, entries, escaped, open_root, pack, parts_of
 
@@ -82,8 +82,7 @@ class _Repository:
     """A repository whose files can be listed. Paths are bytes and relative to its work tree."""
 
     git: list[str]  # the parts of the directory that holds its index, from the snapshot's root
-    tracked: set[bytes]
-    above: set[bytes]  # the directories on the way to what is tracked
+    tracked: Tracked
     exclude: Patterns
 
 
@@ -175,7 +174,7 @@ class _Listing:
             is_directory = stat.S_ISDIR(status.st_mode)
             out = hidden or ignored(levels, path, is_directory)
             listed = not out or path[start:] in repository.tracked
-            if path[start:] in repository.above and is_directory:
+            if is_directory and repository.tracked.below(path[start:]):
                 self._list(below, start, repository, levels, hidden=out)
             elif listed and is_directory:
                 parts_of(name, self.caps)  # too deep is refused before it is walked
@@ -212,19 +211,18 @@ class _Listing:
         git = self._git_directory(parts)
         if git is None:
             return None
-        names: set[bytes] = set()
+        found = Tracked()
         if self._status([*git, "index"]):
             content = self._read([*git, "index"], INDEX_BYTES)
             if content is None:
                 raise _Unusable("the index in '.git' is no plain file, or too big")
             try:
-                names = tracked(content, self.caps)
+                found = parse_index(content, self.caps)
             except IndexUnreadable as error:
                 raise _Unusable(f"the index in '.git' cannot be used: {error}") from error
-        above = {name[:place] for name in names for place, byte in enumerate(name) if byte == ord("/")}
         common = self._pointed(git, self._read([*git, "commondir"], POINTER_BYTES) or b".") or git
         exclude = self._read([*common, "info", "exclude"], FILE_BYTES)
-        return _Repository(git, names, above, Patterns(exclude or b""))
+        return _Repository(git, found, Patterns(exclude or b""))
 
     def _git_directory(self, parts: list[str]) -> list[str] | None:
         status = self._status([*parts, ".git"])

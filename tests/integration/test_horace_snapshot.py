@@ -220,8 +220,10 @@ def test_what_cannot_be_read_of_git_is_taken_whole_and_said(tmp_path: Path) -> N
     assert "b'link'" in snapshot.notes[0]
 
 
-def test_a_damaged_index_never_breaks_the_walk(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [2, 4])
+def test_a_damaged_index_never_breaks_the_walk(tmp_path: Path, version: int) -> None:
     root = committed(tmp_path / "r", "a", "d/b")
+    git(root, "update-index", "--index-version", str(version))
     index = root / ".git" / "index"
     whole = index.read_bytes()
     for position in range(len(whole)):
