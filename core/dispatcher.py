@@ -213,6 +213,10 @@ class Dispatcher:
                 await self._fault(message, "unknown_recipient", f"Nobody here is called {message.recipient[:64]!r}.")
         return None
 
+    def _forget_inbox(self, run: Run) -> None:
+        """Drops the place where an ended run was reading, before the next one in its conversation keeps its own."""
+        self._services.journal.drop_cursor(run.mad, run.conversation)
+
     def _enter(self, run: Run) -> Live:
         live = self._live[run.id] = Live(run)
         if run.cancel:
@@ -228,11 +232,14 @@ class Dispatcher:
         run = live.run
         turn = self._turns.setdefault((run.mad, run.conversation), Lock())
         try:
-            if run.state is not State.COLLECTING:
+            if run.state is State.COLLECTING:
+                self._forget_inbox(run)
+            else:
                 ending: Ending | None = None
                 with live.early:
                     async with turn:
                         ending = await self._work(live)
+                        self._forget_inbox(run)
                 if live.run.state is not State.COLLECTING:
                     await self._collect(live, ending or Ending(Outcome.CANCELLED, live.cancel.reason))
             await self._settle(live.run)
@@ -331,6 +338,8 @@ class Dispatcher:
             live.run = self._runs.note_soon(live.run, confirmed=True)
 
         session.on_credential, session.on_confirmed = renewed, confirmed
+        # The inbox of a run begins with its trigger, whatever else was said to its MAD in the conversation before.
+        self._services.journal.keep_cursor(live.run.mad, live.run.conversation, live.run.trigger_sequence - 1)
 
     async def _move_up_to(self, live: Live, state: State, **changes: object) -> None:
         """Takes the run through every state up to `state` in one durable step."""
@@ -421,8 +430,7 @@ class Dispatcher:
             live.worker.session.recorded.set()
 
     async def _settle(self, run: Run) -> None:
-        """Makes sure that the caller of an ended run was answered, and moves the inbox past the trigger."""
-        self._services.journal.keep_cursor(run.mad, run.conversation, run.trigger_sequence)
+        """Makes sure that the caller of an ended run was answered."""
         trigger = await self._services.rogers.find(run.trigger)
         if trigger is None:
             return

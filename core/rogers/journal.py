@@ -29,6 +29,7 @@ written after the commit it names, so a journal that ends before it has lost its
 import asyncio
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import sqlite3
@@ -89,7 +90,7 @@ class _Call:
 
 T = TypeVar("T")
 _Known = tuple[Any, ...]  # sequence, kind, conversation, sender; None where only the sequence is known
-Cursors = dict[tuple[str, str], int]
+Cursors = dict[tuple[str, str], tuple[int, bool]]  # where each stands, and whether what stood before is forgotten
 DISK_ERRORS = frozenset(
     (
         sqlite3.SQLITE_IOERR,
@@ -323,16 +324,26 @@ class Journal:
     def keep_cursor(self, participant: str, conversation: str, sequence: int) -> None:
         """Moves a cursor forward; it becomes durable with the next commit, within 50 ms."""
         key = (participant, conversation)
-        self._cursors[key] = max(sequence, self._cursors.get(key, 0))
+        place, anew = self._cursors.get(key, (0, False))
+        self._cursors[key] = max(sequence, place), anew
+        self._kick_later()
+
+    def drop_cursor(self, participant: str, conversation: str) -> None:
+        """Forgets a cursor; it is gone from the disk with the next commit, within 50 ms."""
+        self._cursors[participant, conversation] = 0, True
         self._kick_later()
 
     async def cursor(self, participant: str, conversation: str) -> int:
         """Where the cursor stands; 0 where there is none."""
         key = (participant, conversation)
         sql = "SELECT sequence FROM cursor WHERE participant = ? AND conversation = ?"
-        soon = max(self._cursors.get(key, 0), self._cursors_in_flight.get(key, 0))
+        place = 0
+        for soon, anew in (self._cursors.get(key, (0, False)), self._cursors_in_flight.get(key, (0, False))):
+            place = max(place, soon)
+            if anew:
+                return place
         stored = await self.query(sql, key)
-        return max(soon, stored[0][0] if stored else 0)
+        return max(place, stored[0][0] if stored else 0)
 
     def on_commit(self, listener: Callable[[Sequence[Row]], None]) -> None:
         """Has `listener` called in the event loop with the new rows, in order, right after each commit."""
@@ -452,8 +463,8 @@ class Journal:
     def _write(self, calls: list[_Call], cursors: Cursors, known: dict[str, _Known]) -> list[Row]:
         sequence, last = self._sequence, self._hash
         now = time.time()
-        headers: list[tuple[Any, ...]] = []
-        bodies: list[tuple[int, bytes]] = []
+        headers: list[Any] = []
+        bodies: list[Any] = []
         rows: list[Row] = []
         known = known.copy()
         link = chain.link
@@ -473,9 +484,9 @@ class Journal:
                 digest = sha256(body).digest()
                 size = len(body)
                 last = link(last, sequence, at, size, digest, header)
-                headers.append((sequence, at, kind, id, conversation, sender, recipient, size, digest, last))
+                headers += (sequence, at, kind, id, conversation, sender, recipient, size, digest, last)
                 if size:
-                    bodies.append((sequence, body))
+                    bodies += (sequence, body)
                     written += size
                 rows.append(Row(sequence, id, kind, body, conversation, sender, recipient, at))
                 known[id] = (sequence, kind, conversation, sender)
@@ -483,14 +494,18 @@ class Journal:
             call.answer = places
         db = self._writer._conn
         with _transaction(db):
-            db.executemany("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", headers)
-            db.executemany("INSERT INTO body VALUES (?, ?)", bodies)
+            _insert(db, "journal", 10, headers)
+            _insert(db, "body", 2, bodies)
             self._follow(db, rows)
             if cursors:
                 db.executemany(
+                    "DELETE FROM cursor WHERE participant = ? AND conversation = ?",
+                    [key for key, (_, anew) in cursors.items() if anew],
+                )
+                db.executemany(
                     "INSERT INTO cursor VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET sequence = excluded.sequence"
                     " WHERE excluded.sequence > sequence",
-                    [(*key, value) for key, value in cursors.items()],
+                    [(*key, place) for key, (place, _) in cursors.items() if place],
                 )
         self._sequence, self._hash = sequence, last
         self._commits += 1
@@ -632,6 +647,27 @@ class Journal:
 @dataclass
 class _Done(Generic[T]):
     value: T
+
+
+@functools.cache
+def _insertion(table: str, columns: int, rows: int) -> str:
+    row = f"({', '.join('?' * columns)})"
+    return f"INSERT INTO {table} VALUES {', '.join([row] * rows)}"
+
+
+def _insert(db: sqlite3.Connection, table: str, columns: int, values: list[Any]) -> None:
+    """Inserts many rows by few statements, of 64, 32, 16 ... rows each.
+
+    Each step of a statement gives the interpreter's lock away, and while the loop is busy each costs up to 5 ms to get
+    it back: row by row, one commit of 64 would take more than half a second.
+    """
+    at, left, rows = 0, len(values) // columns, 64
+    while left:
+        while rows > left:
+            rows //= 2
+        end = at + rows * columns
+        db.execute(_insertion(table, columns, rows), values[at:end])
+        at, left = end, left - rows
 
 
 @contextlib.contextmanager

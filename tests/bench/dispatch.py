@@ -14,26 +14,20 @@ import statistics
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from dataclasses import dataclass
 
 import anyio
-import docker
 from anyio import fail_after, sleep
 
 from core.lab import Lab
-from core.manifest import load_manifest, profile_of
 from core.rogers.entry import Entry
 from core.run import State, run_id
 from protos.ids import new_id
 from protos.serve import answer_id
 from protos.v1.message_pb2 import Message
-from sandbox.engine import DOOR, Program
-from sandbox.engines.docker import container_config
 from tests.bench.figure import Figure, in_turns
-from tests.labs import EMADS, ROOT, lab_of
+from tests.bench.plain import plain_docker
+from tests.labs import EMADS, lab_of
 
 IMAGES = ("base", "tests/emads/echo")
 ROUNDS = 20
@@ -41,12 +35,6 @@ WARM_ROUNDS = 100
 POOL = 4
 WARM_P50_MS, WARM_P99_MS = 10.0, 50.0
 COLD_RATIO = 1.25
-SAY_ONE_BYTE = f"""
-import protos.host, tests.emads.echo, socket
-door = socket.socket(socket.AF_UNIX)
-door.connect({DOOR + "/gate.sock"!r})
-door.send(b"x")
-"""
 
 
 @dataclass(frozen=True)
@@ -65,15 +53,12 @@ async def run() -> list[Figure]:
 async def cold(rounds: int = ROUNDS) -> Figure:
     """The median of cold dispatches beside the median of plain containers."""
     async with lab_of(EMADS, images=IMAGES) as lab:
-        plain = PlainContainer(lab)
 
         async def ours() -> float:
             return (await dispatch(lab)).ms
 
-        try:
+        with plain_docker(lab.home.lab) as plain:
             of = await in_turns({"ours": ours, "plain": plain.start}, rounds)
-        finally:
-            plain.close()
     return Figure("cold dispatch", of["ours"], "ms", "a plain container, same imports", of["plain"], COLD_RATIO)
 
 
@@ -153,41 +138,3 @@ async def lone_commit(lab: Lab) -> float:
     began = time.perf_counter()
     await lab.journal.append(Entry(id=new_id(), kind="bench", body=b"x" * 300, conversation="bench", sender="bench"))
     return (time.perf_counter() - began) * 1000
-
-
-class PlainContainer:
-    """Docker's API as anyone would use it, with the walls of an echo worker around the container."""
-
-    def __init__(self, lab: Lab) -> None:
-        manifest = load_manifest(ROOT / "tests/emads/echo")
-        profile = profile_of(manifest, {})
-        host = profile.entry[: profile.entry.index("-m")]
-        self._profile = replace(profile, entry=(*host, "-c", SAY_ONE_BYTE))
-        self._lab = lab.home.lab
-        self._api: Any = docker.APIClient(version="auto")
-        self._api.trust_env = False
-
-    def close(self) -> None:
-        """Lets go of the engine."""
-        self._api.close()
-
-    async def start(self) -> float:
-        """Milliseconds from the request to the byte."""
-        with TemporaryDirectory(prefix="plain") as directory:
-            Path(directory).chmod(0o711)
-            async with await anyio.create_unix_listener(f"{directory}/gate.sock", mode=0o666) as listener:
-                config = container_config(self._lab, "plain", Program(self._profile, b"", Path(directory)))
-                began = time.perf_counter()
-                container = await anyio.to_thread.run_sync(self._create_and_start, config)
-                try:
-                    with fail_after(60):
-                        async with await listener.accept() as stream:
-                            await stream.receive(1)
-                    return (time.perf_counter() - began) * 1000
-                finally:
-                    await anyio.to_thread.run_sync(lambda: self._api.remove_container(container, force=True))
-
-    def _create_and_start(self, config: dict[str, Any]) -> str:
-        container: str = self._api.create_container_from_config(config)["Id"]
-        self._api.start(container)
-        return container

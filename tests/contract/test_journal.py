@@ -126,6 +126,20 @@ async def test_what_rides_along_is_flushed_at_close(tmp_path: Path) -> None:
         assert await journal.cursor("marco", "c") == 1
 
 
+async def test_a_dropped_cursor_leaves_no_row_and_may_be_kept_anew_from_an_earlier_place(journal: Journal) -> None:
+    journal.keep_cursor("marco", "c", 7)
+    await journal.append(act(1))
+    journal.drop_cursor("marco", "c")
+    assert await journal.cursor("marco", "c") == 0, "at once"
+    journal.keep_cursor("marco", "c", 3)
+    assert await journal.cursor("marco", "c") == 3
+    await journal.append(act(1))
+    assert await journal.cursor("marco", "c") == 3
+    journal.drop_cursor("marco", "c")
+    await journal.append(act(1))
+    assert await journal.query("SELECT * FROM cursor") == []
+
+
 async def test_cursors_only_move_forward(journal: Journal) -> None:
     await journal.append(*[act(1) for _ in range(9)])
     journal.keep_cursor("marco", "c", 7)
