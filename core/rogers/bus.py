@@ -31,7 +31,7 @@ from core.rogers.journal import COLUMNS, Journal
 from core.rogers.subscription import Subscription, to_message
 from protos.errors import InvalidArgument
 from protos.ids import new_id
-from protos.v1.message_pb2 import KIND_EVENT, KIND_FAULT, KIND_PROSE, Message
+from protos.v1.message_pb2 import KIND_CALL, KIND_EVENT, KIND_FAULT, KIND_PROSE, Message
 
 MAX_BODY = 16 * 1024  # bytes of text and data
 MAX_MESSAGE = 64 * 1024  # bytes of the whole message
@@ -297,6 +297,7 @@ class Rogers:
         own.CopyFrom(message)
         own.sender = sender
         own.ClearField("sequence")
+        own.hops = min(own.hops, self._limits.hops + 1)
         own.at = time.time()
         body = own.SerializeToString()
         if len(body) > MAX_BODY:
@@ -309,9 +310,10 @@ class Rogers:
             raise InvalidArgument(f"a message is prose, a call, a reply, an event or a fault; not {own.kind}")
         if event and own.kind != KIND_EVENT:
             raise InvalidArgument("only events are reported", next="publish what must be durable")
-        if own.hops > self._limits.hops:
+        # Only what asks for something can go round for ever; an answer or an event may be one hop more than that.
+        if own.hops > self._limits.hops and own.kind in (KIND_PROSE, KIND_CALL):
             raise InvalidArgument(
-                f"{own.hops} messages led to this one, {self._limits.hops} may", next="stop answering answers"
+                f"{message.hops} messages led to this one, {self._limits.hops} may", next="stop answering answers"
             )
         kind = "event" if own.kind == KIND_EVENT else "message"
         return Entry(own.id, kind, body, own.conversation, sender, own.recipient, own.at)
