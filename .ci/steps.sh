@@ -44,7 +44,7 @@ _find_python() {
   local each
   for each in "${MADLAB_PYTHON:-}" python3.12 python3.11 python3.13 python3 \
     "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.1[123].*/bin/python /usr/bin/python3 /usr/local/bin/python3; do
-    [ -n "$each" ] && command -v "$each" >/dev/null || continue
+    if [ -z "$each" ] || ! command -v "$each" >/dev/null; then continue; fi
     if "$each" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
       "$each" -c 'import sys; print(sys.executable)'
       return
