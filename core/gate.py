@@ -11,7 +11,6 @@ restored from the journal takes its token once more, until the credential has be
 """
 
 import hmac
-import json
 import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -23,8 +22,10 @@ from typing import Any, NoReturn, TypeVar
 import grpc
 import structlog
 from anyio import Event, current_time
+from anyio.lowlevel import checkpoint
 
 from core.ports import hash_of
+from core.strict import strict_json
 from core.waiting import first_of
 from protos.errors import Error, Exhausted, InvalidArgument, Unauthenticated
 from protos.mad import Context, Inbox
@@ -38,19 +39,24 @@ from protos.v1 import (
     session_pb2_grpc,
 )
 from protos.v1.message_pb2 import Blob
-from protos.v1.session_pb2 import Attached, Directive, End, FinishRequest
+from protos.v1.session_pb2 import Attached, Directive, End, FinishRequest, Outcome
 
 logger = structlog.get_logger()
 Value = TypeVar("Value")
 Servicing = grpc.aio.ServicerContext[Any, Any]
 
 CALLS_AT_ONCE = 64  # of one worker; one more is refused
+CONNECTIONS = 16  # of one worker: each is a descriptor of the core, of which all workers together can take too many
+EVENTS_AT_ONCE = 100  # of one worker, before others have their turn
 EVIDENCE_BYTES = 256 * 1024
 REASON_CHARACTERS = 2000
 OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
     ("grpc.max_send_message_length", MESSAGE_BYTES),
     ("grpc.max_metadata_size", 8 * 1024),
+    ("grpc.max_concurrent_streams", 2 * CALLS_AT_ONCE),  # of one connection
+    ("grpc.max_allowed_incoming_connections", CONNECTIONS),
+    ("grpc.server_handshake_timeout_ms", 10_000),  # who connects and says nothing is hung up on
     ("grpc.so_reuseport", 0),
 )
 
@@ -202,6 +208,8 @@ class SessionServicer(_Servicer, session_pb2_grpc.SessionServicer):
         async with answering(servicing):
             self._context(servicing)
             check_evidence(request.evidence)
+            if request.outcome not in Outcome.values():
+                raise InvalidArgument(f"There is no outcome {request.outcome}.", next="See session.proto.")
             if self._session.finished is None:
                 self._session.finished = FinishRequest()
                 self._session.finished.CopyFrom(request)
@@ -226,7 +234,9 @@ class BusServicer(_Servicer, bus_pb2_grpc.BusServicer):
         async with answering(servicing):
             bus = self._context(servicing).bus
             async for request in requests:
-                await bus.report(request.events)
+                for start in range(0, len(request.events), EVENTS_AT_ONCE):
+                    await bus.report(request.events[start : start + EVENTS_AT_ONCE])
+                    await checkpoint()
                 count += len(request.events)
         return bus_pb2.ReportReply(accepted=count)
 
@@ -304,12 +314,9 @@ def check_evidence(text: str) -> Mapping[str, Any]:
     """
     if len(text.encode()) > EVIDENCE_BYTES:
         raise Exhausted(f"Evidence is at most {EVIDENCE_BYTES} bytes.", next="Store the rest as an artifact.")
-    try:
-        evidence = json.loads(text or "{}")
-    except (ValueError, RecursionError):
-        evidence = None
+    evidence = strict_json(text or "{}")
     if not isinstance(evidence, dict):
-        raise InvalidArgument("Evidence is a JSON object.")
+        raise InvalidArgument("Evidence is a JSON object.", next="No NaN, no half characters, at most 64 levels deep.")
     return evidence
 
 

@@ -16,17 +16,30 @@ from typing import ClassVar
 from core.horace.store import Horace
 from core.policy import Identity, may_enter, may_publish, may_use
 from core.registry import Registry
-from core.rogers.bus import Rogers
+from core.rogers.bus import MAX_MESSAGE, Rogers
 from core.rogers.entry import Entry, Row
 from core.rogers.journal import Journal
 from protos.errors import Error, Exhausted, InvalidArgument, NotFound
 from protos.ids import new_id
 from protos.mad import Bus, Context, Files, Inbox
 from protos.serve import answer_id
-from protos.v1.message_pb2 import KIND_CALL, KIND_EVENT, KIND_FAULT, KIND_REPLY, TAINT_WORKER, Blob, Message
+from protos.v1.message_pb2 import (
+    KIND_CALL,
+    KIND_EVENT,
+    KIND_FAULT,
+    KIND_REPLY,
+    TAINT_UNSPECIFIED,
+    TAINT_WORKER,
+    Blob,
+    Message,
+    Taint,
+)
 from protos.v1.session_pb2 import Assignment
 
 REMEMBERED = 4096  # deliveries a session remembers; older ones are looked up
+PAGE = 100  # messages of one history of a run: so much is in memory at once, for each of its calls
+ACT_BYTES = 512  # about what an act takes in the journal; a run pays it from what it may say
+TAINTS = frozenset(Taint.values()) - {TAINT_UNSPECIFIED}
 
 
 class LinksView:
@@ -87,6 +100,23 @@ class Allowance:
         if self.used_in > self.bytes_in:
             raise Exhausted(f"The run has read its {self.bytes_in} bytes.", next="Raise budget.bytes_in.")
 
+    def take_out(self, size: int) -> None:
+        """
+        Raises:
+            Exhausted: the run has stored its share, in one stream or in many.
+        """
+        self.used_out += size
+        if self.used_out > self.bytes_out:
+            raise Exhausted(f"The run has stored its {self.bytes_out} bytes.", next="Raise budget.bytes_out.")
+
+    def take_act(self) -> None:
+        """
+        Raises:
+            Exhausted: the run has done as many acts as the journal will hold of it.
+        """
+        if not self.take_said(ACT_BYTES):
+            raise Exhausted(f"The run has said its {self.bytes_said} bytes.", next="Raise budget.bytes_said.")
+
     def take_said(self, size: int) -> bool:
         """Whether so much more may be said."""
         if self.used_said + size > self.bytes_said:
@@ -107,6 +137,8 @@ class LocalBus(Bus):
     services: Services
     identity: Identity
     allowance: Allowance
+    trigger: str = ""  # the message that a run is for
+    _asked: Message | None = None  # that message, once it was looked up
     _delivered: dict[str, str] = field(default_factory=dict)  # id → sender, of what this session was given
     _pending: dict[int, Message] = field(default_factory=dict)  # by sequence: given and not acknowledged
 
@@ -116,6 +148,8 @@ class LocalBus(Bus):
         return next(iter(self._pending.values()), None)
 
     async def publish(self, message: Message) -> int:
+        if message.ByteSize() > MAX_MESSAGE:  # before anything is done that takes longer for a longer message
+            raise InvalidArgument(f"A message has at most {MAX_MESSAGE} bytes.", next="Store the rest as a blob.")
         said = Message()
         said.CopyFrom(message)
         answers = not said.in_reply_to or await self._asked_by(said) == said.recipient
@@ -125,9 +159,9 @@ class LocalBus(Bus):
         if said.kind == KIND_CALL:
             self.services.registry.check_call(said.recipient, said.tool, arguments_of(said))
         if self.identity.run:
-            said.taint[:] = sorted({*said.taint, TAINT_WORKER})
-            for blob in said.blobs:
-                await may_read(self.services, self.identity, blob.digest)
+            await self._mark(said)
+            for digest in {each.digest for each in said.blobs}:
+                await may_read(self.services, self.identity, digest)
             if said.kind not in (KIND_REPLY, KIND_FAULT) and not self.allowance.take_said(said.ByteSize()):
                 limit = self.allowance.bytes_said
                 raise Exhausted(f"The run has said its {limit} bytes.", next="Raise budget.bytes_said.")
@@ -142,8 +176,9 @@ class LocalBus(Bus):
                 raise InvalidArgument("Only events without recipient and blobs are reported.", next="Publish the rest.")
             event = Message()
             event.CopyFrom(each)
+            self._check_id(event)
             if self.identity.run:
-                event.taint[:] = sorted({*event.taint, TAINT_WORKER})
+                await self._mark(event)
             if self.allowance.take_said(event.ByteSize()):
                 checked.append(event)
             else:
@@ -162,7 +197,21 @@ class LocalBus(Bus):
     async def history(self, conversation: str, *, after: int = 0, limit: int = 100) -> Sequence[Message]:
         may_use(self.identity, "bus")
         may_enter(self.identity, conversation)
-        return await self.services.rogers.history(conversation, after=after, limit=min(limit or 100, 1000))
+        most = PAGE if self.identity.run else 1000
+        return await self.services.rogers.history(conversation, after=after, limit=min(limit or 100, most))
+
+    async def _trigger(self) -> Message | None:
+        """The message that the run is for."""
+        if self._asked is None and self.trigger:
+            self._asked = await self.services.rogers.find(self.trigger)
+        return self._asked
+
+    async def _mark(self, said: Message) -> None:
+        """Adds what a run cannot be trusted to say: that it said it, and how many messages led to it."""
+        said.taint[:] = sorted({*TAINTS.intersection(said.taint), TAINT_WORKER})
+        asked = await self._trigger()
+        if asked is not None:
+            said.hops = max(said.hops, asked.hops + 1)
 
     async def _asked_by(self, said: Message) -> str:
         """Who sent the message that `said` answers, if it was addressed to the caller; else nobody."""
@@ -176,14 +225,25 @@ class LocalBus(Bus):
         return asked.sender if asked is not None and mine else ""
 
     async def _knows(self, said: Message) -> bool:
-        """Whether the recipient has written in this conversation, which a restart must not make forget."""
+        """Whether the recipient has written to the run, which a restart must not make forget."""
         if not said.recipient or not self.identity.run or said.recipient in self._delivered.values():
             return True
-        return any(each.sender == said.recipient for each in await self.services.rogers.history(said.conversation))
+        asked = await self._trigger()
+        if asked is None or asked.sender == said.recipient:
+            return asked is not None
+        return bool(
+            await self.services.journal.query(
+                "SELECT 1 FROM journal WHERE kind IN ('message', 'event') AND recipient <> '' AND recipient = ?"
+                " AND sequence > ? AND conversation = ? AND sender = ? LIMIT 1",
+                (self.identity.participant, asked.sequence, self.identity.conversation, said.recipient),
+            )
+        )
 
     def _check_id(self, said: Message) -> None:
         """An answer has the id that its question gives it, and nothing else has: no one can take an answer's place."""
-        if said.kind in (KIND_REPLY, KIND_FAULT) and said.in_reply_to:
+        if said.kind in (KIND_REPLY, KIND_FAULT):
+            if not said.in_reply_to:
+                raise InvalidArgument("A reply or a fault answers a message.", next="Fill in_reply_to.")
             if said.id != answer_id(Message(id=said.in_reply_to)):
                 raise InvalidArgument("The id of an answer is its question's id with .reply behind it.")
         elif not is_uuid(said.id):
@@ -223,15 +283,22 @@ class LocalFiles(Files):
 
     async def put(self, chunks: AsyncIterable[bytes], *, name: str = "", media_type: str = "") -> Blob:
         may_use(self.identity, "files")
-        left = self.allowance.bytes_out - self.allowance.used_out
-        async with acting(self.services.journal, self.identity, "files.put", name=name[:255]) as act:
-            blob = await self.services.horace.put(chunks, name=name, media_type=media_type, limit_bytes=left)
-            self.allowance.used_out += blob.size
+        self.allowance.take_act()
+        name, media_type = name[:255], media_type[:255]
+        async with acting(self.services.journal, self.identity, "files.put", name=name) as act:
+            blob = await self.services.horace.put(self._paid(chunks), name=name, media_type=media_type)
             act |= {"digest": blob.digest, "size": blob.size}
         return blob
 
+    async def _paid(self, chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+        """Counts as it goes: many streams at once share what one could store."""
+        async for chunk in chunks:
+            self.allowance.take_out(len(chunk))
+            yield chunk
+
     async def get(self, digest: str, *, offset: int = 0) -> AsyncIterator[bytes]:
         may_use(self.identity, "files")
+        self.allowance.take_act()
         await may_read(self.services, self.identity, digest)
         before = self.allowance.used_in
         async with (
@@ -304,7 +371,7 @@ async def acting(journal: Journal, identity: Identity, act: str, **fields: objec
 def context_for(services: Services, identity: Identity, assignment: Assignment, allowance: Allowance) -> Context:
     """Everything one MAD may reach."""
     return Context(
-        bus=LocalBus(services, identity, allowance),
+        bus=LocalBus(services, identity, allowance, assignment.trigger),
         files=LocalFiles(services, identity, allowance),
         assignment=assignment,
     )
@@ -318,7 +385,7 @@ def arguments_of(call: Message) -> object:
     """
     try:
         return json.loads(call.data or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InvalidArgument("The arguments of a call are a JSON object.") from None
 
 
