@@ -265,7 +265,10 @@ def fill(folder: str, limit: int) -> tuple[int, str]:
     """How many bytes a folder takes, up to `limit`, and how it says no."""
     name = os.path.join(folder, "probe.fill")
     written, chunk, said = 0, b"x" * 65536, ""
-    descriptor = os.open(name, os.O_CREAT | os.O_WRONLY, 0o600)
+    try:
+        descriptor = os.open(name, os.O_CREAT | os.O_WRONLY, 0o600)
+    except OSError as error:
+        return 0, errno.errorcode.get(error.errno or 0, "")
     try:
         while written < limit:
             written += os.write(descriptor, chunk)

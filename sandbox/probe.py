@@ -147,9 +147,9 @@ def _judge(seen: dict[str, tuple[Exit, dict[str, Any]]], given: dict[str, Any], 
     look = seen["look"][1]
     own_kernel = look["release"] != os.uname().release
     return [check(look, given, own_kernel) for check in _CHECKS] + [
-        _processes(*seen["breed"], runtime),
+        _processes(*seen["breed"], own_kernel, runtime),
         _memory(*seen["swallow"]),
-        _files(*seen["crowd"]),
+        _files(*seen["crowd"], own_kernel),
     ]
 
 
@@ -278,13 +278,14 @@ _CHECKS: tuple[Callable[[dict[str, Any], dict[str, Any], bool], Check], ...] = (
 )
 
 
-def _processes(ended: Exit, answer: dict[str, Any], runtime: str) -> Check:
-    """Either the kernel refuses one more, or the whole sandbox dies of them: both end the flood."""
+def _processes(ended: Exit, answer: dict[str, Any], own_kernel: bool, runtime: str) -> Check:
+    """The kernel refuses one more; or, where they are processes of a kernel of its own, that one dies of them."""
     limit = _pids(runtime)
     if answer:
         ok = answer["children"] < limit and answer["said"] == "EAGAIN"
         return Check("processes", ok, f"{answer['children']} of at most {limit}, then {answer['said']!r}", _ASK)
-    return Check("processes", _died(ended), f"the sandbox died of them: {ended.reason}, code {ended.code}", _ASK)
+    seen = f"the sandbox died of them: {ended.reason}, code {ended.code}"
+    return Check("processes", own_kernel and _died(ended), seen, _ASK)
 
 
 def _memory(ended: Exit, answer: dict[str, Any]) -> Check:
@@ -294,13 +295,14 @@ def _memory(ended: Exit, answer: dict[str, Any]) -> Check:
     return Check("memory", ok, f"{seen}, {_BUSY.memory_mb + _BUSY.workspace_mb} MB allowed", _ASK)
 
 
-def _files(ended: Exit, answer: dict[str, Any]) -> Check:
-    """Either the workspace takes no more files, or they count as the sandbox's memory, which has its own end."""
+def _files(ended: Exit, answer: dict[str, Any], own_kernel: bool) -> Check:
+    """The workspace takes no more files; or, where a kernel of its own keeps them, they are memory and have its end."""
     limit = _BUSY.workspace_mb * 256
     if answer:
         ok = answer["files"] <= limit and answer["said"] == "ENOSPC"
         return Check("workspace files", ok, f"{answer['files']} of at most {limit}, then {answer['said']!r}", _ASK)
-    return Check("workspace files", _died(ended), f"the sandbox died of them: {ended.reason}", _ASK)
+    seen = f"the sandbox died of them: {ended.reason}"
+    return Check("workspace files", own_kernel and _died(ended), seen, _ASK)
 
 
 def _died(ended: Exit) -> bool:

@@ -2,6 +2,7 @@
 
 import atexit
 import secrets
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import anyio
@@ -36,7 +37,8 @@ def built(image: str) -> None:
 
 @cache
 def _why_not(runtime: str) -> str:
-    checks = anyio.run(probe, DockerEngine(docker_lab()), runtime)
+    with ThreadPoolExecutor(1) as thread:  # the asking test may have a loop of its own
+        checks = thread.submit(anyio.run, probe, DockerEngine(docker_lab()), runtime).result()
     return "" if accepted(checks) else "; ".join(f"{c.name}: {c.detail}" for c in checks if not c.ok)
 
 

@@ -1,0 +1,151 @@
+"""What makes an image, without an engine: what image.toml may say, what stays in a tree, where a wheel's files go."""
+
+import os
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from sandbox.images import pulled, tree, wheels
+from sandbox.images.build import Refused, key, read
+from sandbox.images.debian import Package, read_lock
+
+
+def image(folder: Path, text: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "image.toml").write_text(text)
+    return folder
+
+
+def test_an_unknown_field_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="'colour'"):
+        read(str(image(tmp_path / "box", 'colour = "red"')))
+
+
+def test_an_image_that_is_not_there_says_which_are() -> None:
+    with pytest.raises(Refused, match="base"):
+        read("nowhere")
+
+
+def test_a_folder_with_a_strange_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="no image name"):
+        read(str(image(tmp_path / "My Box", "")))
+
+
+def test_a_package_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="no folder"):
+        read(str(image(tmp_path / "box", 'from = "base"\npackages = ["nowhere"]'))).sources()
+
+
+def test_a_debian_package_without_a_locked_version_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="lock box"):
+        read(str(image(tmp_path / "box", 'from = "base"\ndebian = ["git"]'))).locked()
+
+
+def test_a_child_has_its_parents_environment_and_its_own(tmp_path: Path) -> None:
+    spec = read(str(image(tmp_path / "box", 'from = "base"\n[env]\nMOOD = "fine"')))
+    assert spec.environment()["MOOD"] == "fine"
+    assert spec.environment()["PYTHONSAFEPATH"] == "1"
+
+
+def test_the_key_changes_with_code_and_with_nothing_else(tmp_path: Path) -> None:
+    folder = image(tmp_path / "box", 'from = "base"\npackages = ["./greeting"]')
+    (folder / "greeting").mkdir()
+    source = folder / "greeting/__init__.py"
+    source.write_text("WORD = 1\n")
+    first = key(read(str(folder)))
+    os.utime(source, (1, 1))
+    (folder / "greeting/README.md").write_text("words about it")
+    assert key(read(str(folder))) == first
+    source.write_text("WORD = 2\n")
+    assert key(read(str(folder))) != first
+
+
+@pytest.mark.parametrize(
+    ("glob", "path", "meant"),
+    [
+        ("usr/share/**", "usr/share/doc/x", True),
+        ("usr/share/**", "usr/share", True),
+        ("usr/share/**", "usr/shared", False),
+        ("**/*.pyx", "a/b/c.pyx", True),
+        ("**/*.pyx", "c.pyx", True),
+        ("usr/*/x", "usr/a/b/x", False),
+        ("usr/bin/[!p]*", "usr/bin/python3", False),
+        ("usr/bin/[!p]*", "usr/bin/sh", True),
+        ("{boot,home}/**", "home/x", True),
+        ("lib/{readline,xx*}.*", "lib/readline.cpython-313.so", True),
+        ("a+b", "aab", False),
+    ],
+)
+def test_globs_mean_what_they_say(glob: str, path: str, meant: bool) -> None:
+    assert tree.matches(path, [glob]) is meant
+
+
+def test_a_tree_packs_to_the_same_bytes_whatever_its_times_and_order(tmp_path: Path) -> None:
+    sums = []
+    for number, names in enumerate((("a", "b", "c"), ("c", "b", "a"))):
+        root = tmp_path / f"tree{number}"
+        (root / "folder").mkdir(parents=True)
+        for name in names:
+            (root / "folder" / name).write_text(name)
+            os.utime(root / "folder" / name, (number, number))
+        (root / "link").symlink_to("folder/a")
+        os.link(root / "folder/a", root / "second")
+        sums.append(tree.pack(root, tmp_path / f"{number}.tar"))
+    assert sums[0] == sums[1]
+
+
+def test_nothing_special_gets_into_a_layer(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    os.mkfifo(tmp_path / "root/pipe")
+    with pytest.raises(RuntimeError, match="pipe"):
+        tree.pack(tmp_path / "root", tmp_path / "x.tar")
+
+
+def test_a_wheel_is_unpacked_to_where_its_parts_belong(tmp_path: Path) -> None:
+    wheel = tmp_path / "tool-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("tool/__init__.py", "def main(): ...\n")
+        archive.writestr("planted.pth", "import evil\n")
+        archive.writestr("tool-1.data/scripts/helper", "#!python\nprint(1)\n")
+        archive.writestr("tool-1.data/data/share/tool/rules", "x")
+        archive.writestr("tool-1.dist-info/entry_points.txt", "[console_scripts]\ntool = tool:main\n")
+        archive.writestr("tool-1.dist-info/RECORD", "")
+    wheels.unpack(wheel, tmp_path / "root")
+    found = {str(path.relative_to(tmp_path / "root")) for path in (tmp_path / "root").rglob("*") if path.is_file()}
+    site = str(tree.SITE)
+    assert found == {
+        f"{site}/tool/__init__.py",
+        f"{site}/tool-1.dist-info/entry_points.txt",
+        "usr/local/bin/helper",
+        "usr/local/bin/tool",
+        "usr/local/share/tool/rules",
+    }
+    assert (tmp_path / "root/usr/local/bin/helper").read_text().startswith("#!/usr/bin/python3\n")
+    assert "from tool import main" in (tmp_path / "root/usr/local/bin/tool").read_text()
+    assert (tmp_path / "root/usr/local/bin/tool").stat().st_mode & 0o111
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "x-1.data/scripts/../../../etc/passwd"])
+def test_a_wheel_with_a_member_that_leaves_is_refused(tmp_path: Path, name: str) -> None:
+    wheel = tmp_path / "x-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr(name, "x")
+    with pytest.raises(RuntimeError, match="leaves its place"):
+        wheels.unpack(wheel, tmp_path / "root")
+    assert not (tmp_path / "etc").exists()
+
+
+def test_a_lock_is_read_as_it_is_written(tmp_path: Path) -> None:
+    package = Package("libc6", "2.41-12", "amd64", "ab" * 32)
+    (tmp_path / "debian.lock").write_text(f"# made by lock\n{package}\n")
+    assert read_lock(tmp_path / "debian.lock") == [package]
+    assert read_lock(tmp_path / "none") == []
+
+
+def test_the_pulled_road_names_the_same_user_and_lock(tmp_path: Path) -> None:
+    spec = read("base")
+    text = pulled.context(spec, None).decode(errors="replace")
+    assert "FROM python:3.13" in text
+    assert "--require-hashes" in text
+    assert "USER 10001:10001" in text
