@@ -36,6 +36,7 @@ from anyio import (
 )
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
+from sandbox.cgroup import usage_of
 from sandbox.engine import DOOR, Exit, Program, SandboxError, Usage
 from sandbox.profiles import seccomp
 
@@ -384,7 +385,10 @@ def _kill(api: Any, container: str) -> None:
 
 
 def _usage(api: Any, container: str) -> Usage:
-    stats = api.stats(container, stream=False, one_shot=True)
+    pid = api.inspect_container(container)["State"]["Pid"]
+    if pid and (usage := usage_of(pid)):
+        return usage
+    stats = api.stats(container, stream=False, one_shot=True) if pid else {}
     if not stats.get("memory_stats"):
         raise SandboxError("the sandbox has ended: there is nothing to measure")
     return Usage(

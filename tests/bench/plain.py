@@ -14,6 +14,7 @@ from anyio import fail_after
 
 from core.manifest import load_manifest, profile_of
 from protos.ids import new_id
+from sandbox.cgroup import groups_of, usage_of
 from sandbox.engine import DOOR, Program
 from sandbox.engines.docker import container_config
 from sandbox.profile import Profile
@@ -69,8 +70,14 @@ class Plain:
 
     def memory(self, container: str) -> float:
         """MiB that the kernel counts for a container, without the page cache but with its memory file systems."""
-        stats = self.api.stats(container, stream=False, one_shot=True)["memory_stats"]
-        return float(stats["usage"] - stats["stats"]["total_cache"] + stats["stats"].get("total_shmem", 0)) / MIB
+        pid = self.api.inspect_container(container)["State"]["Pid"]
+        usage = usage_of(pid)
+        assert usage is not None, "the container's control group cannot be seen from here"
+        groups = groups_of(pid)
+        lines = (groups.get("memory") or groups[""]).joinpath("memory.stat").read_text().splitlines()
+        stat = {name: int(value) for name, value in map(str.split, lines)}
+        cache = stat.get("total_cache", stat.get("file", 0)) - stat.get("total_shmem", stat.get("shmem", 0))
+        return (usage.memory_bytes - cache) / MIB
 
     def _create_and_start(self, config: dict[str, Any]) -> str:
         container: str = self.api.create_container_from_config(config)["Id"]
