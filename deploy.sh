@@ -42,6 +42,7 @@ TEXT
 
 home=${MADLAB_HOME:-$root/.madlab}
 demo=yes
+if [ $# -gt 1 ]; then usage >&2; exit 2; fi
 case "${1:-}" in
   "") ;;
   --no-demo) demo=no ;;
@@ -53,7 +54,6 @@ case "${1:-}" in
   --help | -h) usage; exit 0 ;;
   *) usage >&2; exit 2 ;;
 esac
-if [ $# -gt 1 ]; then usage >&2; exit 2; fi
 
 . .ci/steps.sh
 python=.venv/bin/python
