@@ -10,8 +10,9 @@ Rules of this file
   4. *The same id is the same entry.* Whoever was not acknowledged asks again with the same id and cannot do it twice.
 
 Group commit
-  The loop and the writer's thread play one game with two states. Idle: the first `append` of a loop turn schedules a
-  commit at the turn's end, so that whoever appends in the same turn rides along. Committing: the thread has a batch,
+  The loop and the writer's thread play one game with two states. Idle: a lone `append` starts a commit at once; where
+  the last batch was of many, it starts at the loop turn's end, so that whoever appends in the same turn rides along.
+  Committing: the thread has a batch,
   and `_pending` gathers the next. When the thread is done it calls back into the loop, once; that one call delivers to
   the listeners, wakes the publishers, and schedules the next commit *behind* them, so that a publisher who has more to
   say rides in it. There is no task, hence nothing to cancel half-way: a cancelled `append` may still be committed.
@@ -35,7 +36,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
@@ -78,14 +79,16 @@ class Statistics:
     sealed: str | None
 
 
-@dataclass
 class _Call:
     """One `append`: committed whole or not at all."""
 
-    entries: Sequence[Entry]
-    headers: Sequence[bytes]
-    future: "asyncio.Future[list[int]] | None"  # None: nobody waits
-    answer: list[int] | Exception = field(default_factory=list)
+    __slots__ = ("answer", "entries", "future", "headers")
+
+    def __init__(self, entries: Sequence[Entry], future: "asyncio.Future[list[int]] | None") -> None:
+        self.entries = entries
+        self.headers = [_header(entry) for entry in entries]
+        self.future = future  # None: nobody waits
+        self.answer: list[int] | Exception = []
 
 
 T = TypeVar("T")
@@ -164,6 +167,7 @@ class Journal:
         self._cursors: Cursors = {}
         self._cursors_in_flight: Cursors = {}
         self._busy = False  # the thread has a batch, or a commit is scheduled
+        self._crowded = False  # the last batch was of more than one call
         self._timer: asyncio.TimerHandle | None = None
         self._closed = True
         self._idle: asyncio.Event | None = None
@@ -297,7 +301,7 @@ class Journal:
             return []
         self._refuse()
         future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
-        self._pending.append(_Call(entries, _headers(entries), future))
+        self._pending.append(_Call(entries, future))
         self._pending_entries += len(entries)
         self._awaited = True
         if not self._busy:
@@ -316,7 +320,7 @@ class Journal:
             self._lost += len(entries)
             return 0
         # A call of its own for each: they have nothing to do with one another.
-        self._pending.extend(_Call((entry,), _headers((entry,)), None) for entry in entries)
+        self._pending.extend(_Call((entry,), None) for entry in entries)
         self._pending_entries += len(entries)
         self._kick_later()
         return len(entries)
@@ -365,10 +369,14 @@ class Journal:
             self._timer = None
         if not self._busy and (self._pending or self._cursors):
             self._busy = True
-            asyncio.get_running_loop().call_soon(self._start)
+            if self._crowded:
+                asyncio.get_running_loop().call_soon(self._start)
+            else:
+                self._start()
 
     def _start(self) -> None:
         calls, self._pending = self._pending, []
+        self._crowded = len(calls) > 1
         self._pending_entries = 0
         self._awaited = False
         self._cursors_in_flight, self._cursors = self._cursors, {}
@@ -715,18 +723,15 @@ def read_rows(db: sqlite3.Connection, kinds: frozenset[str]) -> Iterator[Row]:
             yield Row(*values)
 
 
-def _headers(entries: Sequence[Entry]) -> list[bytes]:
-    headers = []
-    for entry in entries:
-        try:
-            headers.append(chain.header(entry.kind, entry.id, entry.conversation, entry.sender, entry.recipient))
-        except UnicodeEncodeError as error:
-            raise InvalidArgument(f"an entry whose words are not Unicode text: {entry.id!r}") from error
-        if not entry.id or not entry.kind:
-            raise InvalidArgument("an entry needs an id and a kind")
-        if not 0 <= entry.at < 1e11:
-            raise InvalidArgument(f"{entry.at!r} is no time in seconds since the epoch")
-    return headers
+def _header(entry: Entry) -> bytes:
+    if not entry.id or not entry.kind:
+        raise InvalidArgument("an entry needs an id and a kind")
+    if not 0 <= entry.at < 1e11:
+        raise InvalidArgument(f"{entry.at!r} is no time in seconds since the epoch")
+    try:
+        return chain.header(entry.kind, entry.id, entry.conversation, entry.sender, entry.recipient)
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(f"an entry whose words are not Unicode text: {entry.id!r}") from error
 
 
 def _conflict(entries: Sequence[Entry], known: Mapping[str, _Known]) -> Conflict | None:
