@@ -213,54 +213,59 @@ def _entry(descent: Descent, name: str, census: Census, note: Callable[[str], No
         return
     except OSError as error:
         raise swapped(name, error) from error
-    with os.fdopen(opened, "rb", buffering=0) as file:
+    try:
         status = os.fstat(opened)
         if not stat.S_ISREG(status.st_mode):
             raise TreeRefused(name, "only files, directories and links travel", f"became a {_what(status.st_mode)}")
-        yield from _file(name, file.read, status, census, note)
-
-
-def _file(
-    name: str, read: Callable[[int], bytes], status: os.stat_result, census: Census, note: Callable[[str], None]
-) -> Iterator[bytes]:
-    size = status.st_size
-    mode = 0o755 if status.st_mode & 0o100 else 0o644
-    if size <= SMALL:
-        content = b"".join(_read(name, read, size + 1))
-        grown, content = len(content) > size, content[:size]
-        size = len(content)
-        census.enter(name, "file", size)
-        yield tar.header(name, b"0", mode, size)
-        yield content
-    else:
-        census.enter(name, "file", size)
-        yield tar.header(name, b"0", mode, size)
-        got = 0
-        for chunk in _read(name, read, size):
-            got += len(chunk)
-            yield chunk
-        if got < size:
-            raise Unavailable(
-                f"'{escaped(name)}' shrank from {size:,} to {got:,} bytes while it was being packed",
-                next="try again when nothing writes there",
-            )
-        grown = bool(_read_once(name, read, 1))
-    yield bytes(-size % tar.BLOCK)
-    if grown:
-        note(f"'{escaped(name)}' grew while it was being packed; the first {size:,} bytes are in")
-
-
-def _read(name: str, read: Callable[[int], bytes], limit: int) -> Iterator[bytes]:
-    while limit and (chunk := _read_once(name, read, min(limit, CHUNK))):
-        limit -= len(chunk)
-        yield chunk
-
-
-def _read_once(name: str, read: Callable[[int], bytes], limit: int) -> bytes:
-    try:
-        return read(limit)
+        pack_file = _small_file if status.st_size <= SMALL else _large_file
+        yield from pack_file(name, opened, status, census, note)
     except OSError as error:
         raise unreadable(name, error) from error
+    finally:
+        os.close(opened)
+
+
+def _small_file(
+    name: str, opened: int, status: os.stat_result, census: Census, note: Callable[[str], None]
+) -> Iterator[bytes]:
+    content = os.read(opened, status.st_size + 1)
+    while len(content) < status.st_size and (more := os.read(opened, status.st_size + 1 - len(content))):
+        content += more
+    if len(content) > status.st_size:
+        content = content[: status.st_size]
+        note(_grew(name, len(content)))
+    census.enter(name, "file", len(content))
+    yield tar.header(name, b"0", _mode(status), len(content))
+    yield content
+    yield bytes(-len(content) % tar.BLOCK)
+
+
+def _large_file(
+    name: str, opened: int, status: os.stat_result, census: Census, note: Callable[[str], None]
+) -> Iterator[bytes]:
+    left = size = status.st_size
+    census.enter(name, "file", size)
+    yield tar.header(name, b"0", _mode(status), size)
+    while left:
+        chunk = os.read(opened, min(left, CHUNK))
+        if not chunk:
+            raise Unavailable(
+                f"'{escaped(name)}' shrank from {size:,} to {size - left:,} bytes while it was being packed",
+                next="try again when nothing writes there",
+            )
+        left -= len(chunk)
+        yield chunk
+    yield bytes(-size % tar.BLOCK)
+    if os.read(opened, 1):
+        note(_grew(name, size))
+
+
+def _mode(status: os.stat_result) -> int:
+    return 0o755 if status.st_mode & 0o100 else 0o644
+
+
+def _grew(name: str, size: int) -> str:
+    return f"'{escaped(name)}' grew while it was being packed; the first {size:,} bytes are in"
 
 
 def open_root(root: Path) -> int:

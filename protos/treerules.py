@@ -12,6 +12,8 @@ from protos.errors import InvalidArgument
 
 LINK_BYTES = 4095  # the kernel's own limit for a link's text
 
+UNFIT = frozenset({"", ".", ".."})  # as parts of a path
+
 Kind = Literal["file", "directory", "link"]
 
 
@@ -68,8 +70,10 @@ def parts_of(name: str, caps: Caps) -> list[str]:
     if name.count("/") >= caps.depth:
         raise TreeRefused(name, f"at most {caps.depth}", f"{name.count('/') + 1} levels deep", "tree.depth")
     parts = name.split("/")
+    if name.isascii() and name.isprintable() and UNFIT.isdisjoint(parts) and len(name) <= caps.name_bytes:
+        return parts  # nearly all of them
     for part in parts:
-        if part in ("", ".", ".."):
+        if part in UNFIT:
             raise TreeRefused(name, "each part of a path is a name", f"a part that is '{part}'")
         length = len(encode(part, name))
         if length > caps.name_bytes:

@@ -1,113 +1,111 @@
-"""How fast files go in and out, each figure beside its baseline in the same run: `python -m tests.bench.files`.
+"""How fast files go in and out, and how much memory that takes, each figure beside its baseline in the same run.
 
-The baselines are what a careful person would write by hand: read, hash, write and sync in one thread for a blob,
-`tar` for a tree, `git ls-files` for a listing.
+The baselines are what a careful person would write by hand: read, hash, write and sync in one thread for a blob, `tar`
+for a tree, `git ls-files` for a listing.
 """
 
 import hashlib
-import json
 import os
 import shutil
-import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
-import anyio
+from anyio import to_thread
 
 from core.horace.snapshot import take
 from core.horace.store import Horace
 from protos.tree import pack, unpack, walk
+from tests.bench.figure import Figure, in_turns
+from tests.integration.test_horace_memory import EXTRA, extra_memory
 from tests.unit.horace.ledger import Ledger
 
 MIB = 1024 * 1024
 CHUNK = bytes(range(256)) * 1024
-ROUNDS = 10
+SIZE = 64 * MIB
 FILES = 1000
 
-Act = Callable[[], Awaitable[object]]
+Act = Callable[[], object]
 
 
-async def figures(directory: Path, size: int = 64 * MIB) -> list[dict[str, object]]:
-    """Rows of {name, value, baseline, unit, better}; medians of ten rounds, ours and the baseline in turns."""
-    rows: list[dict[str, object]] = []
+async def run() -> list[Figure]:
+    """Medians of ten rounds, ours and the baseline in turns."""
+    with tempfile.TemporaryDirectory() as directory:
+        place = Path(directory)
+        size = 256 * MIB
+        extra = await to_thread.run_sync(extra_memory, place / "memory", size)
+        return [
+            *await blobs(place),
+            *await trees(place),
+            Figure(f"{size // MIB} MiB in and out: extra memory", extra / MIB, "MiB", "limit", EXTRA / MIB, 1.0),
+        ]
+
+
+async def blobs(place: Path) -> list[Figure]:
+    """One big blob and small ones, in and out."""
     round_number = 0
+    digest = ""
 
-    async def data() -> AsyncIterator[bytes]:
-        for place in range(size // len(CHUNK)):
-            yield round_number.to_bytes(4, "big") + place.to_bytes(4, "big") + CHUNK[8:]
+    def content() -> Iterator[bytes]:
+        for at in range(SIZE // len(CHUNK)):
+            yield round_number.to_bytes(4, "big") + at.to_bytes(4, "big") + CHUNK[8:]
 
-    def by_hand() -> None:
+    async def source() -> AsyncIterator[bytes]:
+        for each in content():
+            yield each
+
+    async def small() -> AsyncIterator[bytes]:
+        yield os.urandom(1024)
+
+    async def put() -> None:
+        nonlocal digest, round_number
+        round_number += 1
+        digest = (await horace.put(source())).digest
+
+    async def get() -> None:
+        async with aclosing(horace.get(digest)) as chunks:  # type: ignore[type-var]
+            async for _ in chunks:
+                pass
+
+    def put_by_hand() -> None:
         hasher = hashlib.sha256()
-        with (directory / f"hand{round_number}").open("wb") as file:
-            for place in range(size // len(CHUNK)):
-                chunk = round_number.to_bytes(4, "big") + place.to_bytes(4, "big") + CHUNK[8:]
-                hasher.update(chunk)
-                file.write(chunk)
+        with (place / f"hand{round_number}").open("wb") as file:
+            for each in content():
+                hasher.update(each)
+                file.write(each)
             file.flush()
             os.fsync(file.fileno())
 
-    def read_by_hand() -> None:
+    def get_by_hand() -> None:
         hasher = hashlib.sha256()
-        with (directory / f"hand{ROUNDS}").open("rb") as file:
-            while chunk := file.read(MIB):
-                hasher.update(chunk)
+        with (place / f"hand{round_number}").open("rb") as file:
+            while step := file.read(MIB):
+                hasher.update(step)
 
-    async def compare(name: str, unit: str, of: Callable[[float], float], ours: Act, baseline: Act) -> None:
-        nonlocal round_number
-        round_number = 0
-        taken: tuple[list[float], list[float]] = ([], [])
-        for _ in range(ROUNDS):
-            round_number += 1
-            for times, act in zip(taken, (ours, baseline), strict=True):
-                began = time.perf_counter()
-                await act()
-                times.append(time.perf_counter() - began)
-        value, hand = (of(statistics.median(times)) for times in taken)
-        better = "higher" if unit.endswith("/s") else "lower"
-        rows.append({"name": name, "value": value, "baseline": hand, "unit": unit, "better": better})
+    def small_by_hand() -> None:
+        with (place / f"small{time.monotonic_ns()}").open("wb") as file:
+            file.write(os.urandom(1024))
+            file.flush()
+            os.fsync(file.fileno())
 
-    def rate(seconds: float) -> float:
-        return size / MIB / seconds
+    async with Horace(place / "files", Ledger(place / "ledger"), quota_bytes=64 * SIZE) as horace:
+        into = await in_turns({"horace": timed(put), "hand": timed(threaded(put_by_hand))})
+        out = await in_turns({"horace": timed(get), "hand": timed(threaded(get_by_hand))})
+        tiny = await in_turns({"horace": timed(lambda: horace.put(small())), "hand": timed(threaded(small_by_hand))})
+    hand = "one thread: hash, write, fsync"
+    return [
+        Figure("a blob in", rate(into["horace"]), "MiB/s", hand, rate(into["hand"]), higher_is_better=True),
+        Figure("a blob out, checked", rate(out["horace"]), "MiB/s", hand, rate(out["hand"]), higher_is_better=True),
+        Figure("1 KiB in, durable", tiny["horace"] * 1000, "ms", "write and fsync", tiny["hand"] * 1000),
+    ]
 
-    def milliseconds(seconds: float) -> float:
-        return seconds * 1000
 
-    async with Horace(directory / "files", Ledger(directory / "ledger"), quota_bytes=64 * size) as horace:
-        digest = ""
-
-        async def put() -> None:
-            nonlocal digest
-            digest = (await horace.put(data())).digest
-
-        async def get() -> None:
-            async with aclosing(horace.get(digest)) as chunks:  # type: ignore[type-var]
-                async for _ in chunks:
-                    pass
-
-        async def put_small() -> None:
-            async def small() -> AsyncIterator[bytes]:
-                yield os.urandom(1024)
-
-            await horace.put(small())
-
-        def small_by_hand() -> None:
-            with (directory / f"small{round_number}").open("wb") as file:
-                file.write(os.urandom(1024))
-                file.flush()
-                os.fsync(file.fileno())
-
-        await compare("a blob in", "MiB/s", rate, put, in_thread(by_hand))
-        await horace.sweep([digest], idle_s=-1)
-        await compare("a blob out", "MiB/s", rate, get, in_thread(read_by_hand))
-        await compare("1 KiB in, synced", "ms", milliseconds, put_small, in_thread(small_by_hand))
-
-    tree = a_repository(directory / "tree")
-    packed = directory / "tree.tar"
+async def trees(place: Path) -> list[Figure]:
+    """A repository listed, packed and unpacked."""
+    tree, packed, out = repository(place / "tree"), place / "tree.tar", place / "out"
 
     def pack_tree() -> None:
         with packed.open("wb") as file:
@@ -115,58 +113,59 @@ async def figures(directory: Path, size: int = 64 * MIB) -> list[dict[str, objec
 
     def unpack_tree() -> None:
         with packed.open("rb") as file:
-            unpack(iter(lambda: file.read(len(CHUNK)), b""), directory / "out")
-        shutil.rmtree(directory / "out")
+            unpack(iter(lambda: file.read(len(CHUNK)), b""), out)
+        shutil.rmtree(out)
 
     def untar() -> None:
-        (directory / "out").mkdir()
-        subprocess.run(["tar", "-xf", packed, "-C", directory / "out"], check=True, stderr=subprocess.DEVNULL)
-        shutil.rmtree(directory / "out")
+        out.mkdir()
+        program(["tar", "-xf", packed, "-C", out])()
+        shutil.rmtree(out)
 
-    tar: list[str | Path] = ["tar", "--format=posix", "-cf", directory / "by.tar", "-C", tree, "."]
-    listing = ["git", "ls-files", "-co", "--exclude-standard"]
-    await compare(f"{FILES:,} files packed", "ms", milliseconds, in_thread(pack_tree), program(tar))
-    await compare(f"{FILES:,} files unpacked, removed", "ms", milliseconds, in_thread(unpack_tree), in_thread(untar))
-    await compare(f"{FILES:,} files listed", "ms", milliseconds, in_thread(lambda: take(tree)), program(listing, tree))
-    return rows
+    tar = program(["tar", "--format=posix", "-cf", place / "by.tar", "-C", tree, "."])
+    git = program(["git", "ls-files", "-co", "--exclude-standard"], tree)
+    listed = await in_turns({"madlab": timed(threaded(lambda: take(tree))), "git": timed(threaded(git))})
+    packing = await in_turns({"madlab": timed(threaded(pack_tree)), "tar": timed(threaded(tar))})
+    unpacking = await in_turns({"madlab": timed(threaded(unpack_tree)), "tar": timed(threaded(untar))})
+    return [
+        Figure(f"{FILES:,} files listed", listed["madlab"] * 1000, "ms", "git ls-files", listed["git"] * 1000),
+        Figure(f"{FILES:,} files packed", packing["madlab"] * 1000, "ms", "tar", packing["tar"] * 1000),
+        Figure(f"{FILES:,} files unpacked, removed", unpacking["madlab"] * 1000, "ms", "tar", unpacking["tar"] * 1000),
+    ]
 
 
-def in_thread(function: Callable[[], object]) -> Act:
-    """`function` as an act."""
-    return lambda: anyio.to_thread.run_sync(function)
+def rate(seconds: float) -> float:
+    """MiB a second, for one blob."""
+    return SIZE / MIB / seconds
+
+
+def timed(act: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[float]]:
+    """The seconds that `act` takes."""
+
+    async def measure() -> float:
+        began = time.perf_counter()
+        await act()
+        return time.perf_counter() - began
+
+    return measure
+
+
+def threaded(act: Act) -> Callable[[], Awaitable[object]]:
+    """`act` in a thread."""
+    return lambda: to_thread.run_sync(act)
 
 
 def program(command: Sequence[str | Path], directory: Path | None = None) -> Act:
     """A program's run as an act."""
-    return in_thread(lambda: subprocess.run(command, cwd=directory, check=True, capture_output=True))
+    return lambda: subprocess.run(command, cwd=directory, check=True, capture_output=True)
 
 
-def a_repository(root: Path) -> Path:
+def repository(root: Path) -> Path:
     """A git repository of small files, half of them tracked, with a few ignore rules."""
-    for place in range(FILES):
-        path = root / f"package{place % 50}" / f"module{place % 7}" / f"file{place}.py"
+    for at in range(FILES):
+        path = root / f"package{at % 50}" / f"module{at % 7}" / f"file{at}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(CHUNK[: place % 8192])
+        path.write_bytes(CHUNK[: at % 8192])
     (root / ".gitignore").write_text("*.pyc\n__pycache__/\n/build/\ndocs/**/out\n*.egg-info/\n.venv\n")
-    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
-    tracked = [f"package{place}" for place in range(25)]
-    subprocess.run(["git", "add", "--", *tracked], cwd=root, check=True)
+    program(["git", "init", "-q"], root)()
+    program(["git", "add", "--", *(f"package{at}" for at in range(25))], root)()
     return root
-
-
-def table(rows: list[dict[str, object]]) -> Iterator[str]:
-    """The rows for people."""
-    yield f"{'files':34} {'madlab':>10} {'by hand':>10} {'unit':>6}"
-    for row in rows:
-        yield f"{row['name']!s:34} {row['value']:10.1f} {row['baseline']:10.1f} {row['unit']!s:>6}"
-
-
-def main() -> None:
-    """Prints the table, then the rows as JSON."""
-    with tempfile.TemporaryDirectory() as directory:
-        rows = anyio.run(figures, Path(directory))
-    sys.stdout.write("\n".join([*table(rows), json.dumps(rows)]) + "\n")
-
-
-if __name__ == "__main__":
-    main()
