@@ -52,6 +52,7 @@ from sandbox.engines.process import ProcessEngine
 from sandbox.pool import Pool
 
 VERSION = "0.1.0"
+REFILL_S = 0.1  # what a handed-over worker has for its first words before the pool starts another one
 logger = structlog.get_logger()
 
 
@@ -143,6 +144,7 @@ def _pools(workers: Workers, emads: Mapping[str, Dispatchable]) -> dict[str, Poo
             partial(opener, workers, name, each.profile),
             each.profile.warm,
             ended=lambda worker: worker.sandbox.wait(),
+            refill_after=REFILL_S,
         )
         for name, each in emads.items()
         if each.profile.warm

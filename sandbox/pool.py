@@ -3,7 +3,8 @@
 The rules of this file:
 
 1. Each thing is owned by one task for its whole life: the task opens it, waits with it, and closes it. There is no
-   refill logic: whoever is handed over starts the task of its replacement at that moment.
+   refill logic: whoever is handed over starts the task of its replacement at that moment. That one holds back for
+   an instant, since to open one takes the processor from whoever was just handed over.
 2. A claim takes a ready one without waiting, so that nothing can happen between taking and having; when none is
    ready it opens its own. It returns when what it had is closed.
 3. What ends while it waits is thrown away and replaced. What cannot be opened is tried again, later each time, and
@@ -54,7 +55,7 @@ class Pool(AsyncContextManagerMixin, Generic[T]):
     """Keeps `size` things ready that `open` opens. Zero keeps none, and every claim opens its own.
 
     `ended` returns when a thing is of no use any more. `retry_after` is the first pause after a failure, in seconds;
-    it doubles up to a minute.
+    it doubles up to a minute. `refill_after` is how long the replacement of one handed over holds back, in seconds.
     """
 
     def __init__(
@@ -64,11 +65,13 @@ class Pool(AsyncContextManagerMixin, Generic[T]):
         *,
         ended: Callable[[T], Awaitable[object]] | None = None,
         retry_after: float = 1.0,
+        refill_after: float = 0.0,
     ) -> None:
         self._open = open
         self._size = size
         self._ended = ended
         self._retry_after = retry_after
+        self._refill_after = refill_after
         self._ready: deque[_Place[T]] = deque()
         self._starting = 0
         self._claimed = 0
@@ -105,7 +108,7 @@ class Pool(AsyncContextManagerMixin, Generic[T]):
             place.claimed = True
             place.leaves.set()
             if self._tasks:
-                self._tasks.start_soon(self._keep)
+                self._tasks.start_soon(self._replace)
             try:
                 yield place.thing
             finally:
@@ -118,6 +121,10 @@ class Pool(AsyncContextManagerMixin, Generic[T]):
     def statistics(self) -> Statistics:
         """The pool now."""
         return Statistics(len(self._ready), self._starting, self._claimed, self._failures, self._last_error)
+
+    async def _replace(self) -> None:
+        await sleep(self._refill_after)
+        await self._keep()
 
     async def _keep(self) -> None:
         """Fills one place, again and again until it was handed over."""
