@@ -21,7 +21,8 @@ from core.home import Home
 from protos.errors import BY_CODE, Error, InvalidArgument, NotFound, Unavailable
 from protos.ids import new_id
 
-ANSWER_S = 60.0  # the longest that the door may be silent; a stream has a heartbeat every few seconds
+ANSWER_S = 600.0  # the longest that the door may think about an answer: to verify a large journal takes a while
+SILENCE_S = 60.0  # the longest that a stream may be silent; it has a heartbeat every few seconds
 CHUNK = 256 * 1024
 REMEMBERED = 10_000  # events given before they were durable
 PAUSE_S = 0.1  # between two tries
@@ -57,7 +58,7 @@ class _Gone(Exception):
 class _Connection(http.client.HTTPConnection):
     """HTTP over a unix socket."""
 
-    def __init__(self, path: str, silence_s: float | None) -> None:
+    def __init__(self, path: str, silence_s: float) -> None:
         super().__init__("localhost", timeout=silence_s)
         self._path = path
 
@@ -162,7 +163,7 @@ class Client:
 
     def _stream(self, path: str, after: int) -> Iterator[tuple[int, dict[str, Any] | None]]:
         """The events of one connection, with their sequences; opened before the first one is asked for."""
-        connection = self._open(ANSWER_S)
+        connection = self._open(SILENCE_S)
         try:
             answer = self._ask(
                 connection, "GET", path, headers={"Accept": "text/event-stream", "Last-Event-ID": str(after)}
@@ -219,7 +220,7 @@ class Client:
             content = self._read(self._ask(connection, method, path, body, headers))
         return json.loads(content)
 
-    def _open(self, silence_s: float | None) -> _Connection:
+    def _open(self, silence_s: float) -> _Connection:
         connection = _Connection(str(self._home.api_socket), silence_s)
         try:
             connection.connect()

@@ -1,6 +1,7 @@
 """`madlab scan`: sends what shall be scanned, follows the run, prints the report."""
 
 import json
+import os
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
@@ -13,7 +14,7 @@ from core.grace import screen
 from core.grace.client import Client, Fault
 from core.grace.runs import place, tell_waiting
 from core.home import Home
-from protos.errors import Conflict, InvalidArgument, Unavailable
+from protos.errors import Conflict, Exhausted, InvalidArgument, Unavailable
 
 if TYPE_CHECKING:
     from core.grace.packing import Source
@@ -62,6 +63,8 @@ def scan(
     client = Client.to(context.obj, waiting=tell_waiting)
     client.get("/api/v1/status")  # is anybody there? Asked before any packing.
     accepted = _read_baseline(baseline) if baseline else ""
+    if out is not None:
+        _check_writable(out)
     source = _open(path, context.obj, history)
     with progress() as shown:
         shown.show(f"Sending {source.what}")
@@ -143,6 +146,16 @@ def _read_baseline(path: Path) -> str:
     return text
 
 
+def _check_writable(out: Path) -> None:
+    """Looked at before any work is done.
+
+    Raises:
+        InvalidArgument: a report cannot be written there.
+    """
+    if out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK):
+        raise InvalidArgument(f"{out} cannot be written", next="name a file in a directory of yours")
+
+
 def _judge(
     client: Client, run: dict[str, Any], format: Format, out: Path | None, fail_on: Threshold | None, *, strict: bool
 ) -> int:
@@ -155,7 +168,12 @@ def _judge(
     else:
         text = found.model_dump_json(indent=2)
     if out is not None:
-        out.write_text(text + "\n", encoding="utf-8")
+        try:
+            out.write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise Exhausted(
+                f"{out} cannot be written: {error.strerror}", next="make room, or name another file"
+            ) from None
         screen.note(f"The report is in {out}")
     elif format is not Format.TABLE:
         print(text)

@@ -87,6 +87,16 @@ def test_an_archive_is_opened_in_the_sandbox_and_what_would_escape_is_a_finding(
     assert any("escape" in each["path"] for each in told.json["findings"])
 
 
+def test_a_report_that_cannot_be_written_is_told_before_or_after(madlab: Madlab, work: Path, tmp_path: Path) -> None:
+    for out in (tmp_path, tmp_path / "none" / "report.json"):
+        told = madlab("scan", work, "--out", out)
+        assert (told.code, told.out) == (2, "")
+        assert "Sending" not in told.err
+    full = madlab("scan", work, "--out", "/dev/full")
+    assert full.code == 4
+    assert "/dev/full cannot be written: No space left on device" in full.err
+
+
 @pytest.mark.parametrize("kind", ["missing", "empty", "text", "unreadable baseline"])
 def test_bad_input_is_2_and_one_sentence(madlab: Madlab, work: Path, tmp_path: Path, kind: str) -> None:
     (tmp_path / "empty").mkdir()
