@@ -48,7 +48,7 @@ class Tree(Section):
     files: Annotated[int, Field(ge=1)] = 50_000
     bytes: Annotated[int, Field(ge=1)] = 2 * 1024**3
     name_bytes: Annotated[int, Field(ge=1, le=255)] = 255
-    depth: Annotated[int, Field(ge=1, le=1024)] = 64
+    depth: Annotated[int, Field(ge=1, le=256)] = 64  # each level is an open directory while a tree is walked
 
 
 class Files(Section):

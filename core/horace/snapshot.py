@@ -27,6 +27,7 @@ from core.horace.gitindex import INDEX_BYTES, IndexUnreadable, Tracked, parse_in
 from protos.errors import InvalidArgument
 from protos.tree import FLAGS, Caps, Census, Descent, Kind, TreeRefused, entries, escaped, open_root, pack, parts_of
 
+IGNORE_BYTES = 16 * 1024 * 1024  # of all ignore files together
 POINTER_BYTES = 4096  # of a `.git` file
 HISTORY = ("HEAD", "packed-refs", "shallow", "refs", "objects")  # what a reader of the history needs
 NO_HISTORY = (".git/objects/info",)  # alternates lead elsewhere; the rest of it only makes git faster
@@ -96,6 +97,7 @@ class _Listing:
         self.census = Census(caps)
         self.names: list[str] = []
         self.notes: list[str] = []
+        self._ignore_bytes = IGNORE_BYTES
 
     def top(self) -> _Repository | None:
         """Lists the whole directory; returns the repository that it is, if it is one."""
@@ -197,13 +199,14 @@ class _Listing:
             self._list(parts, start, repository, levels, hidden=hidden)
 
     def _ignore_file(self, parts: list[str]) -> tuple[int, Patterns]:
-        content = self._read([*parts, ".gitignore"], FILE_BYTES)
+        content = self._read([*parts, ".gitignore"], min(FILE_BYTES, self._ignore_bytes))
+        self._ignore_bytes -= len(content or b"")
         patterns = Patterns(content or b"")
         name = escaped("/".join([*parts, ".gitignore"]))
         if content is None:
-            self.notes.append(f"'{name}' is a link or too big and is not heeded")
+            self.notes.append(f"'{name}' is a link or too much to read and is not heeded")
         elif patterns.unheeded:
-            self.notes.append(f"{patterns.unheeded:,} lines of '{name}' are too long or too many and are not heeded")
+            self.notes.append(f"lines of '{name}' that are too long or too many and not heeded: {patterns.unheeded:,}")
         return len(os.fsencode("/".join([*parts, ""]))), patterns
 
     def _repository(self, parts: list[str]) -> _Repository | None:

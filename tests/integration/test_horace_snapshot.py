@@ -267,7 +267,22 @@ def test_ignore_files_behind_links_are_not_read(tmp_path: Path) -> None:
     (root / ".gitignore").symlink_to("../outside")
     snapshot = take(root)
     assert sorted(snapshot.names) == [".gitignore", "a"]
-    assert snapshot.notes == ["'.gitignore' is a link or too big and is not heeded"]
+    assert snapshot.notes == ["'.gitignore' is a link or too much to read and is not heeded"]
+
+
+def test_ignore_files_that_are_too_much_to_read_hide_nothing(tmp_path: Path) -> None:
+    root = committed(tmp_path / "r", "a")
+    write(root, "big/x", "long/x", "many/x")
+    (root / "big" / ".gitignore").write_text("x\n" * 1_000_000)
+    (root / "long" / ".gitignore").write_text("x" + "*" * 5000 + "\n")
+    (root / "many" / ".gitignore").write_text("?q\n" * 3000 + "x?\n" + "[x]\n")
+    snapshot = take(root)
+    assert {"big/x", "long/x", "many/x"} <= set(snapshot.names)
+    assert snapshot.notes == [
+        "'big/.gitignore' is a link or too much to read and is not heeded",
+        "lines of 'long/.gitignore' that are too long or too many and not heeded: 1",
+        "lines of 'many/.gitignore' that are too long or too many and not heeded: 1,002",
+    ]
 
 
 def test_submodules_and_clones_within_are_listed_by_their_own_rules(tmp_path: Path) -> None:
