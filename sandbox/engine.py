@@ -29,14 +29,15 @@ class Program:
 
     profile: Profile
     stdin: bytes  # written once, then closed or left open: the end of standard input means nothing
-    door: Path  # on the host; mounted read-only at DOOR
+    door: Path  # on the host; mounted read-only at DOOR. The program is another user: mode 0711, sockets in it 0666
 
 
 @dataclass(frozen=True)
 class Exit:
     """How the program ended. A result, never an error.
 
-    `code` is None when it was killed from outside before it ended. `log` is the tail of what it wrote, as data.
+    `code` is None when it was killed from outside before it ended, and when nobody is left who knows (a host process
+    that an earlier core started). `log` is the tail of what it wrote, at most 16 KiB, as data.
     """
 
     code: int | None

@@ -90,10 +90,6 @@ async def probe(engine: Engine, runtime: str) -> list[Check]:
     return _judge(seen, given, runtime)
 
 
-def _pids(runtime: str) -> int:
-    return max(PROFILE.pids, 512) if runtime.startswith("runsc") else PROFILE.pids
-
-
 def _source() -> str:
     return Path(__file__).with_name("inside.py").read_text()
 
@@ -123,7 +119,7 @@ async def _surroundings(runtime: str) -> AsyncIterator[tuple[Path, dict[str, Any
         "abstract": f"madlab-{secrets.token_hex(8)}",
         "workspace_mb": PROFILE.workspace_mb,
         "memory_mb": _BUSY.memory_mb + _BUSY.workspace_mb,
-        "pids": _pids(runtime),
+        "pids": replace(_BUSY, runtime=runtime).pids_limit,
     }
     with (
         tempfile.TemporaryDirectory(prefix="madlab-") as directory,
@@ -280,7 +276,7 @@ _CHECKS: tuple[Callable[[dict[str, Any], dict[str, Any], bool], Check], ...] = (
 
 def _processes(ended: Exit, answer: dict[str, Any], own_kernel: bool, runtime: str) -> Check:
     """The kernel refuses one more; or, where they are processes of a kernel of its own, that one dies of them."""
-    limit = _pids(runtime)
+    limit = replace(_BUSY, runtime=runtime).pids_limit
     if answer:
         ok = answer["children"] < limit and answer["said"] == "EAGAIN"
         return Check("processes", ok, f"{answer['children']} of at most {limit}, then {answer['said']!r}", _ASK)

@@ -13,5 +13,10 @@ class Profile:
     memory_mb: int = 256  # without the workspace; swap is off
     workspace_mb: int = 64  # a tmpfs at /workspace, with `workspace_mb * 256` inodes; counted on top of memory_mb
     cpus: float = 1.0
-    pids: int = 128
+    pids: int = 128  # processes and threads
     warm: int = 0  # started, attached, unassigned sandboxes kept ready
+
+    @property
+    def pids_limit(self) -> int:
+        """What is asked of the engine: gVisor's own kernel is threads of the sandbox too, and dies with fewer."""
+        return max(self.pids, 512) if self.runtime.startswith("runsc") else self.pids

@@ -203,7 +203,7 @@ class DockerEngine:
         """See `Engine.adopt`."""
         identity = await self.call(_find, self._container(name), self._lab)
         if identity is None:
-            raise SandboxError(f"this lab has no sandbox {name!r}")
+            raise SandboxError(f"lab {self._lab[:8]} has no sandbox {name!r}")
         sandbox = DockerSandbox(name, identity, self)
         try:
             yield sandbox
@@ -277,8 +277,7 @@ def container_config(lab: str, name: str, program: Program) -> dict[str, Any]:
             "Memory": memory,
             "MemorySwap": memory,  # the same: no swap
             "NanoCpus": int(profile.cpus * 1e9),
-            # gVisor's kernel is a process of the sandbox and counts too: with fewer it dies at the start.
-            "PidsLimit": max(profile.pids, 512) if profile.runtime.startswith("runsc") else profile.pids,
+            "PidsLimit": profile.pids_limit,
             "OomScoreAdj": 500,  # when the machine runs out of memory, a sandbox dies before the core
             "Tmpfs": {
                 place: f"rw,exec,nosuid,nodev,size={mb}m,nr_inodes={mb * 256},mode=0700,uid={UID},gid={UID}"

@@ -239,7 +239,7 @@ class ProcessEngine:
         """See `Engine.adopt`."""
         home = self._home(name)
         if not home.path.is_dir():
-            raise SandboxError(f"this lab has no sandbox {name!r}")
+            raise SandboxError(f"lab {self._lab[:8]} has no sandbox {name!r}")
         sandbox = ProcessSandbox(name, home, None)
         try:
             yield sandbox
@@ -275,7 +275,7 @@ class ProcessEngine:
         try:
             home.path.mkdir(mode=0o700, parents=True)
         except FileExistsError:
-            raise SandboxError(f"this lab has a sandbox {home.path.name!r} already") from None
+            raise SandboxError(f"lab {self._lab[:8]} has a sandbox {home.path.name!r} already") from None
         environment = {key: os.environ[key] for key in _INHERITED if key in os.environ}
         reading, writing = os.pipe()
         try:
