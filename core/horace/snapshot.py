@@ -16,7 +16,7 @@ Taken in case of doubt: everything. What is left out is always said.
 
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,7 @@ from protos.tree import FLAGS, Caps, Census, Descent, Kind, TreeRefused, entries
 IGNORE_BYTES = 16 * 1024 * 1024  # of all ignore files together
 POINTER_BYTES = 4096  # of a `.git` file
 HISTORY = ("HEAD", "packed-refs", "shallow", "refs", "objects")  # what a reader of the history needs
+EMPTY = "name a directory with files, or look at what its ignore files hide"
 NO_HISTORY = (".git/objects/info",)  # alternates lead elsewhere; the rest of it only makes git faster
 
 Levels = tuple[tuple[int, Patterns], ...]  # ignore files, the strongest first, and where their directory's names begin
@@ -68,7 +69,7 @@ def take(path: Path, caps: Caps | None = None, *, history: bool = False) -> Snap
         repository = listing.top()
         files, size = listing.census.files + listing.census.links, listing.census.bytes
         if not files:
-            raise InvalidArgument(f"'{escaped(str(path))}' holds no file to take", next="name a directory with files")
+            raise InvalidArgument(f"'{escaped(str(path))}' holds no file to take", next=EMPTY)
         with_history = bool(history and repository and listing.add_history(repository))
     kind: Literal["git", "plain"] = "git" if repository else "plain"
     return Snapshot(path, kind, listing.names, files, size, with_history, listing.notes)
@@ -121,7 +122,7 @@ class _Listing:
         try:
             for entry, status in entries(self.descent, [".git"], self.caps):
                 if entry in HISTORY:
-                    self._everything([".git", entry], status, without=NO_HISTORY)
+                    self._everything([".git", entry], status, history=True)
         except TreeRefused as error:
             del self.names[taken:]
             self.notes.append(f"the git history is left out: {error.message}")
@@ -137,17 +138,18 @@ class _Listing:
         self.census.enter(name, kind, status.st_size if stat.S_ISREG(status.st_mode) else 0)
         self.names.append(name)
 
-    def _everything(
-        self, parts: list[str], status: os.stat_result | None = None, without: Collection[str] = ()
-    ) -> None:
+    def _everything(self, parts: list[str], status: os.stat_result | None = None, *, history: bool = False) -> None:
         """Takes a directory (the root without a `status`) or a file, and whatever lies below."""
+        name = "/".join(parts)
+        if history and name in NO_HISTORY:
+            return
         if status is not None:
-            if "/".join(parts) in without:
-                return
-            self._take("/".join(parts), status)
+            if history and not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+                raise TreeRefused(name, "a history is made of files", "a link or a device")
+            self._take(name, status)
         if status is None or stat.S_ISDIR(status.st_mode):
             for entry, inner in entries(self.descent, parts, self.caps):
-                self._everything([*parts, entry], inner, without)
+                self._everything([*parts, entry], inner, history=history)
 
     def _whole(self, parts: list[str], reason: _Unusable) -> None:
         """Takes everything below a directory whose repository cannot be listed, but the repository."""

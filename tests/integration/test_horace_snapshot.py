@@ -334,6 +334,16 @@ def test_history_that_does_not_fit_is_left_out_and_said(tmp_path: Path) -> None:
     assert "tree.files" in snapshot.notes[0]
 
 
+def test_history_that_is_reached_through_links_is_left_out_and_said(tmp_path: Path) -> None:
+    root = committed(tmp_path / "r", "a")
+    (root / ".git" / "objects").rename(tmp_path / "objects")
+    (root / ".git" / "objects").symlink_to(tmp_path / "objects")
+    snapshot = take(root, history=True)
+    assert snapshot.names == ["a"]
+    assert "'.git/objects': a link or a device" in snapshot.notes[0]
+    assert [each.name for each in members(snapshot.pack())] == ["a"]
+
+
 def test_a_snapshot_over_a_cap_says_which(tmp_path: Path) -> None:
     root = committed(tmp_path / "r", "a", "b", "c")
     with pytest.raises(TreeRefused) as error:
