@@ -122,6 +122,19 @@ async def test_a_run_ends_with_its_evidence_and_artifacts(
         assert await guest.ended() == 0
 
 
+async def test_a_result_of_many_chunks_arrives_whole(
+    services: Services, command: Sequence[str], tmp_path: Path
+) -> None:
+    async with (
+        a_run(services, command, tmp_path, "repeat", text="0123456789", times=150_000) as guest,
+        open_door(tmp_path, guest.session),
+    ):
+        reply = await guest.answer()
+        assert [each.name for each in reply.blobs] == ["result.json"]
+        body = b"".join([chunk async for chunk in services.horace.get(reply.blobs[0].digest)])
+        assert json.loads(body) == {"text": "0123456789" * 150_000}
+
+
 async def test_a_tool_that_raises_makes_the_run_a_failed_one(
     services: Services, command: Sequence[str], tmp_path: Path
 ) -> None:
