@@ -64,6 +64,9 @@ def _client() -> Any:
         places = [os.path.expanduser(os.path.expandvars(place)) for place in _SOCKETS]
         host = "unix://" + next((place for place in places if os.path.exists(place)), places[0])
     with _speaking_plainly():
+        if host.startswith("unix://"):  # the SDK would leave its socket to the garbage collector when nobody answers
+            with socket.socket(socket.AF_UNIX) as knock:
+                knock.connect(host.removeprefix("unix://"))
         api = docker.APIClient(base_url=host, version="auto", timeout=int(_TIMEOUT), max_pool_size=64)
     api.headers["Connection"] = "close"  # nothing to go stale when the engine restarts, nothing to be closed by anyone
     api.trust_env = False  # else REQUESTS_CA_BUNDLE and proxies of the environment get between us and the engine
