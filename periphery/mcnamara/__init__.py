@@ -9,7 +9,7 @@ __all__ = ["McNamara"]
 
 
 def __getattr__(name: str) -> object:
-    # Imported when asked for: the processes that inspect files import this package too, and need neither gRPC nor anyio.
+    # Imported when asked for: the processes that inspect files import this package, and need neither gRPC nor anyio.
     if name == "McNamara":
         from periphery.mcnamara.mad import McNamara
 

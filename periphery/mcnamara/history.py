@@ -17,6 +17,8 @@ from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
 
+import anyio
+
 from periphery.mcnamara.archives.names import escaped
 from periphery.mcnamara.findings import Hit
 from periphery.mcnamara.gitobjects import Objects, Unreadable, blob_id, entries, grafted, tips
@@ -85,7 +87,7 @@ async def look(files: Sequence[File], scanners: Sequence[Scanner], scratch: Path
     if not found:
         coverage.state = "no git history"
         return coverage
-    scratch.mkdir()
+    await anyio.Path(scratch).mkdir()
     extracted = Extracted()
     data = internal(files)
     present = {str(each.place) for each in files if each.path not in data}
@@ -190,7 +192,7 @@ class _Walk:
     complete: bool = True
 
     def commits(self, start: set[bytes], shallow: set[bytes]) -> list[tuple[int, bytes, bytes]]:
-        """Every commit that is reached: when, its id, its tree; the oldest first. Those in `shallow` have no parents."""
+        """Every commit that is reached: when, its id, its tree; the oldest first. `shallow` ones have no parents."""
         found: list[tuple[int, bytes, bytes]] = []
         waiting, known = sorted(start), set(start)
         while waiting and len(found) < COMMITS:

@@ -24,7 +24,7 @@ Inspector = Callable[[File, str], Iterable[Hit]]
 
 
 class Own:
-    """The adapter for one inspector: a module of `periphery.mcnamara.inspectors` with `inspect`, `wants` and `CANARY`."""
+    """The adapter for one inspector: a module of `inspectors` with `inspect`, `wants` and `CANARY`."""
 
     version = VERSION
 

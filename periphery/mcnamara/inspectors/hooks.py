@@ -3,6 +3,7 @@
 Each kind of file has its reader below, found by name in `READERS`. Running something at install is worth a look
 (medium); running a program, reaching the network or unpacking code there is what attacks look like (high).
 """
+# ruff: noqa: E501  a table is read one rule a line
 
 import ast
 import json

@@ -1,4 +1,5 @@
 """Secrets by shapes that leave little doubt: a second opinion on betterleaks, and some that it does not know."""
+# ruff: noqa: E501  a table is read one rule a line
 
 import re
 from collections.abc import Iterator

@@ -7,7 +7,7 @@ from periphery.mcnamara.scanners.betterleaks import Betterleaks
 from periphery.mcnamara.scanners.shellcheck import ShellCheck
 from periphery.mcnamara.scanners.zizmor import Zizmor
 
-INSPECTORS = ("dataflow", "patterns", "secrets", "hooks", "dockerfile")
+INSPECTORS = ("dataflow", "structure", "patterns", "secrets", "hooks", "dockerfile")
 
 
 def catalogue() -> list[Scanner]:

@@ -1,4 +1,5 @@
 """The taint analysis: what it follows, where it stops, what it takes for clean."""
+# ruff: noqa: E501  a table is read one case a line
 
 from pathlib import Path
 

@@ -1,4 +1,5 @@
 """Lock files, versions, and the advisories that hold for them."""
+# ruff: noqa: E501  a table is read one case a line
 
 import json
 from pathlib import Path

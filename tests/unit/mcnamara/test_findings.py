@@ -1,4 +1,5 @@
 """The one finding model: what is made one, what an id depends on, what is masked."""
+# ruff: noqa: E501  a table is read one case a line
 
 import random
 from dataclasses import replace

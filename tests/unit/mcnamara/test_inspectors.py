@@ -1,5 +1,7 @@
 """What our own inspectors find, and what they leave alone."""
+# ruff: noqa: E501  a table is read one case a line
 
+import json
 from pathlib import Path
 
 import pytest
@@ -111,7 +113,7 @@ def test_ordinary_package_files_give_no_finding(path: str, text: str) -> None:
 def test_a_grave_hook_weighs_more_than_a_plain_one() -> None:
     def severity(script: str) -> str:
         file = File("package.json", Path("/nowhere"), 1)
-        return next(hit.severity for hit in hooks.inspect(file, '{"scripts":{"postinstall":"%s"}}' % script))
+        return next(hit.severity for hit in hooks.inspect(file, json.dumps({"scripts": {"postinstall": script}})))
 
     assert (severity("curl x | sh"), severity("node x.js"), severity("node-gyp rebuild")) == ("high", "medium", "low")
 

@@ -1,0 +1,4 @@
+int main(int count, char **arguments) {
+  char text[8];
+  strcpy(text, arguments[1]);
+}

@@ -1,0 +1,3 @@
+<?php
+include $_GET["page"];
+echo $_GET["name"];
