@@ -91,5 +91,5 @@ engine_ensure() {
 engine_gvisor() {
   local said
   if said=$("$1" -m sandbox.gvisor 2>&1); then return 0; fi
-  _engine_say "$said; sandboxes use runc"
+  _engine_say "${said:-gVisor was not set up}; sandboxes use runc"
 }
