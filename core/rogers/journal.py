@@ -82,11 +82,12 @@ class Statistics:
 class _Call:
     """One `append`: committed whole or not at all."""
 
-    __slots__ = ("answer", "entries", "future", "headers")
+    __slots__ = ("answer", "digests", "entries", "future", "headers")
 
     def __init__(self, entries: Sequence[Entry], future: "asyncio.Future[list[int]] | None") -> None:
         self.entries = entries
         self.headers = [_header(entry) for entry in entries]
+        self.digests = [sha256(entry.body).digest() for entry in entries]
         self.future = future  # None: nobody waits
         self.answer: list[int] | Exception = []
 
@@ -174,6 +175,7 @@ class Journal:
         self._readers: list[_Connection] = []
         self._turn = 0
         # The writer thread's own:
+        self._failure: str | None = None  # the first error of the disk
         self._sequence = 0
         self._hash = chain.GENESIS
         self._any_sealed = False
@@ -428,9 +430,10 @@ class Journal:
             self._idle.set()
 
     def _seal(self, reason: str, calls: list[_Call]) -> None:
-        self.sealed = reason
+        if self.sealed is None:
+            self.sealed = reason
+            logger.error("the journal is sealed", reason=reason, path=str(self.path))
         self._busy = False
-        logger.error("the journal is sealed", reason=reason, path=str(self.path))
         for call in calls + self._pending:
             if call.future is None:
                 self._lost += len(call.entries)
@@ -445,6 +448,8 @@ class Journal:
 
     def _commit(self, calls: list[_Call], cursors: Cursors) -> list[Row] | str:
         """Writes one batch; a string says why the journal must be sealed."""
+        if self._failure is not None:  # rule 3, for what was on its way when it happened
+            return self._failure
         try:
             try:
                 return self._transact(calls, cursors)
@@ -458,9 +463,10 @@ class Journal:
                 self._transact([], cursors)
                 return rows
         except (sqlite3.Error, OSError) as error:
-            return _sentence(error)
+            self._failure = _sentence(error)
         except BaseException as error:  # noqa: BLE001  the thread has nobody else to tell
-            return f"a fault of the journal itself: {error!r}"
+            self._failure = f"a fault of the journal itself: {error!r}"
+        return self._failure
 
     def _transact(self, calls: list[_Call], cursors: Cursors) -> list[Row]:
         try:
@@ -482,14 +488,13 @@ class Journal:
                 call.answer = conflict
                 continue
             places: list[int] = []
-            for entry, header in zip(call.entries, call.headers, strict=True):
+            for entry, header, digest in zip(call.entries, call.headers, call.digests, strict=True):
                 id, kind, body, conversation, sender, recipient, at = entry
                 if id in known:
                     places.append(known[id][0])
                     continue
                 at = at or now
                 sequence += 1
-                digest = sha256(body).digest()
                 size = len(body)
                 last = link(last, sequence, at, size, digest, header)
                 headers += (sequence, at, kind, id, conversation, sender, recipient, size, digest, last)
@@ -547,13 +552,15 @@ class Journal:
 
     def _maintain(self) -> str | None:
         """Between two commits: checkpoints and notes the head; a string says why the journal must be sealed."""
+        if self._failure is not None:
+            return self._failure
         try:
             if self._wal_bytes >= self._checkpoint_bytes:
                 self._checkpoint("PASSIVE")
             self._note_head()
         except (sqlite3.Error, OSError) as error:
-            return _sentence(error)
-        return None
+            self._failure = _sentence(error)
+        return self._failure
 
     def _maintain_last(self, db: sqlite3.Connection) -> None:
         self._checkpoint("TRUNCATE")
@@ -620,19 +627,23 @@ class Journal:
         return await done
 
     def _amend(self, work: Callable[[sqlite3.Connection], T]) -> "_Done[T] | Exception":
+        if self._failure is not None:
+            return _sealed_error(self._failure)
         db = self._writer._conn
         try:
             with _transaction(db):
                 value = work(db)
             self._any_sealed = self._any_sealed or _has_segments(db)
         except Exception as error:  # noqa: BLE001  raised again where somebody waits for it
-            return error
+            if not _is_of_disk(error):
+                return error
+            self._failure = _sentence(error)
+            return _sealed_error(self._failure)
         return _Done(value)
 
     def _amended(self, done: asyncio.Future[T], result: "_Done[T] | Exception") -> None:
-        if isinstance(result, Exception) and _is_of_disk(result):
-            self._seal(_sentence(result), [])
-            result = _sealed_error(_sentence(result))
+        if self._failure is not None:
+            self._seal(self._failure, [])
         if done.done():
             return
         if isinstance(result, Exception):
@@ -768,6 +779,8 @@ def _fingerprint(view: View) -> str:
 def _lock(path: Path) -> IO[str]:
     """Takes the one lock there is; the system gives it back when the process ends, however it ends."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for name in (path, f"{path}.lock"):  # what is said in a lab is its owner's; SQLite's other files follow the first
+        os.close(os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     lock = open(f"{path}.lock", "a+")  # noqa: SIM115  held as long as the journal is
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -204,6 +204,27 @@ async def test_a_closed_journal_takes_nothing(tmp_path: Path) -> None:
     assert journal.statistics().lost == 1
 
 
+async def test_nobody_else_can_read_the_files(journal: Journal) -> None:
+    await journal.append(act(1))
+    modes = {
+        file.name: file.stat().st_mode & 0o777 for file in journal.path.parent.iterdir() if "head" not in file.name
+    }
+    assert set(modes.values()) == {0o600}, modes
+
+
+async def test_work_that_fails_between_commits_leaves_nothing(journal: Journal) -> None:
+    def work(db: sqlite3.Connection) -> None:
+        db.execute("DELETE FROM journal")
+        raise ValueError("half-way")
+
+    await journal.append(act(1))
+    with pytest.raises(ValueError, match="half-way"):
+        await journal.amend(work)
+    assert journal.sealed is None
+    assert await journal.append(act(2)) == [2]
+    assert (await journal.verify()).ok
+
+
 async def test_data_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     async with Journal(path):

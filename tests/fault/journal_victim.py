@@ -49,6 +49,7 @@ async def publish_until_the_end(path: Path, orders: Orders, out: int) -> None:
                 except Unavailable:
                     return
                 say(out, "ack", publisher, number, sequence)
+                journal.keep_cursor(f"p{publisher}", "", sequence)  # so that there is something to write at the end
 
         async with anyio.create_task_group() as tasks:
             for publisher in range(orders.publishers):
