@@ -99,7 +99,14 @@ async def open_lab(home: Home, config: Config) -> AsyncIterator[Lab]:
         quota = int(config.files.quota_gb * 1024**3)
         horace = await stack.enter_async_context(Horace(home.path / "blobs", journal, quota_bytes=quota))
         services = Services(journal, rogers, horace, registry)
-        workers = Workers(home.lab, home.runtime / "s", _engines(home, config), config.runs.lease_s)
+        docker = DockerEngine(home.lab)
+        stack.push_async_callback(docker.aclose)
+        engines: dict[str, Engine] = {
+            "runc": docker,
+            "runsc": docker,
+            "process": ProcessEngine(home.lab, home.runtime / "p"),
+        }
+        workers = Workers(home.lab, home.runtime / "s", engines, config.runs.lease_s)
         runs = Runs(journal)
         admission = Admission(max_running=config.runs.max_running, memory_mb=config.sandbox.memory_mb or _memory_mb())
         residents = Residents(services, workers, made)
@@ -131,11 +138,6 @@ def _dispatchable(manifest: Manifest, mad: RegisteredMad, config: Config) -> Dis
         overrides.setdefault("runtime", config.sandbox.runtime)
     deadline = float(overrides.get("deadline_s", manifest.profile.deadline_s))
     return Dispatchable(mad, profile_of(manifest, overrides), deadline)
-
-
-def _engines(home: Home, config: Config) -> Mapping[str, Engine]:
-    docker = DockerEngine(home.lab)
-    return {"runc": docker, "runsc": docker, "process": ProcessEngine(home.lab, home.runtime / "p")}
 
 
 def _pools(workers: Workers, emads: Mapping[str, Dispatchable]) -> dict[str, Pool[Worker]]:

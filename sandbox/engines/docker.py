@@ -180,6 +180,12 @@ class DockerEngine:
 
         return await to_thread.run_sync(run, limiter=self._limiter)
 
+    async def aclose(self) -> None:
+        """Closes the connections to the engine; a later call opens new ones."""
+        api, self._api = self._api, None
+        if api is not None:
+            await to_thread.run_sync(api.close)
+
     def _container(self, name: str) -> str:
         if not _NAME.fullmatch(name):
             raise SandboxError(f"{name!r} is no name for a sandbox: use a-z, 0-9 and -, at most 63")
@@ -218,11 +224,13 @@ class DockerEngine:
             with move_on_after(_DESTROY, shield=True):
                 await self._destroy(identity)
 
-    async def _destroy(self, container: str) -> None:
+    async def _destroy(self, container: str) -> bool:
         try:
             await self.call(_remove, container)
         except SandboxError as error:
             logger.warning("container %s could not be removed and waits to be reaped: %s", container[:12], error)
+            return False
+        return True
 
     async def names(self) -> list[str]:
         """See `Engine.names`."""
@@ -231,11 +239,17 @@ class DockerEngine:
     async def reap(self, keep: Collection[str]) -> list[str]:
         """See `Engine.reap`."""
         found = await self.call(_list, self._lab)
-        doomed = {container: name for container, name in found.items() if name not in keep}
+        reaped: list[str] = []
+
+        async def destroy(container: str, name: str) -> None:
+            if await self._destroy(container):
+                reaped.append(name)
+
         async with create_task_group() as tasks:
-            for container in doomed:
-                tasks.start_soon(self._destroy, container)
-        return sorted(doomed.values())
+            for container, name in found.items():
+                if name not in keep:
+                    tasks.start_soon(destroy, container, name)
+        return sorted(reaped)
 
     async def runtimes(self) -> list[str]:
         """The OCI runtimes that the engine says it has. Whether one can be trusted is for `sandbox.probe` to find out.
