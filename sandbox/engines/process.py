@@ -266,7 +266,8 @@ class ProcessEngine:
         doomed = [name for name in await self.names() if name not in keep]
         for name in doomed:
             await self._leave(ProcessSandbox(name, self._home(name), None))
-        return doomed
+        left = await self.names()
+        return [name for name in doomed if name not in left]
 
     def _spawn(self, home: _Home, program: Program) -> int:
         entry = program.profile.entry
