@@ -10,93 +10,46 @@ Rules of the file
 """
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import asdict
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any
 
-import structlog
 from anyio import Event, move_on_after
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
-from starlette.types import Message as Part
 
+from core.grace.edge import (
+    Answers,
+    BlobBody,
+    Empty,
+    MessageBody,
+    NameBody,
+    ShutdownBody,
+    after_of,
+    json_of,
+    number_of,
+    refuse,
+    refuse_http,
+)
 from core.grace.events import Changes, EventStream, Item
 from core.grace.shapes import blob_json, conversation_json, mads_json, message_json, run_json, status_json, version_json
+from core.grace.streams import BlobStream
 from core.lab import Lab
 from core.ports import is_uuid
 from core.router import Ephemeral
 from core.run import Run, run_id
-from protos.errors import (
-    Conflict,
-    Denied,
-    Error,
-    Exhausted,
-    InvalidArgument,
-    NotFound,
-    Unauthenticated,
-    Unavailable,
-)
+from protos.errors import Error, Exhausted, InvalidArgument, NotFound, Unavailable
 from protos.ids import new_id
 from protos.v1.message_pb2 import KIND_CALL, KIND_EVENT, KIND_PROSE, Blob, Message
 
 OPERATOR = "operator"
-BODY_BYTES = 256 * 1024  # of a JSON request; what is bigger goes in as a blob
 PAGE = 1000
 REQUESTED_S = 5.0  # the dispatcher hears of a message within a millisecond or so
-LOOK = "look for the request's id in core.log"
-STATUS = {
-    InvalidArgument.code: 400,
-    Unauthenticated.code: 401,
-    Denied.code: 403,
-    NotFound.code: 404,
-    Conflict.code: 409,
-    Exhausted.code: 429,
-    Unavailable.code: 503,
-}
-
-logger = structlog.get_logger()
-Body = TypeVar("Body", bound=BaseModel)
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class _BlobBody(_Strict):
-    digest: str
-    size: Annotated[int, Field(ge=0)] = 0
-    name: Annotated[str, Field(max_length=255)] = ""
-    media_type: Annotated[str, Field(max_length=255)] = ""
-
-
-class _MessageBody(_Strict):
-    recipient: Annotated[str, Field(min_length=1, max_length=64)]
-    kind: Literal["call", "prose"]
-    tool: Annotated[str, Field(max_length=64)] = ""
-    arguments: dict[str, Any] = {}
-    text: str = ""
-    conversation: Annotated[str, Field(max_length=128)] = ""
-    blobs: Annotated[list[_BlobBody], Field(max_length=64)] = []
-    id: str = ""
-
-
-class _NameBody(_Strict):
-    digest: str
-
-
-class _ShutdownBody(_Strict):
-    runs: Literal["cancel", "keep"] = "cancel"
-
-
-class _Empty(_Strict):
-    pass
 
 
 def door(lab: Lab) -> Starlette:
@@ -104,7 +57,7 @@ def door(lab: Lab) -> Starlette:
     app = Starlette(
         routes=list(_routes()),
         middleware=[Middleware(Answers, lease_s=lab.config.runs.lease_s)],
-        exception_handlers={Error: _refuse, HTTPException: _refuse_http},  # type: ignore[dict-item]
+        exception_handlers={Error: refuse, HTTPException: refuse_http},  # type: ignore[dict-item]
     )
     app.state.lab = lab
     app.state.closing = Event()
@@ -161,7 +114,7 @@ async def _mads(request: Request) -> Response:
 
 
 async def _publish(request: Request) -> Response:
-    lab, body = _lab(request), await _json(request, _MessageBody)
+    lab, body = _lab(request), await json_of(request, MessageBody)
     if body.id and not is_uuid(body.id):
         raise InvalidArgument("id: it must be a UUIDv7 in lower case", next="leave it out and one is made")
     lab.registry.mad(body.recipient)
@@ -185,7 +138,11 @@ async def _publish(request: Request) -> Response:
 
 
 async def _run_for(lab: Lab, changes: Changes, message: Message) -> str | None:
-    """The run that `message` starts, once it is there; None where no run is needed."""
+    """The run that `message` starts, once it is there; None where no run is needed.
+
+    Raises:
+        Unavailable: nobody has taken the message up. It is said all the same, and saying it again does no harm.
+    """
     if not isinstance(lab.registry.destination(message.recipient), Ephemeral):
         return None
     run = run_id(message.recipient, message.id)
@@ -193,9 +150,9 @@ async def _run_for(lab: Lab, changes: Changes, message: Message) -> str | None:
         while True:
             with changes.of(message.conversation) as changed:
                 if await lab.runs.known(run):
-                    break
+                    return run
                 await changed.wait()
-    return run
+    raise Unavailable(f"the run {run} is not there after {REQUESTED_S:g} s", next="see: madlab runs, and core.log")
 
 
 def _check_queue(lab: Lab, recipient: str) -> None:
@@ -208,21 +165,21 @@ def _check_queue(lab: Lab, recipient: str) -> None:
         raise Exhausted(f"{most} runs wait already", next="try again later, or raise runs.queue_max")
 
 
-async def _attached(lab: Lab, blob: _BlobBody) -> Blob:
+async def _attached(lab: Lab, blob: BlobBody) -> Blob:
     """A link to a blob that is there, with the size that it has."""
     found = await lab.horace.stat(blob.digest)
     return Blob(digest=found.digest, size=found.size, name=blob.name, media_type=blob.media_type)
 
 
 async def _conversations(request: Request) -> Response:
-    limit, before = _number(request, "limit", 100, PAGE), _number(request, "before", 0, 2**62)
+    limit, before = number_of(request, "limit", 100, PAGE), number_of(request, "before", 0, 2**62)
     found = await _lab(request).rogers.conversations(limit=limit, before=before or None)
     return JSONResponse({"conversations": [conversation_json(each) for each in found]})
 
 
 async def _messages(request: Request) -> Response | EventStream:
     rogers, conversation = _lab(request).rogers, request.path_params["id"]
-    after, limit = _after(request), _number(request, "limit", 100, PAGE)
+    after, limit = after_of(request), number_of(request, "limit", 100, PAGE, least=1)
     if _wants_stream(request):
 
         @asynccontextmanager
@@ -239,21 +196,20 @@ async def _messages(request: Request) -> Response | EventStream:
 
 async def _runs(request: Request) -> Response:
     lab = _lab(request)
-    newest = await lab.runs.newest(_number(request, "limit", 50, PAGE))
+    newest = await lab.runs.newest(number_of(request, "limit", 50, PAGE))
     return JSONResponse({"runs": [run_json(lab, each) for each in newest]})
 
 
 async def _run(request: Request) -> Response:
     lab = _lab(request)
     run = await lab.runs.get(request.path_params["id"])
-    said = [each async for each in _said_in(lab, run) if each.kind != KIND_EVENT]
-    more = {"evidence": run.evidence, "artifacts": run.artifacts, "messages": [message_json(each) for each in said]}
-    return JSONResponse(run_json(lab, run) | more)
+    said = await _some(_said_in(lab, run), lambda each: each.kind != KIND_EVENT, PAGE)
+    return JSONResponse(run_json(lab, run) | {"evidence": run.evidence, "artifacts": run.artifacts, "messages": said})
 
 
 async def _cancel(request: Request) -> Response:
     lab = _lab(request)
-    await _json(request, _Empty)
+    await json_of(request, Empty)
     run = await lab.dispatcher.cancel(request.path_params["id"], "the operator asked for it")
     return JSONResponse(run_json(lab, run), 202)
 
@@ -261,10 +217,11 @@ async def _cancel(request: Request) -> Response:
 async def _logs(request: Request) -> Response | EventStream:
     lab = _lab(request)
     run = await lab.runs.get(request.path_params["id"])
+    after, changes = after_of(request), request.app.state.changes
     if not _wants_stream(request):
-        lines = [message_json(each) async for each in _said_in(lab, run) if _is_log(each, run)]
+        limit = number_of(request, "limit", PAGE, PAGE, least=1)
+        lines = await _some(_said_in(lab, run, after), lambda each: _is_log(each, run), limit)
         return JSONResponse({"logs": lines})
-    after, changes = _after(request), request.app.state.changes
 
     @asynccontextmanager
     async def source() -> AsyncIterator[AsyncIterator[Item]]:
@@ -304,6 +261,20 @@ async def _said_in(lab: Lab, run: Run, after: int = 0) -> AsyncGenerator[Message
         after = page[-1].sequence
 
 
+async def _some(
+    messages: AsyncGenerator[Message, None], wanted: Callable[[Message], bool], limit: int
+) -> list[dict[str, Any]]:
+    """The first `limit` that are wanted, as JSON."""
+    found: list[dict[str, Any]] = []
+    async with aclosing(messages):
+        async for each in messages:
+            if wanted(each):
+                found.append(message_json(each))
+            if len(found) == limit:
+                break
+    return found
+
+
 async def _put_blob(request: Request) -> Response:
     lab, query = _lab(request), request.query_params
     name, media_type = query.get("name", "")[:255], query.get("media_type", "")[:255]
@@ -319,11 +290,10 @@ async def _pieces(request: Request) -> AsyncGenerator[bytes, None]:
             yield chunk
 
 
-async def _get_blob(request: Request) -> Response:
+async def _get_blob(request: Request) -> BlobStream:
     horace, digest = _lab(request).horace, request.path_params["digest"]
     blob = await horace.stat(digest)
-    headers = {"Content-Length": str(blob.size), "X-Content-Type-Options": "nosniff"}
-    return StreamingResponse(horace.get(digest), headers=headers, media_type="application/octet-stream")
+    return BlobStream(horace.get(digest), blob.size)
 
 
 async def _get_file(request: Request) -> Response:
@@ -333,7 +303,7 @@ async def _get_file(request: Request) -> Response:
 
 
 async def _put_file(request: Request) -> Response:
-    body = await _json(request, _NameBody)
+    body = await json_of(request, NameBody)
     version = await _lab(request).horace.set_name(request.path_params["name"], body.digest, sender=OPERATOR)
     return JSONResponse(version_json(version))
 
@@ -344,7 +314,7 @@ async def _verify(request: Request) -> Response:
 
 
 async def _shutdown(request: Request) -> Response:
-    body = await _json(request, _ShutdownBody)
+    body = await json_of(request, ShutdownBody)
     _lab(request).stop(keep_runs=body.runs == "keep")
     return JSONResponse({"stopping": True}, 202)
 
@@ -354,86 +324,5 @@ def _lab(request: Request) -> Lab:
     return lab
 
 
-async def _json(request: Request, model: type[Body]) -> Body:
-    """The body as `model`.
-
-    Raises:
-        InvalidArgument: it is too long, no JSON, or has another shape; the message names the first place that has.
-    """
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > BODY_BYTES:
-            raise InvalidArgument(f"the body is over {BODY_BYTES} bytes", next="store it as a blob and attach that")
-    try:
-        return model.model_validate_json(body or b"{}")
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(each) for each in first["loc"]) or "the body"
-        raise InvalidArgument(f"{place}: {first['msg'][:300]}", next="see core/grace/README.md") from None
-
-
-def _number(request: Request, name: str, default: int, most: int) -> int:
-    text = request.query_params.get(name)
-    if text is None:
-        return default
-    if not text.isascii() or not text.isdigit() or len(text) > 18:
-        raise InvalidArgument(f"{name}: {text[:40]!r} is no whole number from 0", next="leave it out or mend it")
-    return min(int(text), most)
-
-
-def _after(request: Request) -> int:
-    """Where the client stands: what it names in the address, or what its stream had reached."""
-    last = request.headers.get("last-event-id", "")
-    reached = int(last) if last.isascii() and last.isdigit() and len(last) < 19 else 0
-    return max(_number(request, "after", 0, 2**62), reached)
-
-
 def _wants_stream(request: Request) -> bool:
     return "text/event-stream" in request.headers.get("accept", "")
-
-
-async def _refuse(request: Request, error: Error) -> Response:
-    return _said_no(STATUS[error.code], error.code, error.message, error.next)
-
-
-async def _refuse_http(request: Request, error: HTTPException) -> Response:
-    """What starlette itself refuses: no such place, or not with that method."""
-    code = {404: NotFound.code, 405: InvalidArgument.code}.get(error.status_code, InvalidArgument.code)
-    message = f"{request.method} {request.url.path[:200]}: {error.detail}"
-    return _said_no(error.status_code, code, message, "see core/grace/README.md")
-
-
-def _said_no(status: int, code: str, message: str, next: str) -> Response:
-    return JSONResponse({"error": {"code": code, "message": message, "next": next}}, status)
-
-
-class Answers:
-    """Every answer carries a request id and the lease; what nobody expected is logged and is JSON all the same."""
-
-    def __init__(self, app: ASGIApp, lease_s: float) -> None:
-        self._app = app
-        self._lease = f"{lease_s:g}".encode()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        id, started = new_id(), False
-
-        async def answer(part: Part) -> None:
-            nonlocal started
-            if part["type"] == "http.response.start":
-                started = True
-                added = [(b"madlab-request-id", id.encode()), (b"madlab-lease-seconds", self._lease)]
-                if part["status"] >= 400:
-                    added.append((b"connection", b"close"))  # whoever is still sending shall stop and read
-                part["headers"] = [*part["headers"], *added]
-            await send(part)
-
-        try:
-            await self._app(scope, receive, answer)
-        except ClientDisconnect:
-            pass  # nobody is there to be told
-        except Exception as error:
-            logger.exception("request failed", request=id, path=scope["path"])
-            if not started:
-                refusal = _said_no(500, "INTERNAL", f"the lab made a mistake: {type(error).__name__}", LOOK)
-                await refusal(scope, receive, answer)

@@ -14,6 +14,7 @@ from typing import Any
 from anyio import Event, create_task_group, sleep
 from starlette.types import Receive, Scope, Send
 
+from core.grace.streams import cancel_when_gone
 from core.rogers.entry import Row
 
 HEARTBEAT_S = 10.0
@@ -41,11 +42,6 @@ class EventStream:
                 await _say(send, "event: end\n\n")
                 tasks.cancel_scope.cancel()
 
-            async def leave() -> None:
-                while (await receive())["type"] != "http.disconnect":
-                    pass
-                tasks.cancel_scope.cancel()
-
             async def close() -> None:
                 await self._closing.wait()
                 tasks.cancel_scope.cancel()
@@ -55,8 +51,9 @@ class EventStream:
                     await sleep(HEARTBEAT_S)
                     await _say(send, ":\n\n")
 
-            for task in (copy, leave, close, beat):
+            for task in (copy, close, beat):
                 tasks.start_soon(task)
+            tasks.start_soon(cancel_when_gone, receive, tasks.cancel_scope)
         await send({"type": "http.response.body", "body": b""})
 
 

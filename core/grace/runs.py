@@ -1,5 +1,6 @@
 """Runs of eMADs: `runs`, `show`, `logs`, `cancel`."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -80,7 +81,7 @@ def logs(context: typer.Context, run: RunId, follow: Follow = False, json: Json 
     """Show what a run wrote while it worked. With -f until it ends."""
     client = Client.to(context.obj, waiting=tell_waiting)
     path = place(run) + "/logs"
-    for line in client.follow(path) if follow else client.get(path)["logs"]:
+    for line in client.follow(path) if follow else pages(client, path, "logs"):
         if json:
             screen.data_line(line)
         else:
@@ -104,6 +105,14 @@ def place(run: str) -> str:
 def tell_waiting(seconds: float) -> None:
     """Says that the core is away."""
     screen.note(f"The core does not answer; waiting up to {seconds:g} s for it to come back …")
+
+
+def pages(client: Client, path: str, name: str) -> Iterator[dict[str, Any]]:
+    """All messages that a place has now, page by page."""
+    after = 0
+    while found := client.get(path, after=after, limit=1000)[name]:
+        yield from found
+        after = found[-1]["sequence"]
 
 
 def took(run: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ import typer
 from core.grace import screen
 from core.grace.client import CHUNK, Client, Fault
 from core.grace.life import Json
-from core.grace.runs import Follow, one_line, tell_waiting
+from core.grace.runs import Follow, one_line, pages, tell_waiting
 from protos.errors import InvalidArgument, Unavailable
 
 ANSWERS = ("reply", "fault")
@@ -82,7 +82,7 @@ def history(
     """Read a conversation. With -f, go on with what comes."""
     client = Client.to(context.obj, waiting=tell_waiting)
     path = f"/api/v1/conversations/{quote(conversation, safe='')}/messages"
-    for message in client.follow(path) if follow else pages(client, path):
+    for message in client.follow(path) if follow else pages(client, path, "messages"):
         if json:
             screen.data_line(message)
         else:
@@ -131,14 +131,6 @@ def fault(message: dict[str, Any]) -> Fault:
     said = message["data"] if isinstance(message["data"], dict) else {}
     text = str(said.get("message") or message["text"] or "the MAD could not answer")
     return Fault(str(said.get("code") or "fault"), screen.plain(text), next=screen.plain(said.get("next") or ""))
-
-
-def pages(client: Client, path: str) -> Iterator[dict[str, Any]]:
-    """All messages there are now."""
-    after = 0
-    while found := client.get(path, after=after, limit=1000)["messages"]:
-        yield from found
-        after = found[-1]["sequence"]
 
 
 def upload_file(client: Client, path: Path) -> dict[str, Any]:

@@ -106,13 +106,15 @@ def test_without_a_database_advisories_say_so(madlab: Madlab) -> None:
 
 def test_whoever_waits_or_follows_outlives_the_core() -> None:
     with a_lab() as lab:
-        conversation = new_id()
+        conversation, other = new_id(), new_id()
         lab("call", "echo.say", '{"text": "before"}', "--conversation", conversation)
-        asked = ("call", "echo.say_later", '{"text": "late", "after_s": 2}')
+        asked = ("call", "echo.say_later", '{"text": "late", "after_s": 4}', "--conversation", other)
         with lab.started("history", conversation, "-f", "--json") as follower, lab.started(*asked) as asker:
             assert follower.stdout
             assert asker.stderr
             assert [json.loads(follower.stdout.readline())["kind"] for _ in range(2)] == ["call", "reply"]
+            while lab("history", other).code:
+                assert asker.poll() is None
             lab.kill_core()
             assert "waiting up to 60 s" in asker.stderr.readline()
             lab.up()

@@ -1,0 +1,167 @@
+"""The edge of the door: what comes in has its shape and size checked, and what goes wrong is said, always as JSON."""
+
+from typing import Annotated, Any, Literal, TypeVar
+
+import structlog
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Message as Part
+
+from protos.errors import (
+    Conflict,
+    Denied,
+    Error,
+    Exhausted,
+    InvalidArgument,
+    NotFound,
+    Unauthenticated,
+    Unavailable,
+)
+from protos.ids import new_id
+
+BODY_BYTES = 256 * 1024  # of a JSON request; what is bigger goes in as a blob
+LOOK = "look for the request's id in core.log"
+STATUS = {
+    InvalidArgument.code: 400,
+    Unauthenticated.code: 401,
+    Denied.code: 403,
+    NotFound.code: 404,
+    Conflict.code: 409,
+    Exhausted.code: 429,
+    Unavailable.code: 503,
+}
+
+logger = structlog.get_logger()
+Body = TypeVar("Body", bound=BaseModel)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class BlobBody(_Strict):
+    """A link to a blob. Its size is looked up and not believed."""
+
+    digest: str
+    size: Annotated[int, Field(ge=0)] = 0
+    name: Annotated[str, Field(max_length=255)] = ""
+    media_type: Annotated[str, Field(max_length=255)] = ""
+
+
+class MessageBody(_Strict):
+    """Something to be said."""
+
+    recipient: Annotated[str, Field(min_length=1, max_length=64)]
+    kind: Literal["call", "prose"]
+    tool: Annotated[str, Field(max_length=64)] = ""
+    arguments: dict[str, Any] = {}
+    text: str = ""
+    conversation: Annotated[str, Field(max_length=128)] = ""
+    blobs: Annotated[list[BlobBody], Field(max_length=64)] = []
+    id: str = ""
+
+
+class NameBody(_Strict):
+    """Which blob a named file shall be."""
+
+    digest: str
+
+
+class ShutdownBody(_Strict):
+    """What becomes of the runs."""
+
+    runs: Literal["cancel", "keep"] = "cancel"
+
+
+class Empty(_Strict):
+    """Nothing."""
+
+
+async def json_of(request: Request, model: type[Body]) -> Body:
+    """The body as `model`.
+
+    Raises:
+        InvalidArgument: it is too long, no JSON, or has another shape; the message names the first place that has.
+    """
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > BODY_BYTES:
+            raise InvalidArgument(f"the body is over {BODY_BYTES} bytes", next="store it as a blob and attach that")
+    try:
+        return model.model_validate_json(body or b"{}")
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(each) for each in first["loc"]) or "the body"
+        raise InvalidArgument(f"{place}: {first['msg'][:300]}", next="see core/grace/README.md") from None
+
+
+def number_of(request: Request, name: str, default: int, most: int, *, least: int = 0) -> int:
+    """A whole number in the address, at most `most` and at least `least`.
+
+    Raises:
+        InvalidArgument: it is no whole number.
+    """
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise InvalidArgument(f"{name}: {text[:40]!r} is no whole number from 0", next="leave it out or mend it")
+    return max(min(int(text), most), least)
+
+
+def after_of(request: Request) -> int:
+    """Where the client stands: what it names in the address, or what its stream had reached."""
+    last = request.headers.get("last-event-id", "")
+    reached = int(last) if last.isascii() and last.isdigit() and len(last) < 19 else 0
+    return max(number_of(request, "after", 0, 2**62), reached)
+
+
+async def refuse(request: Request, error: Error) -> Response:
+    """What the lab refuses, with the status that its code has."""
+    return _said_no(STATUS[error.code], error.code, error.message, error.next)
+
+
+async def refuse_http(request: Request, error: HTTPException) -> Response:
+    """What starlette itself refuses: no such place, or not with that method."""
+    code = {404: NotFound.code, 405: InvalidArgument.code}.get(error.status_code, InvalidArgument.code)
+    message = f"{request.method} {request.url.path[:200]}: {error.detail}"
+    return _said_no(error.status_code, code, message, "see core/grace/README.md")
+
+
+def _said_no(status: int, code: str, message: str, next: str) -> Response:
+    return JSONResponse({"error": {"code": code, "message": message, "next": next}}, status)
+
+
+class Answers:
+    """Every answer carries a request id and the lease; what nobody expected is logged and is JSON all the same."""
+
+    def __init__(self, app: ASGIApp, lease_s: float) -> None:
+        self._app = app
+        self._lease = f"{lease_s:g}".encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        id, started = new_id(), False
+
+        async def answer(part: Part) -> None:
+            nonlocal started
+            if part["type"] == "http.response.start":
+                started = True
+                added = [(b"madlab-request-id", id.encode()), (b"madlab-lease-seconds", self._lease)]
+                if part["status"] >= 400:
+                    added.append((b"connection", b"close"))  # whoever is still sending shall stop and read
+                part["headers"] = [*part["headers"], *added]
+            await send(part)
+
+        try:
+            await self._app(scope, receive, answer)
+        except ClientDisconnect:
+            pass  # nobody is there to be told
+        except Exception as error:
+            logger.exception("request failed", request=id, path=scope["path"])
+            if not started:
+                refusal = _said_no(500, "INTERNAL", f"the lab made a mistake: {type(error).__name__}", LOOK)
+                await refusal(scope, receive, answer)
