@@ -107,6 +107,7 @@ ROUTES = re.compile(r"(?:^|\.)(?:route|get|post|put|patch|delete|websocket|api_r
 FRAMEWORKS = ("flask", "django", "fastapi", "starlette", "aiohttp", "tornado", "bottle", "sanic", "quart", "falcon", "pyramid", "werkzeug", "rest_framework")  # fmt: skip
 HTML_FRAMEWORKS = ("flask", "bottle", "quart")  # a string that a view returns is a page
 SIMPLE_TYPES = {"int", "float", "bool", "UUID", "uuid.UUID", "date", "datetime"}
+PARSERS = {"urllib.parse.urlparse", "urllib.parse.urlsplit", "urlparse.urlparse"}
 PATH_METHODS = {
     "read_text", "read_bytes", "write_text", "write_bytes", "open", "exists", "is_file", "unlink", "mkdir", "rmdir", "iterdir",
     "glob", "rglob", "stat", "touch",
@@ -189,7 +190,7 @@ class _Module:
         self.modules: set[str] = set()
         self.functions: dict[str, ast.FunctionDef | ast.AsyncFunctionDef] = {}
         self.constants: dict[str, object] = {}
-        self.found: dict[tuple[int, Harm], Hit] = {}
+        self.found: dict[tuple[int, str], Hit] = {}
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 for each in node.names:
@@ -225,6 +226,19 @@ class _Module:
             isinstance(each, ast.Call) and ROUTES.search(dotted(each.func)) for each in function.decorator_list
         )
 
+    def is_static(self, function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+        """Whether it is a route whose path has no parameters."""
+        routes = [
+            each for each in function.decorator_list if isinstance(each, ast.Call) and ROUTES.search(dotted(each.func))
+        ]
+        paths = [each.args[0].value for each in routes if each.args and isinstance(each.args[0], ast.Constant)]
+        return (
+            self.web
+            and bool(routes)
+            and len(paths) == len(routes)
+            and not any(re.search(r"[<{]", str(each)) for each in paths)
+        )
+
     def entry(self, function: ast.FunctionDef | ast.AsyncFunctionDef) -> State:
         """What is tainted when a function begins: a route's parameters are parts of the request."""
         state: State = {}
@@ -250,6 +264,13 @@ class _Module:
         """A dotted name with its import resolved."""
         first, dot, rest = name.partition(".")
         return self.names.get(first, first) + dot + rest
+
+    def cookie(self, line: int, *, explicit: bool) -> None:
+        """Adds a finding on a cookie that is not kept to encrypted connections."""
+        message = "The cookie is sent over unencrypted connections, too."
+        severity: Level = "medium" if explicit else "low"
+        hit = Hit("dataflow.cookie", severity, "", line, message, "Set `secure=True` and `httponly=True`.", "CWE-614")
+        self.found[line, "cookie"] = hit
 
     def report(self, harm: Harm, taint: Taint, line: int, what: str) -> None:
         """Adds a finding, once per line and harm."""
@@ -282,6 +303,7 @@ class _Flow:
     depth: int = 0
     returned: Value = None
     constants: dict[str, object] = field(default_factory=dict)
+    parsed: dict[str, str] = field(default_factory=dict)  # names of parsed addresses → the names they were parsed from
 
     # ── statements ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -408,6 +430,8 @@ class _Flow:
         match target:
             case ast.Name():
                 state[target.id] = value
+                if isinstance(source, ast.Call) and source.args and self.module.full(dotted(source.func)) in PARSERS:
+                    self.parsed[target.id] = dotted(source.args[0])
                 known = self.constant(source) if source is not None else None
                 self.constants.pop(target.id, None)
                 if known is not None:
@@ -464,6 +488,9 @@ class _Flow:
                 left = dotted(test.left)
                 if positive and left and flat(self.value(other, state)) is None:
                     state[left] = None  # one of a known list
+                    origin = self.parsed.get(left.partition(".")[0], "")
+                    if left.endswith((".netloc", ".hostname")) and (taint := flat(state.get(origin))) is not None:
+                        state[origin] = taint.without(frozenset({"redirect", "ssrf"}))
                 parts = dotted(other)
                 literal = test.left.value if isinstance(test.left, ast.Constant) else None
                 if (
@@ -555,6 +582,8 @@ class _Flow:
         if full == "sys.argv":
             return Taint("the command line", node.lineno, local=True)
         first, _, rest = name.removeprefix("self.").partition(".")
+        if rest in ("path", "base_url") and self.function is not None and self.module.is_static(self.function):
+            return None  # nobody chooses the path of a route without parameters
         if (
             self.module.web
             and rest.split(".")[0] in REQUEST
@@ -586,6 +615,8 @@ class _Flow:
         if (changed := self.container(node, name, method, receiver, arguments, state)) is not _NOT:
             return changed  # type: ignore[return-value]
         shown = name or f"….{method}"
+        if method == "set_cookie" and self.module.web:
+            self.cookie(node)
         if method in PATH_METHODS and "pathlib" in self.module.modules and (taint := flat(receiver)) is not None:
             self.module.report("path", taint, node.lineno, shown)
         self.sinks(node, full or f"?.{method}", shown, arguments, named)
@@ -615,6 +646,13 @@ class _Flow:
         if function is not None:
             return self.follow(function, node, arguments, named)
         return everything
+
+    def cookie(self, node: ast.Call) -> None:
+        """A cookie that may travel in the clear: no flow, but seen on the same way."""
+        secure = next((each.value for each in node.keywords if each.arg == "secure"), None)
+        known = self.constant(secure)
+        if secure is None or (known is not None and not known.value):
+            self.module.cookie(node.lineno, explicit=secure is not None)
 
     def container(
         self, node: ast.Call, name: str, method: str, receiver: Value, arguments: Sequence[Value], state: State
