@@ -6,6 +6,7 @@ directly on behalf of a MAD. The order is house.md's: capability and policy, the
 
 import hashlib
 import json
+import re
 import sqlite3
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
@@ -39,6 +40,7 @@ from protos.v1.session_pb2 import Assignment
 REMEMBERED = 4096  # deliveries a session remembers; older ones are looked up
 PAGE = 100  # messages of one history of a run: so much is in memory at once, for each of its calls
 ACT_BYTES = 512  # about what an act takes in the journal; a run pays it from what it may say
+UUID7 = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 TAINTS = frozenset(Taint.values()) - {TAINT_UNSPECIFIED}
 
 
@@ -391,12 +393,7 @@ def arguments_of(call: Message) -> object:
 
 def is_uuid(id: str) -> bool:
     """Whether `id` is a UUIDv7 as `protos.ids` writes it."""
-    return (
-        len(id) == 36
-        and id[14] == "7"
-        and id[19] in "89ab"
-        and all(c == "-" if i in (8, 13, 18, 23) else c in "0123456789abcdef" for i, c in enumerate(id))
-    )
+    return UUID7.fullmatch(id) is not None
 
 
 def hash_of(secret: str) -> str:
