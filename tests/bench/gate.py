@@ -39,7 +39,7 @@ EVENTS = 2000  # a round
 BATCH = 50
 CALL_RATIO, STREAM_RATIO = 1.5, 0.6
 TEXT = "x" * 200
-RUN = Assignment(participant="bench", run="bench-run", conversation="bench", trigger="bench")
+RUN = Assignment(participant="bench", run="bench-run", conversation="bench", trigger=new_id())
 SERVICE = "bench.Bare"
 
 Ask = Callable[[str], Awaitable[float]]  # milliseconds a call, or events a second
@@ -122,7 +122,7 @@ async def served(lab: Lab) -> AsyncIterator[Ask]:
     """A worker at a door of the lab."""
     session = Session(lease_s=60, token=hash_of("bench"))
     identity = Identity("bench", frozenset({"bus"}), run=RUN.run, conversation=RUN.conversation)
-    greeting = Message(id=new_id(), conversation=RUN.conversation, recipient="bench", kind=KIND_PROSE, text="hello")
+    greeting = Message(id=RUN.trigger, conversation=RUN.conversation, recipient="bench", kind=KIND_PROSE, text="hello")
     await lab.rogers.publish(greeting, sender="operator")
     session.assign(context_for(lab.services, identity, RUN, Allowance(2**40, 2**40, 2**40)))
     with TemporaryDirectory(prefix="door") as directory:
