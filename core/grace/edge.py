@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Literal, TypeVar
 
 import structlog
+from anyio import move_on_after
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -23,6 +24,7 @@ from protos.errors import (
 from protos.ids import new_id
 
 BODY_BYTES = 256 * 1024  # of a JSON request; what is bigger goes in as a blob
+PATIENCE_S = 1.0  # with a client that is still sending what is refused already
 LOOK = "look for the request's id in core.log"
 STATUS = {
     InvalidArgument.code: 400,
@@ -137,14 +139,30 @@ def _said_no(status: int, code: str, message: str, next: str) -> Response:
 
 
 class Answers:
-    """Every answer carries a request id and the lease; what nobody expected is logged and is JSON all the same."""
+    """Every answer carries a request id and the lease; what nobody expected is logged and is JSON all the same.
+
+    A refusal lets the client finish what it is sending, if that is little: many a client does not listen before. Of
+    one that goes on the connection is closed.
+    """
 
     def __init__(self, app: ASGIApp, lease_s: float) -> None:
         self._app = app
         self._lease = f"{lease_s:g}".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        id, started = new_id(), False
+        id, heard_all, started = new_id(), False, False
+
+        async def hear() -> Part:
+            nonlocal heard_all
+            part = await receive()
+            heard_all = heard_all or part["type"] != "http.request" or not part.get("more_body")
+            return part
+
+        async def hear_out() -> None:
+            size = 0
+            with move_on_after(PATIENCE_S):
+                while not heard_all and size <= BODY_BYTES:
+                    size += len((await hear()).get("body", b""))
 
         async def answer(part: Part) -> None:
             nonlocal started
@@ -152,16 +170,18 @@ class Answers:
                 started = True
                 added = [(b"madlab-request-id", id.encode()), (b"madlab-lease-seconds", self._lease)]
                 if part["status"] >= 400:
-                    added.append((b"connection", b"close"))  # whoever is still sending shall stop and read
+                    await hear_out()
+                if not heard_all and part["status"] >= 400:
+                    added.append((b"connection", b"close"))
                 part["headers"] = [*part["headers"], *added]
             await send(part)
 
         try:
-            await self._app(scope, receive, answer)
+            await self._app(scope, hear, answer)
         except ClientDisconnect:
             pass  # nobody is there to be told
-        except Exception as error:
+        except Exception as error:  # the door must outlive any request
             logger.exception("request failed", request=id, path=scope["path"])
             if not started:
                 refusal = _said_no(500, "INTERNAL", f"the lab made a mistake: {type(error).__name__}", LOOK)
-                await refusal(scope, receive, answer)
+                await refusal(scope, hear, answer)
