@@ -52,13 +52,13 @@ class Hostile:
 
     @tool(effects="read")
     async def measure(self, call: Call, *, seconds: float) -> Measured:
-        """An honest run: what it says to the core and how long each durable answer takes, for some seconds."""
+        """An honest run: says something durable again and again, each time how long the one before had taken."""
         line = wire.Wire(call)
-        taken = []
+        taken: list[float] = []
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             began = time.perf_counter()
-            await call.ctx.bus.publish(line.prose("tick"))
-            taken.append((time.perf_counter() - began) * 1000)
-            await anyio.sleep(0.02)
-        return {"ms": taken}
+            await call.ctx.bus.publish(line.prose(json.dumps(taken[-1:])))
+            taken.append(round((time.perf_counter() - began) * 1000, 3))
+            await anyio.sleep(0.03)
+        return {"ms": taken[-1000:]}

@@ -1,0 +1,140 @@
+"""While one worker does its worst, everybody else is served: each round trip stays under 250 ms.
+
+Three honest callers are timed the whole while: a second run, from inside its own sandbox, by a durable publish through
+its gate; a caller of a resident, through the bus; and a client of the HTTP door, in a process of its own, by a call
+and its answer over server-sent events.
+
+How it is judged. The figure is the 95th percentile of an attack's whole time, start of its sandbox included. A machine
+that tests share is noisy, and what others do with its processors is not the worker's doing: so an attack that was
+over the limit is made again, at most twice, and the best of the three counts. A core that an attack can hold up is
+over it each time.
+"""
+
+import json
+import sys
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+import pytest
+from anyio import create_task_group, fail_after, sleep
+
+from protos.ids import new_id
+from protos.v1.message_pb2 import KIND_CALL, KIND_PROSE, Message
+from tests.labs import call
+from tests.security.hostile_lab import Site, site_of
+
+pytestmark = pytest.mark.docker
+
+LIMIT_MS = 250
+TRIES = 3
+CALLERS = ("a second run", "the bus", "the HTTP door")
+BOMBS = ("processes", "threads", "memory", "disk", "inodes", "log")
+FLOODS = (
+    "heartbeats",
+    "small messages",
+    "large messages",
+    "messages to a stranger",
+    "messages with 12,000 blobs",
+    "calls with a megabyte of arguments",
+    "history",
+    "events",
+    "reads",
+)
+ATTACKS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{f"bomb: {name}": ("explode", {"name": name}) for name in BOMBS},
+    **{f"flood of {name}": ("speak", {"name": "flood", "given": {"of": name, "seconds": 2}}) for name in FLOODS},
+    "slow connections": ("speak", {"name": "slow", "given": {"hold_s": 1}}),
+    "broken frames": ("speak", {"name": "frames", "given": {}}),
+}
+
+
+@dataclass
+class Watch:
+    """Round trips as they come in: when, and how many milliseconds."""
+
+    seen: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: {each: [] for each in CALLERS})
+
+    def note(self, caller: str, ms: float) -> None:
+        self.seen[caller].append((time.monotonic(), ms))
+
+    def since(self, began: float) -> dict[str, list[float]]:
+        """What each caller met since then, the shortest first."""
+        return {caller: sorted(ms for at, ms in seen if at >= began) for caller, seen in self.seen.items()}
+
+
+@pytest.fixture(scope="module")
+async def site(runtime: str, anyio_backend: str) -> AsyncIterator[Site]:
+    """A lab whose runs live long enough to be watched."""
+    async with site_of(runtime, "[profile.hostile]\ndeadline_s = 900\n") as site:
+        yield site
+
+
+@pytest.fixture(scope="module")
+async def watch(site: Site) -> AsyncIterator[Watch]:
+    """The three honest callers, at it."""
+    watch = Watch()
+    async with create_task_group() as tasks:
+        for each in (_second_run, _bus, _door):
+            tasks.start_soon(each, site, watch)
+        with fail_after(60):
+            while not all(watch.seen.values()):
+                await sleep(0.05)
+        yield watch
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+async def test_others_are_served_while_a_worker_attacks(attack: str, site: Site, watch: Watch) -> None:
+    tool, given = ATTACKS[attack]
+    tries: list[dict[str, float]] = []
+    while not tries or (len(tries) < TRIES and max(tries[-1].values()) >= LIMIT_MS):
+        began = time.monotonic()
+        await site.act(tool, **given)
+        await sleep(0.3)
+        seen = watch.since(began)
+        assert all(len(each) >= 5 for each in seen.values()), {each: len(seen[each]) for each in seen}
+        tries.append({caller: each[int(len(each) * 0.95)] for caller, each in seen.items()})
+        print(f"{attack}, {site.runtime}:", *(f"{c}: p95 {tries[-1][c]:.0f}, max {seen[c][-1]:.0f} ms;" for c in seen))
+    assert max(tries[-1].values()) < LIMIT_MS, tries
+
+
+async def _second_run(site: Site, watch: Watch) -> None:
+    asked = Message(
+        id=new_id(),
+        conversation=new_id(),
+        recipient="hostile",
+        kind=KIND_CALL,
+        tool="measure",
+        data=json.dumps({"seconds": 800.0}),
+    )
+    async with site.lab.rogers.follow(conversation=asked.conversation) as messages:
+        await site.lab.rogers.publish(asked, sender="operator")
+        async for each in messages:
+            if each.kind == KIND_PROSE:
+                for ms in json.loads(each.text):
+                    watch.note("a second run", ms)
+
+
+async def _bus(site: Site, watch: Watch) -> None:
+    while True:
+        began = time.perf_counter()
+        await call(site.lab, "echo", "say", text="x")
+        watch.note("the bus", (time.perf_counter() - began) * 1000)
+        await sleep(0.03)
+
+
+async def _door(site: Site, watch: Watch) -> None:
+    command = [sys.executable, "-m", "tests.security.knock", str(site.lab.home.path)]
+    async with await anyio.open_process(command) as client:
+        assert client.stdout is not None
+        rest = b""
+        try:
+            async for piece in client.stdout:
+                *lines, rest = (rest + piece).split(b"\n")
+                for each in lines:
+                    watch.note("the HTTP door", float(each))
+        finally:
+            client.kill()
