@@ -1,8 +1,11 @@
 """McNamara's tools: what a message can ask of it."""
 
+import errno
 import json
+import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
@@ -18,19 +21,20 @@ from periphery.mcnamara.findings import Level
 from periphery.mcnamara.inventory import File
 from periphery.mcnamara.lockfiles import is_lock_file
 from periphery.mcnamara.report import ScannerState, sarif, severities
-from periphery.mcnamara.scan import fill, scan
+from periphery.mcnamara.scan import Staged, fill_with_archive, fill_with_tree, scan
 from periphery.mcnamara.scanner import Coverage, Scanner
 from periphery.mcnamara.scanners import catalogue
 from periphery.mcnamara.scanners.dependencies import Dependencies
 from periphery.mcnamara.stage import Stage
 from protos.blobs import fetch, store
-from protos.errors import InvalidArgument, NotFound
+from protos.errors import Exhausted, InvalidArgument, NotFound
 from protos.tools import Call, tool
 from protos.tree import CHUNK, Caps, members
 from protos.v1.session_pb2 import OUTCOME_PARTIAL, OUTCOME_SUCCEEDED
 
 VERSION = "0.1.0"
 BASELINE_BYTES = 4 * 2**20
+TREE_BYTES = 2 * 2**30  # as much as a tree may have anywhere in the lab
 DATABASE = Caps(files=2_000_000, bytes=16 * 2**30)  # a whole OSV database has many small records
 
 
@@ -71,13 +75,11 @@ class McNamara:
         of accepted findings or the digest of a blob that holds it.
         """
         started = monotonic()
-        with TemporaryDirectory(prefix="scan-") as folder:
+        with _full_disk_told(), TemporaryDirectory(prefix="scan-") as folder:
             work = Path(folder)
             accepted = await self._accepted(call, baseline_json, work)
-            await fetch(call.ctx.files, source, work / "source")
             await call.progress("unpacking")
-            stage = Stage(work / "stage")
-            staged = await to_thread.run_sync(fill, work / "source", kind, stage, name)
+            staged = await self._stage(call, source, kind, name, work)
 
             async def progress(what: str, done: int, total: int) -> None:
                 await call.progress(f"{what} {done}/{total}", what=what, done=done, total=total)
@@ -85,7 +87,9 @@ class McNamara:
             scanners = [*(self._scanners if self._scanners is not None else catalogue())]
             rows: list[Coverage] = []
             try:
-                scanners += await self._dependencies(call, staged.files, work)
+                found = await self._dependencies(call, staged.files, work)
+                scanners += found
+                rows += [] if found else [Coverage("dependencies", "", "no files for it")]
             except NotFound:
                 rows.append(Coverage("dependencies", "", "no advisory database"))
             except (ValueError, sqlite3.Error) as error:
@@ -143,7 +147,7 @@ class McNamara:
 
         The index hangs on the reply. Withdrawn records and those of other ecosystems are left out, and counted.
         """
-        with TemporaryDirectory(prefix="advisories-") as folder:
+        with _full_disk_told(), TemporaryDirectory(prefix="advisories-") as folder:
             work = Path(folder)
             await fetch(call.ctx.files, source, work / "source")
 
@@ -177,6 +181,20 @@ class McNamara:
         }
         return counts
 
+    async def _stage(self, call: Call, source: str, kind: Literal["tree", "archive"], name: str, work: Path) -> Staged:
+        """Unpacks what is to be scanned: a tree as it arrives, an archive once it is here, since its end comes first.
+
+        Raises:
+            InvalidArgument: it is no archive, or does not fit.
+        """
+        if kind == "archive":
+            await fetch(call.ctx.files, source, work / "source")
+            stage = Stage(work / "stage", max_bytes=_room(work))
+            return await to_thread.run_sync(fill_with_archive, work / "source", stage, name)
+        stage = Stage(work / "stage", max_bytes=_room(work))
+        async with aclosing(call.ctx.files.get(source)) as stream:  # type: ignore[type-var]
+            return await to_thread.run_sync(fill_with_tree, _from_thread(stream), stage)
+
     async def _dependencies(self, call: Call, files: Sequence[File], work: Path) -> list[Scanner]:
         """The scanner for lock files.
 
@@ -199,6 +217,34 @@ class McNamara:
             async with await open_file(work / "baseline", "rb") as file:
                 text = (await file.read(BASELINE_BYTES)).decode("utf-8", "replace")
         return baseline.read(text)
+
+
+@contextmanager
+def _full_disk_told() -> Iterator[None]:
+    """Says in words of ours that the workspace is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise Exhausted("The workspace is full.", next="Raise workspace_mb of the profile mcnamara.") from error
+        raise
+
+
+def _room(work: Path) -> int:
+    """How many bytes may be unpacked: what is free, less what the scanners themselves need."""
+    free = os.statvfs(work)
+    return min(TREE_BYTES, free.f_bavail * free.f_frsize * 3 // 4)
+
+
+def _from_thread(stream: AsyncIterator[bytes]) -> Iterator[bytes]:
+    """The chunks of an asynchronous stream, asked for by a worker thread."""
+
+    async def following() -> bytes:
+        async for chunk in stream:
+            return chunk
+        return b""
+
+    return iter(lambda: from_thread.run(following), b"")
 
 
 def _records(file: BinaryIO, kind: Literal["tree", "archive"]) -> Iterator[bytes | None]:

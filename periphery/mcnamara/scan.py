@@ -1,10 +1,9 @@
 """One scan: fill the stage, let every scanner look, make one list of what they say, and tell how much was seen."""
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 import anyio
 from anyio import to_thread
@@ -19,7 +18,7 @@ from protos.errors import InvalidArgument
 from protos.tree import members
 
 AT_ONCE = 2  # scanners; as many as the profile has processors
-CHUNK = 256 * 1024
+LISTED = 20_000  # findings in a report
 FOR_HISTORY = ("betterleaks", "secrets")  # the scanners that read earlier versions of files, too
 
 Progress = Callable[[str, int, int], Awaitable[None]]  # what, done, of how many
@@ -44,37 +43,43 @@ class Scanned:
     reason: str  # why the outcome is partial; empty where it is not
 
 
-def fill(source: Path, kind: Literal["tree", "archive"], stage: Stage, name: str) -> Staged:
-    """Unpacks what is to be scanned. Blocks: call it from a thread.
+def fill_with_archive(source: Path, stage: Stage, name: str) -> Staged:
+    """Unpacks an archive, which is removed. Blocks: call it from a thread.
 
     Raises:
-        InvalidArgument: an archive that is none, a tree that breaks the rules of trees, or one that does not fit.
+        InvalidArgument: it is none.
+    """
+    try:
+        opened = archives.unpack(source, stage, name=name)
+    except archives.NotAnArchive as error:
+        raise InvalidArgument(
+            f"'{archives.escaped(name) or 'the file'}' is no archive: {error}.",
+            next="Give a zip, wheel, sdist or tar, or a directory.",
+        ) from error
+    source.unlink()
+    return Staged(list(stage.files), opened.hits, dict(opened.skipped), dict(opened.unread))
+
+
+def fill_with_tree(chunks: Iterable[bytes], stage: Stage) -> Staged:
+    """Unpacks a packed tree, and the archives it holds. Blocks: call it from a thread.
+
+    Raises:
+        InvalidArgument: it breaks the rules of trees, or does not fit.
     """
     opened = archives.Opened()
-    if kind == "archive":
-        try:
-            opened = archives.unpack(source, stage, name=name)
-        except archives.NotAnArchive as error:
-            raise InvalidArgument(
-                f"'{archives.escaped(name) or 'the file'}' is no archive: {error}.",
-                next="Give a zip, wheel, sdist or tar, or a directory.",
-            ) from error
-    else:
-        with open(source, "rb") as file:
-            for member in members(iter(lambda: file.read(CHUNK), b"")):
-                shown = archives.escaped(member.name)
-                if member.kind == "link":
-                    opened.skipped.append((shown, f"a link to '{archives.escaped(member.target)}'"))
-                elif member.kind == "file":
-                    try:
-                        stage.add(shown, member.chunks)
-                    except Full as full:
-                        raise InvalidArgument(f"The tree does not fit into the workspace: {full}.") from full
-    source.unlink()
-    if kind == "tree":
-        for each in list(stage.files):
-            if "/.git/" not in f"/{each.path}":
-                archives.nest(each, stage, opened, depth=1)
+    for member in members(chunks):
+        shown = archives.escaped(member.name)
+        if member.kind == "link":
+            opened.skipped.append((shown, f"a link to '{archives.escaped(member.target)}'"))
+        elif member.kind == "file":
+            try:
+                stage.add(shown, member.chunks)
+            except Full as full:
+                sentence = f"The tree does not fit into the workspace: {full}."
+                raise InvalidArgument(sentence, next="Raise workspace_mb of the profile mcnamara.") from full
+    for each in list(stage.files):
+        if "/.git/" not in f"/{each.path}":
+            archives.nest(each, stage, opened, depth=1)
     return Staged(list(stage.files), opened.hits, dict(opened.skipped), dict(opened.unread))
 
 
@@ -106,11 +111,16 @@ async def scan(
         for path, reason in each.missed.items():
             unread[path] = f"{unread[path]}; {reason}" if path in unread else reason
     failed = [each for each in covered if each.failed]
-    partial = bool(unread or failed)
+    partial = bool(unread or failed or len(counting) > LISTED)
     coverage = _coverage(files, staged, covered, unread)
     reasons = [f"{each.name} {each.state}" for each in failed]
     reasons += [f"{len(staged.unread)} files could not be read"] if staged.unread else []
-    report = Report(run=run, outcome="partial" if partial else "succeeded", coverage=coverage, findings=counting)
+    reasons += (
+        [f"only the {LISTED:,} gravest of {len(counting):,} findings are listed"] if len(counting) > LISTED else []
+    )
+    report = Report(
+        run=run, outcome="partial" if partial else "succeeded", coverage=coverage, findings=counting[:LISTED]
+    )
     return Scanned(report, suppressed, "; ".join(reasons))
 
 
