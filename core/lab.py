@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from anyio import Event
-from sandbox.pool import Pool
 
 from core.config import Config
 from core.dispatcher import Dispatcher
@@ -18,6 +17,7 @@ from core.rogers.bus import Rogers
 from core.rogers.journal import Journal
 from core.runs import Runs
 from core.workers import Worker
+from sandbox.pool import Pool
 
 
 @dataclass
