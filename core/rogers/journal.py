@@ -60,6 +60,7 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 RIDE_ALONG_S = 0.05  # how long what nobody waits for may wait for a commit to ride in
 HEAD_EVERY_S = 10.0
 READERS = 2
+MAX_ENTRY = 1 << 20  # bytes of a body
 MAX_RIDING = 65_536  # entries that nobody waits for, pending at once; more are lost, and counted
 
 COLUMNS = """j.sequence, j.id, j.kind, CASE WHEN j.size = 0 THEN x'' ELSE b.body END,
@@ -570,7 +571,7 @@ class Journal:
         busy, pages, done = self._writer._conn.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
         if busy or done < pages:
             # A reader still looks at older pages: the WAL goes on growing until the next turn.
-            logger.info("a checkpoint stopped half-way", pages=pages, done=done)
+            logger.debug("a checkpoint stopped half-way", pages=pages, done=done)
         self._wal_bytes = max(0, pages - done) * 4096
 
     def _note_head(self) -> None:
@@ -737,6 +738,10 @@ def read_rows(db: sqlite3.Connection, kinds: frozenset[str]) -> Iterator[Row]:
 def _header(entry: Entry) -> bytes:
     if not entry.id or not entry.kind:
         raise InvalidArgument("an entry needs an id and a kind")
+    if len(entry.body) > MAX_ENTRY:
+        raise InvalidArgument(
+            f"an entry of {len(entry.body)} bytes; it may have {MAX_ENTRY}", next="what is longer is a blob"
+        )
     if not 0 <= entry.at < 1e11:
         raise InvalidArgument(f"{entry.at!r} is no time in seconds since the epoch")
     try:

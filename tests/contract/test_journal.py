@@ -10,7 +10,7 @@ import pytest
 from anyio import fail_after
 
 from core.rogers.entry import Entry, Row
-from core.rogers.journal import Journal
+from core.rogers.journal import MAX_ENTRY, Journal
 from protos.errors import Conflict, InvalidArgument, Unavailable
 from protos.ids import new_id
 
@@ -87,7 +87,8 @@ async def test_an_id_cannot_be_taken_by_another_sender(journal: Journal) -> None
 
 
 async def test_what_cannot_be_written_is_refused_at_the_door(journal: Journal) -> None:
-    for wrong in (Entry("", "act"), Entry("a", ""), Entry("a", "act", at=float("nan")), Entry("\ud800", "act")):
+    long = Entry("a", "act", b"x" * (MAX_ENTRY + 1))
+    for wrong in (long, Entry("", "act"), Entry("a", ""), Entry("a", "act", at=float("nan")), Entry("\ud800", "act")):
         with pytest.raises(InvalidArgument):
             await journal.append(wrong)
     assert await journal.append(act(1)) == [1]
