@@ -114,13 +114,12 @@ async def scan(
     partial = bool(unread or failed or len(counting) > LISTED)
     coverage = _coverage(files, staged, covered, unread)
     reasons = [f"{each.name} {each.state}" for each in failed]
-    reasons += [f"{len(staged.unread)} files could not be read"] if staged.unread else []
-    reasons += (
-        [f"only the {LISTED:,} gravest of {len(counting):,} findings are listed"] if len(counting) > LISTED else []
-    )
-    report = Report(
-        run=run, outcome="partial" if partial else "succeeded", coverage=coverage, findings=counting[:LISTED]
-    )
+    if staged.unread:
+        reasons.append(f"{len(staged.unread)} files could not be read")
+    if len(counting) > LISTED:
+        reasons.append(f"only the {LISTED:,} gravest of {len(counting):,} findings are listed")
+    outcome = "partial" if partial else "succeeded"
+    report = Report(run=run, outcome=outcome, coverage=coverage, findings=counting[:LISTED])
     return Scanned(report, suppressed, "; ".join(reasons))
 
 

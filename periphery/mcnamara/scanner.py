@@ -18,7 +18,7 @@ from typing import Protocol
 from periphery.mcnamara.findings import Hit, quoted
 from periphery.mcnamara.inventory import File, kind_of
 
-BATCH_FILES = 400
+BATCH_FILES = 150
 BATCH_BYTES = 24 * 2**20
 LINE_CHARACTERS = 400  # of a line that is kept for a snippet
 HITS_PER_FILE = 200  # more of one scanner in one file say nothing new
