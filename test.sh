@@ -67,17 +67,17 @@ step "Types"
 step "Import rules"
 .venv/bin/lint-imports --no-logo
 
-if [ "$mode" = quick ]; then
-  step "Unit tests, and contract tests that need no engine"
-  "$python" -m pytest -q -rs -m "not docker" tests/unit tests/contract "$@"
-  exit
-fi
-
 step "Programs that some tests need"
 want strace strace "records every write and sync of the journal, to rebuild its files as a power cut would leave them"
 want node nodejs "an eMAD written in another language, from the protos alone"
 if [ "$mode" = all ]; then
   want redis-server redis-server "the journal is measured beside Redis Streams"
+fi
+
+if [ "$mode" = quick ]; then
+  step "Unit tests, and contract tests that need no engine"
+  "$python" -m pytest -q -rs -m "not docker" tests/unit tests/contract "$@"
+  exit
 fi
 
 step "Docker engine"

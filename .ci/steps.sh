@@ -39,7 +39,7 @@ stop_with() {
   exit 1
 }
 
-# Prints a Python that the project runs on and that can make virtual environments, or nothing.
+# Prints a Python ($MADLAB_PYTHON if that is one) that the project runs on and that can make virtual environments, or nothing.
 _find_python() {
   local each
   for each in "${MADLAB_PYTHON:-}" python3.12 python3.11 python3.13 python3 \

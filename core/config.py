@@ -16,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from core.home import Home
 from protos.errors import InvalidArgument
 
-NOT_SETTINGS = {"MADLAB_HOME", "MADLAB_FULL", "MADLAB_LAB"}  # variables that mean something else
+NOT_SETTINGS = {"MADLAB_FULL", "MADLAB_HOME", "MADLAB_LAB", "MADLAB_PYTHON"}  # variables that mean something else
 
 Runtime = Literal["runc", "runsc"]
 
