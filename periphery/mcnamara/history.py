@@ -9,10 +9,11 @@ Objects that no ref reaches (an amended commit, a dropped branch) are taken too,
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from heapq import heapify, heappop, heappush
 from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
@@ -176,6 +177,37 @@ def _judge(coverage: Coverage, looked: Sequence[Coverage], extracted: Extracted)
 # ── in the process of its own ────────────────────────────────────────────────────────────────────────────────────
 
 
+class Commit(NamedTuple):
+    """One commit."""
+
+    id: bytes
+    when: int  # seconds since the epoch, as it claims
+    tree: bytes
+    parents: list[bytes]
+
+
+def in_order(commits: Mapping[bytes, Commit]) -> list[Commit]:
+    """Parents before children, whatever their dates claim; the earlier date first where either may come."""
+    children: dict[bytes, list[bytes]] = {}
+    missing: dict[bytes, int] = {}
+    for commit in commits.values():
+        parents = {each for each in commit.parents if each in commits}
+        missing[commit.id] = len(parents)
+        for each in parents:
+            children.setdefault(each, []).append(commit.id)
+    ready = [(commits[id].when, id) for id, count in missing.items() if not count]
+    heapify(ready)
+    ordered = []
+    while ready:
+        _, id = heappop(ready)
+        ordered.append(commits[id])
+        for child in children.get(id, ()):
+            missing[child] -= 1
+            if not missing[child]:
+                heappush(ready, (commits[child].when, child))
+    return ordered
+
+
 @dataclass
 class _Walk:
     """One walk over the commits of a repository."""
@@ -191,9 +223,9 @@ class _Walk:
     unreadable: int = 0
     complete: bool = True
 
-    def commits(self, start: set[bytes], shallow: set[bytes]) -> list[tuple[int, bytes, bytes]]:
-        """Every commit that is reached: when, its id, its tree; the oldest first. `shallow` ones have no parents."""
-        found: list[tuple[int, bytes, bytes]] = []
+    def commits(self, start: set[bytes], shallow: set[bytes]) -> list[Commit]:
+        """Every commit that is reached, parents before children. `shallow` ones have no parents."""
+        found: dict[bytes, Commit] = {}
         waiting, known = sorted(start), set(start)
         while waiting and len(found) < COMMITS:
             id = waiting.pop()
@@ -203,23 +235,27 @@ class _Walk:
             except Unreadable:
                 self.unreadable += 1
                 continue
+            head = content.partition(b"\n\n")[0]
             if kind == "tag":
-                below = re.findall(rb"(?m)^object ([0-9a-f]+)$", content[:200])
+                below = self.ids(rb"object", head)
             elif kind == "commit":
-                head = content.partition(b"\n\n")[0]
-                below = [] if id in shallow else re.findall(rb"(?m)^parent ([0-9a-f]+)$", head)
-                tree = re.match(rb"tree ([0-9a-f]+)\n", head)
+                below = [] if id in shallow else self.ids(rb"parent", head)
                 when = re.search(rb"(?m)^committer .*> (\d{1,11}) ", head)
-                if tree and len(tree.group(1)) == 2 * self.objects.width:
-                    found.append((int(when.group(1)) if when else 0, id, bytes.fromhex(tree.group(1).decode())))
+                for tree in self.ids(rb"tree", head)[:1]:
+                    found[id] = Commit(id, int(when.group(1)) if when else 0, tree, below)
             else:
                 continue
-            for each in below:
-                parent = bytes.fromhex(each.decode()) if len(each) == 2 * self.objects.width else b""
-                if parent and parent not in known:
-                    known.add(parent)
-                    waiting.append(parent)
-        return sorted(found)
+            waiting += [each for each in below if each not in known]
+            known.update(below)
+        return in_order(found)
+
+    def ids(self, word: bytes, head: bytes) -> list[bytes]:
+        """The objects that lines beginning with `word` name."""
+        width = b"%d" % (2 * self.objects.width)
+        return [
+            bytes.fromhex(each.decode())
+            for each in re.findall(rb"(?m)^" + word + rb" ([0-9a-f]{" + width + rb"})$", head)
+        ]
 
     def versions(self, commit: bytes, when: int, tree: bytes) -> Iterator[Version]:
         """The versions of files that a commit brings."""
@@ -287,8 +323,8 @@ def main() -> None:
         walk = _Walk(objects, present, into, order["prefix"], order["bytes"], order["count"])
         walk.unreadable += len(objects.broken)
         commits = walk.commits(tips(files), grafted(files))
-        for when, id, tree in commits:
-            for version in walk.versions(id, when, tree):
+        for commit in commits:
+            for version in walk.versions(commit.id, commit.when, commit.tree):
                 _say({**version._asdict(), "place": str(version.place)})
             if monotonic() > ends:
                 walk.complete = False
