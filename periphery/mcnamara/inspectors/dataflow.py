@@ -21,99 +21,38 @@ import ast
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from periphery.mcnamara.findings import Hit, Level
+from periphery.mcnamara.inspectors.folding import Constant, compared, computed, fits, hashable, is_number
+from periphery.mcnamara.inspectors.harms import (
+    ALL,
+    CLEANERS,
+    COMPILED,
+    FRAMEWORKS,
+    HTML_FRAMEWORKS,
+    LEAVES,
+    LOCAL,
+    NEEDS,
+    PARSERS,
+    PATH_METHODS,
+    REQUEST,
+    ROUTES,
+    SIMPLE_TYPES,
+    SINKS,
+    STORES,
+    Harm,
+)
 from periphery.mcnamara.inspectors.hooks import dotted
 from periphery.mcnamara.inventory import File
 from periphery.mcnamara.scanner import Canary
 
-Harm = Literal[
-    "command", "code", "sql", "path", "ssrf", "redirect", "xss", "template", "deserialize", "ldap", "xpath", "session", "import",
-]  # fmt: skip
 DEPTH = 4  # functions followed into
 CANARY = Canary(
     "canary.py",
     "from flask import request\nimport os\ndef view():\n    name = request.args.get('n')\n    os.system('ls ' + name)\n",
     "dataflow.command",
 )
-
-
-class Sink(NamedTuple):
-    """What happens when tainted data arrives, and what helps."""
-
-    severity: Level
-    cwe: str
-    message: str
-    fix: str
-
-
-SINKS: dict[Harm, Sink] = {
-    "command": Sink("critical", "CWE-78", "becomes part of a command", "Pass a list of arguments without a shell, or quote with `shlex.quote`."),
-    "code": Sink("critical", "CWE-95", "is run as code", "Use a table of functions, or `ast.literal_eval` for data."),
-    "sql": Sink("high", "CWE-89", "becomes part of a query", "Pass it as a parameter of the query."),
-    "path": Sink("high", "CWE-22", "chooses a file", "Take the base name, or check that the resolved path lies within its directory."),
-    "ssrf": Sink("high", "CWE-918", "chooses where the server connects to", "Choose from a list of known addresses."),
-    "redirect": Sink("medium", "CWE-601", "chooses where the browser is sent", "Redirect to paths of your own only."),
-    "xss": Sink("high", "CWE-79", "is sent to a browser as HTML", "Use an autoescaping template, or `markupsafe.escape`."),
-    "template": Sink("critical", "CWE-1336", "is taken for a template", "Pass it to a fixed template as a value."),
-    "deserialize": Sink("critical", "CWE-502", "is turned into objects", "Use JSON or another format that holds data only."),
-    "ldap": Sink("high", "CWE-90", "becomes part of an LDAP query", "Escape it with `escape_filter_chars` or `escape_dn_chars`."),
-    "xpath": Sink("high", "CWE-643", "becomes part of an XPath query", "Pass it as a variable of the expression."),
-    "session": Sink("medium", "CWE-501", "is kept where only checked data should be", "Check it before it enters the session."),
-    "import": Sink("high", "CWE-470", "chooses the code that is loaded", "Choose from a list of known names."),
-}  # fmt: skip
-ALL: frozenset[Harm] = frozenset(SINKS)
-LOCAL: frozenset[Harm] = frozenset({"command", "code", "sql", "deserialize"})  # what the user of a program can do to it
-
-# Calls by what they do to their first argument; names are full, after imports are resolved, or end as given.
-CALLS: tuple[tuple[str, Harm], ...] = (
-    (r"os\.(?:system|popen|exec[lv]p?e?|spawn[lv]p?e?)|subprocess\.(?:getoutput|getstatusoutput)|commands\.getoutput|pty\.spawn|asyncio\.create_subprocess_shell", "command"),
-    (r"eval|exec|compile|code\.interact|builtins\.(?:eval|exec)", "code"),
-    (r".*\.(?:execute|executemany|executescript|raw|read_sql|read_sql_query|mogrify)|(?:.*\.)?text|.*\.RawSQL|RawSQL", "sql"),
-    (r"open|io\.open|os\.(?:open|remove|unlink|rename|replace|mkdir|makedirs|rmdir|listdir|scandir|stat|chmod|symlink|link|path\.exists|path\.isfile|path\.getsize)|codecs\.open"
-     r"|shutil\.(?:copy|copyfile|copy2|copytree|move|rmtree)|(?:flask\.|.*\.)?send_file|.*\.?FileResponse|(?:zipfile\.ZipFile|tarfile\.open)|pathlib\.Path|linecache\.getlines|.*\.extractall|.*\.save", "path"),
-    (r"(?:requests|httpx|session|client|aiohttp)\.(?:get|post|put|patch|delete|head|request|stream)|urllib\.request\.(?:urlopen|Request|urlretrieve)|urllib\.urlopen|urllib2\.urlopen|http\.client\.HTTPS?Connection|socket\.create_connection", "ssrf"),
-    (r"(?:flask\.|werkzeug\.utils\.|django\.shortcuts\.|bottle\.)?redirect|.*\.?(?:HttpResponseRedirect|HttpResponsePermanentRedirect|RedirectResponse)|self\.redirect", "redirect"),
-    (r"(?:flask\.)?(?:make_response|Response)|.*\.(?:make_response|HttpResponse|HTMLResponse|Markup|mark_safe)|HttpResponse|HTMLResponse|Markup|mark_safe|self\.wfile\.write|werkzeug\.wrappers\.Response", "xss"),
-    (r".*\.?render_template_string|jinja2\.Template|.*\.from_string|mako\.template\.Template|string\.Template|django\.template\.Template", "template"),
-    (r"(?:pickle|cPickle|_pickle|dill|cloudpickle|marshal|shelve|joblib)\.(?:loads?|open|Unpickler)|yaml\.(?:unsafe_load|full_load|load|load_all)|jsonpickle\.decode|.*\.read_pickle", "deserialize"),
-    (r".*\.(?:search|search_s|search_ext|search_ext_s|search_st|simple_bind_s|modify_s|paged_search)", "ldap"),
-    (r".*\.(?:xpath|XPath|iterfind|findall|find|findtext|select)|XPath|elementpath\.select", "xpath"),
-    (r"importlib\.import_module|__import__|imp\.load_source|runpy\.run_(?:path|module)", "import"),
-)  # fmt: skip
-COMPILED = tuple((re.compile(expression), harm) for expression, harm in CALLS)
-NEEDS: dict[Harm, re.Pattern[str]] = {  # names that are common elsewhere count only where such a module is imported
-    "ldap": re.compile(r"^(?:ldap3?|flask_ldap|django_auth_ldap)"),
-    "xpath": re.compile(r"^(?:lxml|xml|elementpath|defusedxml|parsel)"),
-    "sql": re.compile(r"sql|db|psycopg|MySQL|cx_Oracle|oracledb|pandas|peewee|django|records|database|models"),
-}
-CLEAN: tuple[tuple[str, frozenset[Harm]], ...] = (
-    (r"int|float|bool|len|ord|hash|id|isinstance|sum|uuid\.UUID|decimal\.Decimal|datetime\..*|hashlib\..*|hmac\..*|secrets\..*|.*\.(?:hexdigest|digest|isdigit|isalnum|isalpha|startswith|endswith|find|index|count)|ast\.literal_eval|(?:io\.|codecs\.|os\.)?open|(?:flask\.|.*\.)?(?:redirect|make_response|Response|HttpResponse\w*|RedirectResponse|HTMLResponse|send_file)", ALL),
-    (r"html\.escape|cgi\.escape|(?:markupsafe\.|flask\.|.*\.)?escape|bleach\.clean|.*\.?conditional_escape|.*\.escape_for_html|urllib\.parse\.(?:quote|quote_plus|urlencode)|(?:flask\.)?jsonify|json\.dumps|(?:flask\.)?render_template|.*\.TemplateResponse|django\.shortcuts\.render", frozenset({"xss", "template"})),
-    (r"shlex\.quote|pipes\.quote", frozenset({"command"})),
-    (r"os\.path\.basename|ntpath\.basename|(?:werkzeug\.utils\.)?secure_filename|.*\.?safe_join|ntpath\.basename|urllib\.parse\.quote|.*\.hexdigest", frozenset({"path"})),
-    (r".*\.?(?:escape_filter_chars|escape_dn_chars|escape_rdn)", frozenset({"ldap"})),
-    (r"(?:flask\.)?url_for|django\.urls\.reverse|urllib\.parse\.quote", frozenset({"redirect", "ssrf"})),
-    (r".*\.(?:mogrify|quote_ident|escape_string|escape_literal)|psycopg2\.sql\.\w+", frozenset({"sql"})),
-)  # fmt: skip
-CLEANERS = tuple((re.compile(expression), harms) for expression, harms in CLEAN)
-REQUEST = {
-    "args", "form", "values", "cookies", "headers", "json", "data", "files", "query_string", "full_path", "path", "url",
-    "base_url", "GET", "POST", "COOKIES", "META", "FILES", "body", "query_params", "path_params", "query", "match_info",
-    "get_json", "get_data", "environ", "referrer", "user_agent", "stream", "view_args", "params", "forms", "rel_url", "host",
-}  # fmt: skip
-ROUTES = re.compile(r"(?:^|\.)(?:route|get|post|put|patch|delete|websocket|api_route|view|api_view)$")
-FRAMEWORKS = ("flask", "django", "fastapi", "starlette", "aiohttp", "tornado", "bottle", "sanic", "quart", "falcon", "pyramid", "werkzeug", "rest_framework")  # fmt: skip
-HTML_FRAMEWORKS = ("flask", "bottle", "quart")  # a string that a view returns is a page
-SIMPLE_TYPES = {"int", "float", "bool", "UUID", "uuid.UUID", "date", "datetime"}
-PARSERS = {"urllib.parse.urlparse", "urllib.parse.urlsplit", "urlparse.urlparse"}
-PATH_METHODS = {
-    "read_text", "read_bytes", "write_text", "write_bytes", "open", "exists", "is_file", "unlink", "mkdir", "rmdir", "iterdir",
-    "glob", "rglob", "stat", "touch",
-}  # fmt: skip
-STORES = {"set", "add", "append", "insert", "update", "extend", "write", "put", "setdefault", "push", "appendleft"}
-LEAVES = {"abort", "flask.abort", "sys.exit", "exit", "quit", "os._exit", "werkzeug.exceptions.abort"}
 
 
 @dataclass(frozen=True)
@@ -135,12 +74,6 @@ class Items(NamedTuple):
     """A list or dictionary whose items are known one by one."""
 
     values: Mapping[object, "Value"]
-
-
-class Constant(NamedTuple):
-    """A value that is known."""
-
-    value: object
 
 
 Value = Taint | Items | Constant | None
@@ -406,7 +339,7 @@ class _Flow:
         after: State = {}
         for case in node.cases:
             if subject is not None and not taken:
-                taken = _fits(case.pattern, subject.value)
+                taken = fits(case.pattern, subject.value)
                 if not taken:
                     continue
             elif subject is not None:
@@ -468,7 +401,7 @@ class _Flow:
         key = self.constant(target.slice)
         held = state.get(name)
         if key is not None and isinstance(held, Items):
-            state[name] = Items({**held.values, _hashable(key.value): value})
+            state[name] = Items({**held.values, hashable(key.value): value})
         elif name:
             state[name] = united(flat(held), taint)
 
@@ -543,7 +476,7 @@ class _Flow:
                 values: dict[object, Value] = {}
                 for number, (key, each) in enumerate(zip(node.keys, node.values, strict=True)):
                     known = self.constant(key) if key is not None else None
-                    values[_hashable(known.value) if known else ("?", number)] = self.value(each, state)
+                    values[hashable(known.value) if known else ("?", number)] = self.value(each, state)
                 return Items(values)
             case ast.IfExp():
                 known = self.constant(node.test)
@@ -599,8 +532,8 @@ class _Flow:
         self.value(node.slice, state)
         key = self.constant(node.slice)
         if isinstance(held, Items) and key is not None:
-            if _hashable(key.value) in held.values:
-                return held.values[_hashable(key.value)]
+            if hashable(key.value) in held.values:
+                return held.values[hashable(key.value)]
             if isinstance(key.value, int) and key.value < 0 and len(held.values) + key.value in held.values:
                 return held.values[len(held.values) + key.value]
         return flat(held)
@@ -674,7 +607,7 @@ class _Flow:
                 state[held] = Items(dict(enumerate(order)))
                 return taken
         if method == "get" and key is not None:
-            return values.get(_hashable(key.value), arguments[1] if len(arguments) > 1 else None)
+            return values.get(hashable(key.value), arguments[1] if len(arguments) > 1 else None)
         return _NOT
 
     def follow(
@@ -768,8 +701,8 @@ class _Flow:
                     return Constant(-inner.value)
             case ast.BinOp(op=ast.Add() | ast.Sub() | ast.Mult() | ast.Mod() | ast.Div() as op):
                 left, right = self.constant(node.left), self.constant(node.right)
-                if left is not None and right is not None and _is_number(left.value) and _is_number(right.value):
-                    return _computed(op, float(left.value), float(right.value))  # type: ignore[arg-type]
+                if left is not None and right is not None and is_number(left.value) and is_number(right.value):
+                    return computed(op, float(left.value), float(right.value))  # type: ignore[arg-type]
             case ast.Subscript():
                 held, key = self.constant(node.value), self.constant(node.slice)
                 if (
@@ -783,7 +716,7 @@ class _Flow:
             case ast.Compare(ops=[op], comparators=[other]):
                 left, right = self.constant(node.left), self.constant(other)
                 if left is not None and right is not None:
-                    return _compared(op, left.value, right.value)
+                    return compared(op, left.value, right.value)
         return None
 
 
@@ -805,45 +738,3 @@ def _within(node: ast.expr) -> ast.expr:
 def _afar(value: Value) -> Value:
     taint = flat(value)
     return replace(taint, far=True) if taint else None
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
-
-
-def _computed(op: ast.operator, left: float, right: float) -> Constant | None:
-    if isinstance(op, ast.Div | ast.Mod) and right == 0:
-        return None
-    results = {
-        ast.Add: left + right, ast.Sub: left - right, ast.Mult: left * right,
-        ast.Mod: left % right if right else 0, ast.Div: left / right if right else 0,
-    }  # fmt: skip
-    return Constant(results[type(op)])
-
-
-def _compared(op: ast.cmpop, left: object, right: object) -> Constant | None:
-    if isinstance(op, ast.Eq | ast.NotEq):
-        return Constant((left == right) == isinstance(op, ast.Eq))
-    if isinstance(op, ast.In | ast.NotIn) and isinstance(left, str) and isinstance(right, str):
-        return Constant((left in right) == isinstance(op, ast.In))
-    if _is_number(left) and _is_number(right):
-        one, other = float(left), float(right)  # type: ignore[arg-type]
-        orders = {ast.Lt: one < other, ast.LtE: one <= other, ast.Gt: one > other, ast.GtE: one >= other}
-        if type(op) in orders:
-            return Constant(orders[type(op)])
-    return None
-
-
-def _fits(pattern: ast.pattern, value: object) -> bool:
-    match pattern:
-        case ast.MatchValue(value=ast.Constant(value=wanted)):
-            return bool(wanted == value)
-        case ast.MatchOr():
-            return any(_fits(each, value) for each in pattern.patterns)
-        case ast.MatchAs(pattern=None):
-            return True
-    return False
-
-
-def _hashable(value: object) -> object:
-    return value if isinstance(value, str | int | float | bytes | bool | None) else repr(value)
