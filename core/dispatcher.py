@@ -324,6 +324,7 @@ class Dispatcher:
             sandbox=worker.name,
             token=session.token,
             credential=session.credential,
+            confirmed=session.confirmed,
             started=now,
             deadline=now + emad.deadline_s,
         )

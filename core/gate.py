@@ -142,19 +142,27 @@ class _Servicer:
     def __init__(self, session: Session) -> None:
         self._session = session
 
+    def _check(self, servicing: Servicing) -> None:
+        """
+        Raises:
+            Unauthenticated: no credential, or a wrong one.
+        """
+        for key, value in servicing.invocation_metadata() or ():
+            if key == "authorization" and isinstance(value, str) and value.startswith("Bearer "):
+                self._session.check(value.removeprefix("Bearer "))
+                return
+        raise Unauthenticated("The call carries no credential.", next="Attach first.")
+
     def _context(self, servicing: Servicing) -> Context:
         """The ports of the caller.
 
         Raises:
             Unauthenticated: no credential, a wrong one, or no assignment yet.
         """
-        for key, value in servicing.invocation_metadata() or ():
-            if key == "authorization" and isinstance(value, str) and value.startswith("Bearer "):
-                self._session.check(value.removeprefix("Bearer "))
-                if self._session.context is None:
-                    raise Unauthenticated("There is no assignment yet.", next="Wait for it on the Attach stream.")
-                return self._session.context
-        raise Unauthenticated("The call carries no credential.", next="Attach first.")
+        self._check(servicing)
+        if self._session.context is None:
+            raise Unauthenticated("There is no assignment yet.", next="Wait for it on the Attach stream.")
+        return self._session.context
 
 
 @asynccontextmanager
@@ -200,8 +208,7 @@ class SessionServicer(_Servicer, session_pb2_grpc.SessionServicer):
         self, request: session_pb2.HeartbeatRequest, servicing: Servicing
     ) -> session_pb2.HeartbeatReply:
         async with answering(servicing):
-            metadata = dict(servicing.invocation_metadata() or ())
-            self._session.check(str(metadata.get("authorization", "")).removeprefix("Bearer "))
+            self._check(servicing)
         return session_pb2.HeartbeatReply(lease_s=self._session.lease_s)
 
     async def Finish(self, request: FinishRequest, servicing: Servicing) -> session_pb2.FinishReply:
@@ -243,10 +250,14 @@ class BusServicer(_Servicer, bus_pb2_grpc.BusServicer):
     async def Subscribe(
         self, request: bus_pb2.SubscribeRequest, servicing: Servicing
     ) -> AsyncIterator[bus_pb2.Delivery]:
-        async with answering(servicing), self._context(servicing).bus.subscribe() as inbox:
-            self._inbox = inbox
-            async for message in inbox:
-                yield bus_pb2.Delivery(messages=[message])
+        async with answering(servicing):
+            self._check(servicing)
+            if self._session.context is None:  # a warm worker asks ahead, and has its message with its assignment
+                await first_of(self._session.assigned.wait, self._session.ending.wait)
+            async with self._context(servicing).bus.subscribe() as inbox:
+                self._inbox = inbox
+                async for message in inbox:
+                    yield bus_pb2.Delivery(messages=[message])
 
     async def Acknowledge(self, request: bus_pb2.AcknowledgeRequest, servicing: Servicing) -> bus_pb2.AcknowledgeReply:
         async with answering(servicing):

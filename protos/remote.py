@@ -65,6 +65,7 @@ class RemoteSession:
 
     def __init__(self, channel: grpc.aio.Channel, token: str, host: str, tools: Sequence[str]) -> None:
         self.stub: SessionAsyncStub = session_pb2_grpc.SessionStub(channel)
+        self.bus: BusAsyncStub = bus_pb2_grpc.BusStub(channel)
         self.channel = channel
         self.lease_s = DEFAULT_LEASE_S
         self.ended: session_pb2.End | None = None
@@ -74,6 +75,7 @@ class RemoteSession:
         self._credential = ""
         self._assignment: Assignment | None = None
         self._assigned = Event()
+        self._early: grpc.aio.UnaryStreamCall[bus_pb2.SubscribeRequest, bus_pb2.Delivery] | None = None
         self._renewed = Event()
         self._heard = current_time()
 
@@ -91,6 +93,11 @@ class RemoteSession:
     def context(self, assignment: Assignment) -> Context:
         """The ports of this session."""
         return Context(bus=RemoteBus(self), files=RemoteFiles(self), assignment=assignment)
+
+    def deliveries(self) -> "grpc.aio.UnaryStreamCall[bus_pb2.SubscribeRequest, bus_pb2.Delivery]":
+        """The inbox as a stream: the one that was asked for ahead of the assignment, or else a new one."""
+        early, self._early = self._early, None
+        return early or self.bus.Subscribe(bus_pb2.SubscribeRequest(), metadata=self.metadata)
 
     async def finish(self, verdict: Verdict, evidence: str) -> None:
         """Reports how the run ended."""
@@ -153,6 +160,8 @@ class RemoteSession:
                 self._credential = directive.attached.credential or self._credential
                 self.lease_s = directive.attached.lease_s or self.lease_s
                 self._renewed.set()
+                if self._early is None and not self._assigned.is_set():
+                    self._early = self.deliveries()  # so that the first message comes along with the assignment
             case "assignment":
                 self._assignment = directive.assignment
                 self._assigned.set()
@@ -180,15 +189,14 @@ class RemoteSession:
 class RemoteInbox:
     """An inbox that goes on where it was when the core comes back."""
 
-    def __init__(self, session: RemoteSession, stub: "BusAsyncStub") -> None:
-        self._session, self._stub, self._last = session, stub, 0
+    def __init__(self, session: RemoteSession) -> None:
+        self._session, self._last = session, 0
 
     async def __aiter__(self) -> AsyncIterator[Message]:
         while True:
             try:
                 with translating():
-                    request = bus_pb2.SubscribeRequest()
-                    async for delivery in self._stub.Subscribe(request, metadata=self._session.metadata):
+                    async for delivery in self._session.deliveries():
                         for message in delivery.messages:
                             if message.sequence > self._last or not message.sequence:
                                 self._last = max(self._last, message.sequence)
@@ -199,7 +207,7 @@ class RemoteInbox:
 
     async def acknowledge(self, sequence: int) -> None:
         request = bus_pb2.AcknowledgeRequest(sequence=sequence)
-        await self._session.call(lambda: self._stub.Acknowledge(request, metadata=self._session.metadata))
+        await self._session.call(lambda: self._session.bus.Acknowledge(request, metadata=self._session.metadata))
 
 
 class RemoteBus(Bus):
@@ -207,7 +215,7 @@ class RemoteBus(Bus):
 
     def __init__(self, session: RemoteSession) -> None:
         self._session = session
-        self._stub: BusAsyncStub = bus_pb2_grpc.BusStub(session.channel)
+        self._stub = session.bus
         self._reports: grpc.aio.StreamUnaryCall[bus_pb2.ReportRequest, bus_pb2.ReportReply] | None = None
 
     async def publish(self, message: Message) -> int:
@@ -236,7 +244,7 @@ class RemoteBus(Bus):
 
     @asynccontextmanager
     async def subscribe(self) -> AsyncIterator[Inbox]:
-        yield RemoteInbox(self._session, self._stub)
+        yield RemoteInbox(self._session)
 
     async def history(self, conversation: str, *, after: int = 0, limit: int = 100) -> Sequence[Message]:
         request = bus_pb2.HistoryRequest(conversation=conversation, after=after, limit=limit)
