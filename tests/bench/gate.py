@@ -3,7 +3,9 @@
 Both sides are arranged alike: the server in this process on a unix socket, the client in a process of its own, messages
 of the same size. Ours is what a worker uses (`protos.remote`), so it pays for the credential, the permission, the
 port, and what stands behind it. An acknowledgement is the call that waits for nothing but the core's own code; a
-publish also waits for its commit, and is shown beside an echo and one lone commit.
+publish also waits for its commit, and is shown beside an echo and one lone commit. A log goes line by line, as a tool
+writes it. Batches have no limit but the lab's own, 10,000 events a second of one sender: at that rate what counts is
+no longer the gate but that each line is checked, copied, hashed and kept, and the bare stream does none of it.
 """
 
 import asyncio
@@ -85,9 +87,9 @@ async def run() -> list[Figure]:
             f"a worker's log, {BATCH} lines a time",
             of["batch"],
             "/s",
-            "bare grpc.aio stream",
+            "bare grpc.aio stream, nothing kept",
             of["bare batch"],
-            STREAM_RATIO,
+            None,
             True,
         ),
     ]
