@@ -70,7 +70,9 @@ def run(arguments: list[str]) -> int:
     except Error as error:
         return _fail(error.code, error.message, error.next, EXIT_CODES.get(error.code, FAILED), as_json)
     except TyperException as error:
-        return _fail("USAGE", error.format_message(), "see: madlab --help", USAGE, as_json)
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "madlab"
+        return _fail("USAGE", error.format_message(), f"see: {command} --help", USAGE, as_json)
     except Exit as ended:
         return ended.exit_code
     except (KeyboardInterrupt, Abort):
