@@ -34,6 +34,18 @@ def usage_of(pid: int) -> Usage | None:
         return None
 
 
+def starved(pid: int) -> bool:
+    """Whether the kernel has killed a process of the group that `pid` is in because its memory was used up."""
+    try:
+        groups = groups_of(pid)
+        memory = groups.get("memory")
+        file = memory / "memory.oom_control" if memory else groups[""] / "memory.events"
+        counted = dict(line.split() for line in file.read_text().splitlines())
+        return int(counted.get("oom_kill", 0)) > 0
+    except (OSError, ValueError, KeyError):
+        return False
+
+
 def groups_of(pid: int) -> dict[str, Path]:
     """The directory of each controller's group; version 2 has one group, under the empty name.
 

@@ -18,7 +18,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import IO, Any, TypeVar
 
@@ -36,7 +36,7 @@ from anyio import (
 )
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
-from sandbox.cgroup import usage_of
+from sandbox.cgroup import starved, usage_of
 from sandbox.engine import DOOR, Exit, Program, SandboxError, Usage
 from sandbox.profiles import seccomp
 
@@ -50,6 +50,7 @@ _CALLS = 4  # in flight; see rule 1
 _TIMEOUT = 60.0  # seconds for one call of the API
 _GONE = 60.0  # seconds an engine may be away, as when it restarts
 _DESTROY = 30.0
+_LOOK = 1.0  # between two looks at the memory of a sandbox that cannot tell by itself
 _LOG_BYTES = 16 * 1024  # of a program's last words
 _SIGKILL = 128 + 9  # as an exit code
 _MB = 1024 * 1024
@@ -108,11 +109,13 @@ def image_tag(lab: str, image: str, key: str = "current") -> str:
 class DockerSandbox:
     """One container."""
 
-    def __init__(self, name: str, container: str, engine: "DockerEngine") -> None:
+    def __init__(self, name: str, container: str, engine: "DockerEngine", *, own_kernel: bool = True) -> None:
         self.name = name
         self._container = container
         self._engine = engine
         self._exit: Exit | None = None
+        self._own_kernel = own_kernel  # or may have one: of an adopted sandbox nobody has asked yet
+        self._starved = False
         self.left = False
 
     async def wait(self) -> Exit:
@@ -140,11 +143,33 @@ class DockerSandbox:
                 connection = _connection(response)
                 connection.setblocking(False)
                 if not response.raw._fp.fp.peek(1):
-                    await wait_readable(connection)
+                    async with create_task_group() as tasks:
+                        tasks.start_soon(self._end_when_starved)
+                        await wait_readable(connection)
+                        tasks.cancel_scope.cancel()
             finally:
                 response.close()
         self._exit = await self._engine.call(_read_exit, self._container)
+        if self._starved and self._exit is not None and self._exit.reason == "killed":
+            self._exit = replace(self._exit, reason="out_of_memory")
         return self._exit is not None
+
+    async def _end_when_starved(self) -> None:
+        """Ends a sandbox of gVisor that ran out of memory.
+
+        The host's kernel then kills a process that holds the sandbox's memory, often not gVisor's own kernel, which
+        does not notice and waits for it for ever.
+        """
+        try:
+            pid = await self._engine.call(_kernel, self._container) if self._own_kernel else 0
+            while pid:
+                await sleep(_LOOK)
+                if starved(pid):
+                    self._starved = True
+                    await self.kill()
+                    return
+        except SandboxError as error:
+            logger.debug("container %s cannot be watched: %s", self._container[:12], error)
 
     async def kill(self) -> None:
         """See `Sandbox.kill`."""
@@ -200,7 +225,7 @@ class DockerEngine:
         call = partial(self.call, image=image, runtime=runtime)
         with CancelScope(shield=True):
             identity = await call(_create, container, config)
-        sandbox = DockerSandbox(name, identity, self)
+        sandbox = DockerSandbox(name, identity, self, own_kernel=runtime.startswith("runsc"))
         try:
             await call(_start, identity, program.stdin)
             yield sandbox
@@ -398,6 +423,12 @@ def _kill(api: Any, container: str) -> None:
     except APIError as error:
         if error.status_code not in (requests.codes.not_found, requests.codes.conflict):
             raise
+
+
+def _kernel(api: Any, container: str) -> int:
+    """The process that is gVisor's kernel for a container; 0 where the host's own serves it, or none any more."""
+    found = api.inspect_container(container)
+    return int(found["State"]["Pid"]) if found["HostConfig"]["Runtime"].startswith("runsc") else 0
 
 
 def _usage(api: Any, container: str) -> Usage:
