@@ -43,11 +43,12 @@ FLOODS = (
     "events",
     "reads",
 )
+FROM_GVISOR = ("flood of small messages",)
 ATTACKS: dict[str, tuple[str, dict[str, Any]]] = {
     **{f"bomb: {name}": ("explode", {"name": name}) for name in BOMBS},
     **{f"flood of {name}": ("speak", {"name": "flood", "given": {"of": name, "seconds": 2}}) for name in FLOODS},
-    "slow connections": ("speak", {"name": "slow", "given": {"hold_s": 1}}),
-    "broken frames": ("speak", {"name": "frames", "given": {}}),
+    "flood of slow connections": ("speak", {"name": "slow", "given": {"hold_s": 1}}),
+    "flood of broken frames": ("speak", {"name": "frames", "given": {}}),
 }
 
 
@@ -88,6 +89,8 @@ async def watch(site: Site) -> AsyncIterator[Watch]:
 
 @pytest.mark.parametrize("attack", ATTACKS)
 async def test_others_are_served_while_a_worker_attacks(attack: str, site: Site, watch: Watch) -> None:
+    if site.runtime.startswith("runsc") and attack.startswith("flood") and attack not in FROM_GVISOR:
+        pytest.skip("what a flood does to the core does not depend on who runs the worker, and gVisor's is the slower")
     tool, given = ATTACKS[attack]
     tries: list[dict[str, float]] = []
     while not tries or (len(tries) < TRIES and max(tries[-1].values()) >= LIMIT_MS):
