@@ -10,6 +10,7 @@ a crash or by the core on behalf of a worker that died, is the same message and 
 import json
 import logging
 from contextlib import AsyncExitStack
+from errno import EDQUOT, ENOSPC
 from time import time
 
 from anyio import TASK_STATUS_IGNORED, fail_after
@@ -20,7 +21,7 @@ from protos.errors import Error, InvalidArgument
 from protos.mad import Context
 from protos.tools import Call, tools_of
 from protos.v1.message_pb2 import KIND_CALL, KIND_FAULT, KIND_PROSE, KIND_REPLY, Kind, Message
-from protos.v1.session_pb2 import OUTCOME_FAILED
+from protos.v1.session_pb2 import OUTCOME_FAILED, OUTCOME_OUT_OF_DISK, Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -50,10 +51,21 @@ async def handle(mad: object, message: Message, ctx: Context) -> None:
     except TimeoutError:
         await _fail(ctx, message, "deadline_exceeded", "The deadline passed before there was an answer.", "")
     except Error as error:
-        await _fail(ctx, message, error.code.lower(), error.message, error.next)
+        await _fail(ctx, message, error.code.lower(), error.message, error.next, outcome_of(error))
     except Exception as error:
         logger.exception("%s failed", message.id)
-        await _fail(ctx, message, "internal", f"The tool failed: {type(error).__name__}: {error}"[:2000], "")
+        sentence = f"The tool failed: {type(error).__name__}: {error}"[:2000]
+        await _fail(ctx, message, "internal", sentence, "", outcome_of(error))
+
+
+def outcome_of(error: BaseException) -> Outcome.ValueType:
+    """What an error makes of a run: a full workspace is an outcome of its own, whatever it was wrapped in."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in (ENOSPC, EDQUOT):
+            return OUTCOME_OUT_OF_DISK
+        cause = cause.__cause__ or cause.__context__
+    return OUTCOME_FAILED
 
 
 async def _dispatch(mad: object, message: Message, ctx: Context) -> None:
@@ -74,9 +86,16 @@ async def _dispatch(mad: object, message: Message, ctx: Context) -> None:
         await _fail(ctx, message, code, f"This MAD has {wrong}.", f"Call one of its tools: {names}.")
 
 
-async def _fail(ctx: Context, message: Message, code: str, sentence: str, next: str) -> None:
+async def _fail(
+    ctx: Context,
+    message: Message,
+    code: str,
+    sentence: str,
+    next: str,
+    outcome: Outcome.ValueType = OUTCOME_FAILED,
+) -> None:
     if message.id == ctx.assignment.trigger:
-        ctx.verdict.outcome, ctx.verdict.reason = OUTCOME_FAILED, sentence
+        ctx.verdict.outcome, ctx.verdict.reason = outcome, sentence
     if message.kind in (KIND_CALL, KIND_PROSE):
         await answer(ctx, message, KIND_FAULT, {"code": code, "message": sentence, "next": next}, text=sentence)
 

@@ -82,6 +82,15 @@ async def test_a_tool_that_raises_is_a_failed_run(lab: Lab) -> None:
     assert (await ended(lab, run_id("echo", id))).outcome is Outcome.FAILED
 
 
+async def test_a_full_workspace_is_an_outcome_of_its_own(lab: Lab) -> None:
+    id = new_id()
+    fault = await call(lab, "echo", "misbehave", id=id, how="fill")
+    assert fault.sender == "echo"
+    run = await ended(lab, run_id("echo", id))
+    assert run.outcome is Outcome.OUT_OF_DISK
+    assert "No space left" in run.reason
+
+
 async def test_prose_to_an_emad_without_a_thought_engine_is_a_fault(lab: Lab) -> None:
     fault = await say(lab, "echo", "hello?")
     assert json.loads(fault.data)["code"] == "no_thought_engine"

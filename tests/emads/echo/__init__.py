@@ -1,6 +1,8 @@
 """The smallest MAD: says back what it is told. Other tools misbehave on request, so that containment can be shown."""
 
 import time
+from pathlib import Path
+from tempfile import gettempdir
 from typing import Literal
 
 from anyio import sleep, sleep_forever
@@ -61,8 +63,8 @@ class Echo:
         return {"text": blob.digest}
 
     @tool(effects="read")
-    async def misbehave(self, call: Call, *, how: Literal["raise", "hang", "block", "exit"]) -> Said:
-        """Raises, waits for ever, blocks its thread for ten minutes, or ends its process."""
+    async def misbehave(self, call: Call, *, how: Literal["raise", "hang", "block", "exit", "fill"]) -> Said:
+        """Raises, waits for ever, blocks its thread for ten minutes, fills its workspace, or ends its process."""
         match how:
             case "raise":
                 raise RuntimeError("on request")
@@ -70,6 +72,10 @@ class Echo:
                 await sleep_forever()
             case "block":
                 time.sleep(600)
+            case "fill":
+                with (Path(gettempdir()) / "full").open("wb") as file:
+                    while True:
+                        file.write(bytes(1024 * 1024))
             case "exit":
                 raise SystemExit(7)
         return {"text": "unreachable"}
