@@ -114,11 +114,16 @@ class Dispatcher:
         return {"running": len(self._live) - waiting, "queued": waiting}
 
     def sandboxes(self) -> list[dict[str, object]]:
-        """The sandboxes of live runs."""
+        """Every sandbox of the lab: at work for a run, waiting warm, or the home of a resident."""
+        at_work = {live.worker.name: live.run for live in self._live.values() if live.worker is not None}
         return [
-            {"name": live.worker.name, "run": live.run.id, "mad": live.run.mad, "state": live.run.state}
-            for live in self._live.values()
-            if live.worker is not None
+            {
+                "name": name,
+                "mad": mad,
+                "run": at_work[name].id if name in at_work else None,
+                "state": str(at_work[name].state) if name in at_work else "warm" if mad in self._pools else "resident",
+            }
+            for name, mad in self._workers.standing.items()
         ]
 
     async def cancel(self, run: str, reason: str) -> Run:
@@ -162,7 +167,7 @@ class Dispatcher:
             await self._reconcile(tasks)
             seen = await services.journal.cursor(SELF, "")
             head = services.journal.statistics().entries
-            async with services.rogers.follow(after=seen) as messages:
+            async with services.rogers.follow_messages(after=seen) as messages:
                 task_status.started()
                 async for message in messages:
                     try:
@@ -313,7 +318,7 @@ class Dispatcher:
         )
         session.assign(self._ports(live, emad))
         self._listen_for_proof(live, session)
-        return self._workers.adopt(run.sandbox, emad.profile.runtime, session)
+        return self._workers.adopt(run.sandbox, run.mad, emad.profile.runtime, session)
 
     async def _assign(self, live: Live, emad: Dispatchable, worker: Worker) -> None:
         now = time.time()

@@ -57,6 +57,7 @@ _INBOX_ONE = f"""
           AND j.sequence > m.since AND (m.until IS NULL OR j.sequence < m.until))))
     ORDER BY j.sequence LIMIT :limit"""
 _FOLLOW_ALL = f"{_ROWS} WHERE {_SAID} AND j.sequence > :after ORDER BY j.sequence LIMIT :limit"
+_FOLLOW_MESSAGES = f"{_ROWS} WHERE j.kind = 'message' AND j.sequence > :after ORDER BY j.sequence LIMIT :limit"
 _FOLLOW_ONE = (
     f"{_ROWS} WHERE {_SAID} AND j.conversation = :conversation AND j.sequence > :after ORDER BY j.sequence LIMIT :limit"
 )
@@ -131,6 +132,7 @@ class Rogers:
         self._members: dict[str, set[str]] = {}
         self._inboxes: dict[tuple[str, str], Subscription] = {}
         self._followers: set[Subscription] = set()
+        self._message_followers: set[Subscription] = set()
         self._followers_of: dict[str, set[Subscription]] = {}
         self._delivered = 0  # last sequence given to whoever is live
         self._numbers = 0  # events reported
@@ -248,6 +250,17 @@ class Rogers:
             if conversation is not None and not group and self._followers_of.get(conversation) is group:
                 del self._followers_of[conversation]
 
+    @asynccontextmanager
+    async def follow_messages(self, *, after: int = 0) -> AsyncIterator[Subscription]:
+        """Like `follow` of everything, without the events: for who must not be woken by every line of a log."""
+        follower = self._subscribe(_FOLLOW_MESSAGES, {}, after)
+        self._message_followers.add(follower)
+        try:
+            yield follower
+        finally:
+            follower.end()
+            self._message_followers.discard(follower)
+
     def end_inbox(self, participant: str, conversation: str | None = None) -> None:
         """Ends an inbox from this side: whoever iterates it returns."""
         inbox = self._inboxes.pop((participant, conversation or ""), None)
@@ -256,7 +269,8 @@ class Rogers:
 
     def end_all(self) -> None:
         """Ends every subscription: everybody who listens returns."""
-        for each in (*self._inboxes.values(), *self._followers, *(f for g in self._followers_of.values() for f in g)):
+        of_one = (follower for group in self._followers_of.values() for follower in group)
+        for each in (*self._inboxes.values(), *self._followers, *self._message_followers, *of_one):
             each.end()
 
     # --- looking up
@@ -359,6 +373,8 @@ class Rogers:
         uncommitted, committed = self._uncommitted, 0
         for row in rows:
             if row.kind == "message":
+                for follower in self._message_followers:
+                    follower.offer(row, row.sequence - 1)
                 self._offer(row, row.sequence - 1)
             elif row.kind == "event":
                 number = uncommitted.get(row.id)

@@ -233,6 +233,23 @@ async def test_followers_see_everything_whoever_it_is_for(rogers: Rogers) -> Non
         assert await nothing_more(one)
 
 
+async def test_who_follows_messages_is_not_woken_by_events_past_or_live(rogers: Rogers) -> None:
+    def line() -> Message:
+        return said("a line of a log", kind=KIND_EVENT)
+
+    await rogers.report([line()], sender="marco")
+    await rogers.publish(said("past", to="marco"), sender="operator")
+    async with rogers.follow_messages() as messages:
+        assert texts(await take(messages, 1)) == ["past"]
+        await rogers.report([line(), line()], sender="marco")
+        assert await nothing_more(messages)
+    async with rogers.follow_messages(after=2) as messages:
+        for at in range(2 * PAGE):
+            await rogers.report([line()], sender="marco")
+            await rogers.publish(said(str(at), to="marco"), sender="operator")
+        assert texts(await take(messages, 2 * PAGE)) == [str(at) for at in range(2 * PAGE)]
+
+
 async def test_a_follower_can_begin_behind_a_sequence_or_now(rogers: Rogers) -> None:
     for at in range(5):
         await rogers.publish(said(f"{at}"), sender="operator")
