@@ -1,0 +1,140 @@
+"""Keys of providers: read from files that only their owner can read, shown by nothing, found and struck out of texts.
+
+A key lives in three places: its file, a `Key` in the memory of the core, and the header of a request that
+`core.fiedler.wire` writes at the last moment. The SDKs never hold one, so neither do their errors, logs and objects.
+"""
+
+import base64
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn, Protocol
+from urllib.parse import quote
+
+from protos.errors import Denied
+
+MAX_BYTES = 4096
+STRUCK_OUT = "[key]"
+
+
+class Key:
+    """A secret string that does not show itself."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The value: for the header of a request, and for looking for it in what must not have it."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Key(hidden)"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a key is not written anywhere")
+
+
+class Keys(Protocol):
+    """Where keys come from."""
+
+    def find(self, provider: str) -> Key | None:
+        """The key of a provider, or None where it needs none.
+
+        Raises:
+            Denied: it has one that cannot be used; the sentence says why and never holds any of it.
+        """
+        ...
+
+
+@dataclass
+class KeyFiles:
+    """One file a provider. Read again when it changes, so a key is rotated by replacing its file."""
+
+    files: Mapping[str, Path]
+    _known: dict[str, tuple[tuple[int, ...], Key]] = field(default_factory=dict, repr=False)
+
+    def find(self, provider: str) -> Key | None:
+        path = self.files.get(provider)
+        if path is None:
+            return None
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            raise Denied(
+                f"The key of {provider} cannot be read from {path}: {error.strerror}.",
+                next=f"Write the key into that file (a file, no link), and: chmod 600 {path}",
+            ) from None
+        try:
+            about = os.fstat(descriptor)
+            _check(provider, path, about)
+            version = (about.st_ino, about.st_mtime_ns, about.st_ctime_ns, about.st_size)
+            if provider in self._known and self._known[provider][0] == version:
+                return self._known[provider][1]
+            key = _parse(provider, path, os.read(descriptor, MAX_BYTES + 1))
+        finally:
+            os.close(descriptor)
+        self._known[provider] = version, key
+        return key
+
+
+def _check(provider: str, path: Path, about: os.stat_result) -> None:
+    wrong = ""
+    if not stat.S_ISREG(about.st_mode):
+        wrong = "is no regular file"
+    elif about.st_uid != os.geteuid():
+        wrong = "belongs to somebody else"
+    elif about.st_mode & 0o077:
+        wrong = f"can be opened by others (mode {stat.S_IMODE(about.st_mode):04o})"
+    if wrong:
+        raise Denied(f"The key file {path} of {provider} {wrong}.", next=f"Own it, and: chmod 600 {path}")
+
+
+def _parse(provider: str, path: Path, content: bytes) -> Key:
+    value = content.strip()
+    if not value or len(content) > MAX_BYTES or not all(33 <= byte <= 126 for byte in value):
+        raise Denied(
+            f"The key file {path} of {provider} does not hold one line of visible characters.",
+            next="Write the key, and nothing else, into it.",
+        )
+    return Key(value.decode("ascii"))
+
+
+def strike(text: str, key: Key | None) -> str:
+    """`text` without the key, in the spellings in which a peer might give it back."""
+    if key is not None:
+        for each in _spellings(key.reveal()):
+            text = text.replace(each, STRUCK_OUT)
+    return text
+
+
+def _spellings(value: str) -> set[str]:
+    raw = value.encode()
+    return {value, quote(value, safe=""), base64.b64encode(raw).decode().rstrip("="), raw.hex(), value[::-1]}
+
+
+class Striker:
+    """Strikes the key out of text that comes in pieces: holds back what might be the beginning of it."""
+
+    def __init__(self, key: Key | None) -> None:
+        self._value = key.reveal() if key is not None else ""
+        self._held = ""
+
+    def feed(self, piece: str) -> str:
+        """What of the text so far may be handed on."""
+        if not self._value:
+            return piece
+        text = (self._held + piece).replace(self._value, STRUCK_OUT)
+        keep = min(len(self._value) - 1, len(text))
+        while keep and not self._value.startswith(text[-keep:]):
+            keep -= 1
+        self._held = text[len(text) - keep :] if keep else ""
+        return text[: len(text) - keep]
+
+    def rest(self) -> str:
+        """What was held back: the text has ended."""
+        held, self._held = self._held, ""
+        return held
