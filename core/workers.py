@@ -7,9 +7,9 @@ out the worker is told, waited for, destroyed, and then its door closes and its 
 import os
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from anyio import move_on_after, to_thread
@@ -68,6 +68,7 @@ class Workers:
     directory: Path  # where socket directories go; short
     engines: Mapping[str, Engine]  # by runtime: "runc", "runsc", "process"
     lease_s: float
+    standing: dict[str, str] = field(default_factory=dict)  # sandboxes that exist now, each with the MAD it is for
 
     @asynccontextmanager
     async def open(self, mad: str, profile: Profile) -> AsyncIterator[Worker]:
@@ -82,10 +83,11 @@ class Workers:
         async with self._door(name, session) as directory:
             program = Program(profile=profile, stdin=token.encode() + b"\n", door=directory)
             async with self._engine(profile.runtime).open(name, program) as sandbox:
-                yield Worker(name, session, sandbox)
+                with self._standing(name, mad):
+                    yield Worker(name, session, sandbox)
 
     @asynccontextmanager
-    async def adopt(self, name: str, runtime: str, session: Session) -> AsyncIterator[Worker]:
+    async def adopt(self, name: str, mad: str, runtime: str, session: Session) -> AsyncIterator[Worker]:
         """Takes back a worker that an earlier core left: the same socket at the same path, the same session.
 
         Raises:
@@ -93,7 +95,8 @@ class Workers:
         """
         session.restored = True
         async with self._door(name, session), self._engine(runtime).adopt(name) as sandbox:
-            yield Worker(name, session, sandbox)
+            with self._standing(name, mad):
+                yield Worker(name, session, sandbox)
 
     async def reap(self, keep: set[str]) -> list[str]:
         """Destroys what earlier cores left and nobody takes back: sandboxes, then socket directories."""
@@ -105,6 +108,14 @@ class Workers:
                 if each.name not in keep:
                     await to_thread.run_sync(lambda path=each: shutil.rmtree(path, ignore_errors=True))  # type: ignore[misc]
         return gone
+
+    @contextmanager
+    def _standing(self, name: str, mad: str) -> Iterator[None]:
+        self.standing[name] = mad
+        try:
+            yield
+        finally:
+            del self.standing[name]
 
     def _engine(self, runtime: str) -> Engine:
         if runtime not in self.engines:

@@ -34,7 +34,7 @@ def a_home(settings: str = "", *, images: Sequence[str] = ()) -> Iterator[Home]:
     """A temporary home with `settings` as its madlab.toml, without eMADs unless they name some, and with `images`."""
     with tempfile.TemporaryDirectory(prefix="lab") as directory:
         home = Home.open(Path(directory) / "home")
-        home.settings.write_text(settings if "emads" in settings else f"emads = []\n{settings}")
+        home.settings.write_text(settings if "emads =" in settings else f"emads = []\n{settings}")
         if images:
             build(home.lab, images)
         try:

@@ -89,7 +89,7 @@ def _routes() -> Iterator[Route]:
 
 
 async def _status(request: Request) -> Response:
-    return JSONResponse(status_json(_lab(request)))
+    return JSONResponse(await status_json(_lab(request)))
 
 
 async def _tools(request: Request) -> Response:

@@ -171,6 +171,13 @@ def status(context: typer.Context, json: Json = False) -> None:
         ("MAD", "KIND", "STATE", "TOOLS", "WHAT IT IS FOR"),
         [(each["name"], each["kind"], each["state"], each["tools"], each["summary"]) for each in state["mads"]],
     )
+    for each in state["mads"]:
+        if each.get("restarts"):
+            screen.say(
+                f"{each['name']} was restarted {each['restarts']} times. The last time: {screen.plain(each['error'])}"
+            )
+    for letter in state["dead_letters"]:
+        screen.say(f"{letter['sender']} wrote to {screen.plain(letter['recipient'])}: {screen.plain(letter['reason'])}")
 
 
 def doctor(context: typer.Context, json: Json = False) -> None:

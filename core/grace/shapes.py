@@ -15,6 +15,8 @@ from core.run import Run
 from core.strict import strict_json
 from protos.v1.message_pb2 import Blob, Kind, Message, Taint
 
+DEAD_LETTERS = 10  # the newest, as the status shows them
+
 
 def message_json(message: Message) -> dict[str, Any]:
     """One message. `at` is seconds since the epoch; `sequence` is 0 while it is not durable."""
@@ -71,8 +73,9 @@ def run_json(lab: Lab, run: Run) -> dict[str, Any]:
     }
 
 
-def status_json(lab: Lab) -> dict[str, Any]:
+async def status_json(lab: Lab) -> dict[str, Any]:
     """What the lab is and does."""
+    dead = await lab.rogers.dead_letters(limit=DEAD_LETTERS)
     journal = lab.journal.statistics()
     files = lab.horace.usage()
     return {
@@ -90,6 +93,7 @@ def status_json(lab: Lab) -> dict[str, Any]:
             "lost": journal.lost,
             "sealed": journal.sealed,
         },
+        "dead_letters": [asdict(each) for each in dead],
         "files": {"blobs": files.blobs, "bytes": files.bytes, "quota_bytes": files.quota_bytes},
         "memory_bytes": _memory_bytes(),
     }

@@ -19,6 +19,7 @@ What is in memory is only what the journal says: members are loaded from a view 
 """
 
 import json
+import math
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -316,6 +317,8 @@ class Rogers:
         body = own.SerializeToString()
         if len(body) > MAX_BODY:
             _check_size(own, len(body))
+        if not math.isfinite(own.deadline):
+            raise InvalidArgument("a deadline is a number of seconds", next="leave it out where there is none")
         if not own.id or not own.conversation:
             raise InvalidArgument("a message needs an id and a conversation")
         if max(len(own.id), len(own.conversation), len(own.recipient), len(sender), len(own.tool)) > MAX_WORD:
