@@ -11,6 +11,7 @@ restored from the journal takes its token once more, until the credential has be
 """
 
 import hmac
+import logging
 import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -59,6 +60,32 @@ OPTIONS = (
     ("grpc.server_handshake_timeout_ms", 10_000),  # who connects and says nothing is hung up on
     ("grpc.so_reuseport", 0),
 )
+
+
+class Complaints(logging.Filter):
+    """What the gRPC library says of calls that are none, which a worker can make without end: a few a minute.
+
+    Each is one line, and the first of the next minute says how many were kept back.
+    """
+
+    def __init__(self, most: int = 10, *, per_s: float = 60.0) -> None:
+        super().__init__()
+        self._most, self._per_s = most, per_s
+        self._since, self._count = 0.0, 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to let it through."""
+        if record.created - self._since >= self._per_s:
+            if self._count > self._most:
+                record.msg = f"{record.getMessage()} (and {self._count - self._most} before it, not logged)"
+                record.args = None
+            self._since, self._count = record.created, 0
+        self._count += 1
+        record.exc_info = record.exc_text = None
+        return self._count <= self._most
+
+
+logging.getLogger("grpc._cython.cygrpc").addFilter(Complaints())
 
 
 @dataclass
