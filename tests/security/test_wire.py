@@ -82,7 +82,9 @@ FORGED = {
     "hops without end": WRONG,
     "17 KiB": WRONG,
     "2 MiB": TOO_MUCH,
-    "a deadline that is no number": "OK",
+    "a deadline that is no number": WRONG,
+    "a deadline without end": WRONG,
+    "at the end of time": "OK",  # and the journal says when it was
     "a blob of another conversation": UNSEEN,
     "ten thousand blobs": WRONG,
     "history of another conversation": f"{NOT_YOURS}: rule conversation",
@@ -284,6 +286,15 @@ async def test_evidence_is_bounded_and_can_be_read_by_everybody(site: Site) -> N
 
 async def test_what_is_no_call_is_refused(site: Site) -> None:
     check(await site.speak("malformed"), MALFORMED)
+
+
+async def test_calls_that_are_none_fill_no_log(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    came = await site.speak("flood", of="calls that are none", seconds=1)
+    assert set(came) <= {"UNKNOWN", "RESOURCE_EXHAUSTED"}
+    assert came["UNKNOWN"] > 50
+    said = [each for each in caplog.records if each.name.startswith("grpc")]
+    assert len(said) <= 20
+    assert not any(each.exc_info for each in said)
 
 
 async def test_broken_frames_harm_their_own_connection_alone(site: Site) -> None:

@@ -276,7 +276,9 @@ async def forge(wire: Wire, given: dict[str, Any]) -> Any:
         "hops without end": await wire.publish(wire.prose("x", hops=2**32 - 1)),
         "17 KiB": await wire.publish(wire.prose("x" * 17 * 1024)),
         "2 MiB": await wire.publish(wire.prose("x" * 2 * 1024 * 1024)),
-        "a deadline that is no number": await wire.publish(wire.prose("x", deadline=float("nan"), at=float("inf"))),
+        "a deadline that is no number": await wire.publish(wire.prose("x", deadline=float("nan"))),
+        "a deadline without end": await wire.publish(wire.prose("x", deadline=float("inf"))),
+        "at the end of time": await wire.publish(wire.prose("x", at=float("inf"))),
         "a blob of another conversation": await wire.publish(wire.prose("x", blobs=[Blob(digest=given["digest"])])),
         "ten thousand blobs": await wire.publish(
             wire.prose("x", blobs=[Blob(digest=f"sha256:{n:064x}") for n in range(10_000)])
@@ -686,6 +688,7 @@ FLOODS: dict[str, Callable[[Wire, grpc.aio.Channel], Awaitable[str]]] = {
         ),
         PublishReply,
     ),
+    "calls that are none": _ask("Bus/Publish", lambda wire: b"\xff" * 100, PublishReply),
     "history": _ask("Bus/History", _history, HistoryReply),
     "events": _flood_report,
     "reads": _flood_get,
