@@ -44,6 +44,7 @@ class Wanted:
 
 @dataclass
 class _Call:
+    striker: Striker  # of the fragments
     id: str = ""
     name: str = ""
     arguments: list[str] = field(default_factory=list)
@@ -101,13 +102,15 @@ class Assembly:
         self._count(fragment.name + fragment.arguments)
         if fragment.index not in self._calls and len(self._calls) >= MAX_CALLS:
             raise Trouble(Kind.NONSENSE, f"The answer has over {MAX_CALLS} tool calls.")
-        call = self._calls.setdefault(fragment.index, _Call())
+        call = self._calls.setdefault(fragment.index, _Call(Striker(self._key)))
         call.id = call.id or fragment.id
         call.name = call.name or fragment.name
         call.arguments.append(fragment.arguments)
         if self._wanted.fragments:
-            fragment.arguments = strike(fragment.arguments, self._key)
-            yield CompletionEvent(tool_call_fragment=fragment)
+            shown = call.striker.feed(fragment.arguments)
+            name, id = strike(fragment.name, self._key), strike(fragment.id, self._key)
+            piece = pb.ToolCallFragment(index=fragment.index, id=id, name=name, arguments=shown)
+            yield CompletionEvent(tool_call_fragment=piece)
 
     def _end(self, finished: pb.Finished) -> Iterator[CompletionEvent]:
         rest = self._thought.rest()
@@ -117,10 +120,14 @@ class Assembly:
         broken = ""
         for index, call in sorted(self._calls.items()):
             arguments = strike("".join(call.arguments), self._key) or "{}"
-            made = pb.ToolCall(id=call.id or f"call_{index}", name=call.name, arguments=arguments)
+            name, id = strike(call.name, self._key), strike(call.id, self._key) or f"call_{index}"
+            made = pb.ToolCall(id=id, name=name, arguments=arguments)
+            if self._wanted.fragments and (held := call.striker.rest()):
+                piece = pb.ToolCallFragment(index=index, arguments=held)
+                yield CompletionEvent(tool_call_fragment=piece)
             problem = self._problem(made, finished.reason)
             if problem:
-                broken = broken or f"{call.name or 'a call without a name'}: {problem}"
+                broken = broken or f"{name or 'a call without a name'}: {problem}"
                 yield CompletionEvent(broken_tool_call=pb.BrokenToolCall(call=made, problem=problem))
             else:
                 yield CompletionEvent(tool_call=made)

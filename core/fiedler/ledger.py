@@ -370,7 +370,10 @@ class Ledger:
             f" GROUP BY 1 ORDER BY {order} LIMIT ?",
             (since, limit),
         )
-        return [Costs(*row[:5], usd=dollars(row[5]), assumed=row[6], failed=row[7]) for row in rows]
+        return [
+            Costs(name, calls, input, cached, output, dollars(usd), assumed, failed)
+            for name, calls, input, cached, output, usd, assumed, failed in rows
+        ]
 
     def _today(self) -> str:
         return f"day:{datetime.now(UTC).date().isoformat()}"

@@ -211,10 +211,8 @@ class Conduct:
 
     def _begin(self, now: float) -> Start | Wait | Stop:
         first = self._progress.get(self.route[0])
-        if self._last is not None and (
-            self.attempts >= self.rules.attempts
-            or (first is not None and first.over and self._last[1].kind is Kind.REQUEST)
-        ):
+        refused = first is not None and first.over and self._last is not None and self._last[1].kind is Kind.REQUEST
+        if refused or self.attempts >= self.rules.attempts:
             return Stop(self._give_up())
         ready: list[float] = []
         resting: list[float] = []
@@ -282,7 +280,8 @@ class Conduct:
         return Unavailable(f"{names}: not now, after too many troubles.", next=f"Ask again {when}, or another model.")
 
     def _give_up(self, why: str = "") -> Error:
-        assert self._last is not None
+        if self._last is None:
+            return Unavailable(f"{self.route[0].alias} did not come to an answer.", next="Ask again.")
         leg, trouble = self._last
         return error_of(leg.alias, trouble, why)
 

@@ -6,7 +6,7 @@ it a moment before, so it must give the same events.
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ class Stage:
         request.whole = self.whole
         completion = Completion()
         with fail_after(20):
-            ask = Ask(request, **{"model": "scripted", "max_tokens": 100, "key": KEY} | changes)
+            ask = replace(Ask(request, "scripted", 100, KEY), **changes)
             async for each in provider.complete(ask):
                 if isinstance(each, Reported):
                     self.reported.append(each)
