@@ -4,6 +4,7 @@
     journal     one writer; views of runs, links, members, names    what happened
     rogers      the bus over the journal                            who hears of it
     horace      blobs by digest                                     what is too large to say
+    fiedler     models, budgets, the ledger; settles what an earlier core left open
     workers     sandboxes with a door each                          where untrusted code runs
     residents   MADs of this process, or beside it
     dispatcher  starts the eMAD that a message waits for; first takes back what an earlier core left
@@ -29,6 +30,11 @@ from anyio import create_task_group
 from core.admission import Admission
 from core.config import Config, load
 from core.dispatcher import Dispatchable, Dispatcher
+from core.fiedler.fiedler import Fiedler
+from core.fiedler.keys import KeyFiles
+from core.fiedler.ledger import VIEWS as LEDGER_VIEWS
+from core.fiedler.ledger import Ledger
+from core.fiedler.money import picodollars
 from core.grace.api import door
 from core.grace.serving import serve
 from core.home import Home
@@ -98,7 +104,8 @@ async def open_lab(home: Home, config: Config) -> AsyncIterator[Lab]:
         rogers = await stack.enter_async_context(Rogers(journal))
         quota = int(config.files.quota_gb * 1024**3)
         horace = await stack.enter_async_context(Horace(home.path / "blobs", journal, quota_bytes=quota))
-        services = Services(journal, rogers, horace, registry)
+        fiedler = await stack.enter_async_context(open_fiedler(home, config, journal))
+        services = Services(journal, rogers, horace, registry, fiedler)
         docker = DockerEngine(home.lab)
         stack.push_async_callback(docker.aclose)
         engines: dict[str, Engine] = {
@@ -128,7 +135,19 @@ async def open_lab(home: Home, config: Config) -> AsyncIterator[Lab]:
 
 def open_journal(home: Home) -> Journal:
     """The journal of a home, with every view that the core keeps; enter it to open it."""
-    return Journal(home.path / "journal.db", [*VIEWS, RunsView(), LinksView(), Names()])
+    return Journal(home.path / "journal.db", [*VIEWS, *LEDGER_VIEWS, RunsView(), LinksView(), Names()])
+
+
+def open_fiedler(home: Home, config: Config, journal: Journal) -> Fiedler:
+    """The models of a lab, with their budgets; enter it to open it."""
+    day = config.llm.usd_per_day
+    ledger = Ledger(
+        journal,
+        usd_per_day=None if day is None else picodollars(day),
+        tokens_per_day=config.llm.tokens_per_day,
+    )
+    paths = {name: path for name, each in config.providers.items() if (path := each.key_path(home.path)) is not None}
+    return Fiedler(ledger, KeyFiles(paths), orchestra=config.llm, providers=config.providers, models=config.models)
 
 
 def _dispatchable(manifest: Manifest, mad: RegisteredMad, config: Config) -> Dispatchable:

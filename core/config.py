@@ -1,24 +1,28 @@
 """What the operator decided: `madlab.toml` in the home, then `MADLAB_*` variables, checked once at the start.
 
 A variable is named after its section and key: `MADLAB_RUNS_MAX_RUNNING=8`. Tables of many names (`[profile.NAME]`,
-`[residents.NAME]`) are set in the file only. An unknown key is an error: a setting that does nothing
-is worse than none.
+`[residents.NAME]`, `[providers.NAME]`, `[models.ALIAS]`) are set in the file only. An unknown key is an error: a
+setting that does nothing is worse than none.
 """
 
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from core.fiedler.settings import Model, Orchestra, Provider
+from core.fiedler.settings import check as check_orchestra
 from core.home import Home
 from protos.errors import InvalidArgument
 
 NOT_SETTINGS = {"MADLAB_FULL", "MADLAB_HOME", "MADLAB_LAB", "MADLAB_PYTHON"}  # variables that mean something else
 
 Runtime = Literal["runc", "runsc"]
+ProviderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Alias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}$")]
 
 
 class Section(BaseModel):
@@ -113,6 +117,14 @@ class Config(Section):
     )
     residents: dict[str, Resident] = {}
     profile: dict[str, Override] = {}
+    llm: Orchestra = Orchestra()
+    providers: dict[ProviderName, Provider] = {}
+    models: dict[Alias, Model] = {}
+
+    @model_validator(mode="after")
+    def _models_are_there(self) -> Self:
+        check_orchestra(self.llm, self.providers, self.models)
+        return self
 
 
 def load(home: Home, environment: Mapping[str, str] = os.environ) -> Config:
@@ -166,7 +178,7 @@ def _keys(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[tupl
         kind: Any = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             yield from _keys(kind, (*prefix, name))
-        elif name not in ("residents", "profile"):
+        elif name not in ("residents", "profile", "providers", "models"):
             yield (*prefix, name)
 
 
@@ -178,15 +190,24 @@ def _sentence(home: Home, error: ValidationError, sources: Mapping[tuple[str, ..
         place = sources.get(key) or f"{home.settings}: {'.'.join(key)}"
         if each["type"] == "extra_forbidden":
             said.append(f"{place} is no setting (allowed: {', '.join(_siblings(key))})")
+        elif each["type"] == "value_error":
+            said.append(f"{place}: {each['ctx']['error']}".replace(": : ", ": "))
         else:
             what = each["msg"][:1].lower() + each["msg"][1:]
-            said.append(f"{place}: {what}, not {str(each['input'])[:100]!r}")
+            # What stands in a provider's table may be a key that somebody put into the wrong place.
+            shown = "" if key[:1] == ("providers",) else f", not {str(each['input'])[:100]!r}"
+            said.append(f"{place}: {what}{shown}")
     return "; ".join(said)
 
 
 def _siblings(key: tuple[str, ...]) -> list[str]:
     """The names that are allowed where `key` stands."""
-    many: dict[str, type[BaseModel]] = {"residents": Resident, "profile": Override}
+    many: dict[str, type[BaseModel]] = {
+        "residents": Resident,
+        "profile": Override,
+        "providers": Provider,
+        "models": Model,
+    }
     model: Any = many.get(key[0], Config)
     if model is Config:
         for part in key[:-1]:

@@ -14,7 +14,7 @@ import hmac
 import logging
 import os
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,7 @@ from core.ports import hash_of
 from core.strict import strict_json
 from core.waiting import first_of
 from protos.errors import Error, Exhausted, InvalidArgument, Unauthenticated
+from protos.llm import event_pieces, joined, vector_pieces
 from protos.mad import Context, Inbox
 from protos.remote import MESSAGE_BYTES, NEXT
 from protos.v1 import (
@@ -36,6 +37,8 @@ from protos.v1 import (
     bus_pb2_grpc,
     files_pb2,
     files_pb2_grpc,
+    llm_pb2,
+    llm_pb2_grpc,
     session_pb2,
     session_pb2_grpc,
 )
@@ -50,6 +53,7 @@ CALLS_AT_ONCE = 64  # of one worker; one more is refused
 CONNECTIONS = 16  # of one worker: each is a descriptor of the core, of which all workers together can take too many
 EVENTS_AT_ONCE = 100  # of one worker, before others have their turn
 EVIDENCE_BYTES = 256 * 1024
+GATHERED_BYTES = 32 << 20  # of one worker's requests to models
 REASON_CHARACTERS = 2000
 OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
@@ -336,6 +340,67 @@ class FilesServicer(_Servicer, files_pb2_grpc.FilesServicer):
         raise AssertionError("answering aborts")
 
 
+class LlmServicer(_Servicer, llm_pb2_grpc.LlmServicer):
+    """The llm port."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self._gathered = 0  # bytes of requests that are being gathered or answered
+
+    async def Complete(
+        self, requests: AsyncIterator[llm_pb2.CompleteRequest], servicing: Servicing
+    ) -> AsyncIterator[llm_pb2.CompletionEvent]:
+        async with answering(servicing):
+            llm = self._context(servicing).llm
+            request = llm_pb2.CompleteRequest()
+            with self._gathering() as gather:
+                async for each in requests:
+                    gather(each.ByteSize())
+                    request.MergeFrom(each)
+                async with aclosing(llm.complete(joined(request))) as events:  # type: ignore[type-var]
+                    async for event in events:
+                        for piece in event_pieces(event):
+                            yield piece
+
+    async def Embed(
+        self, requests: AsyncIterator[llm_pb2.EmbedRequest], servicing: Servicing
+    ) -> AsyncIterator[llm_pb2.EmbedReply]:
+        async with answering(servicing):
+            llm = self._context(servicing).llm
+            request = llm_pb2.EmbedRequest()
+            with self._gathering() as gather:
+                async for each in requests:
+                    gather(each.ByteSize())
+                    request.MergeFrom(each)
+                for piece in vector_pieces(await llm.embed(request)):
+                    yield piece
+
+    async def Models(self, request: llm_pb2.ModelsRequest, servicing: Servicing) -> llm_pb2.ModelsReply:
+        async with answering(servicing):
+            return llm_pb2.ModelsReply(models=await self._context(servicing).llm.models())
+        raise AssertionError("answering aborts")
+
+    @contextmanager
+    def _gathering(self) -> Iterator[Callable[[int], None]]:
+        """Counts what one worker makes the core keep at once."""
+        mine = 0
+
+        def gather(size: int) -> None:
+            nonlocal mine
+            mine += size
+            self._gathered += size
+            if self._gathered > GATHERED_BYTES:
+                raise Exhausted(
+                    f"One worker's requests to models have at most {GATHERED_BYTES} bytes at once.",
+                    next="Wait for the answers to earlier ones, or leave something out.",
+                )
+
+        try:
+            yield gather
+        finally:
+            self._gathered -= mine
+
+
 async def _bytes_of(requests: AsyncIterator[files_pb2.PutRequest]) -> AsyncIterator[bytes]:
     async for request in requests:
         if request.WhichOneof("part") != "bytes":
@@ -365,6 +430,7 @@ async def open_door(directory: Path, session: Session) -> AsyncIterator[None]:
     session_pb2_grpc.add_SessionServicer_to_server(SessionServicer(session), server)
     bus_pb2_grpc.add_BusServicer_to_server(BusServicer(session), server)
     files_pb2_grpc.add_FilesServicer_to_server(FilesServicer(session), server)
+    llm_pb2_grpc.add_LlmServicer_to_server(LlmServicer(session), server)
     path = directory / "gate.sock"
     server.add_insecure_port(f"unix:{path}")
     await server.start()

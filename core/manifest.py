@@ -57,6 +57,8 @@ class Budget(_Table):
     bytes_in: Annotated[int, Field(ge=0)] = 4 * 1024**3  # blobs it reads
     bytes_out: Annotated[int, Field(ge=0)] = 1024**3  # blobs it stores
     bytes_said: Annotated[int, Field(ge=0)] = 64 * 1024**2  # messages and events
+    usd: Annotated[float | None, Field(ge=0)] = None  # for models; None: as much as the day has
+    tokens: Annotated[int | None, Field(ge=0)] = None
 
 
 class Manifest(_Table):
@@ -68,7 +70,10 @@ class Manifest(_Table):
     image: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._/-]{0,127}$")]
     entry: str | tuple[str, ...]  # "module:Class" is served by the Python host; a list is a program and its arguments
     profile: ProfileManifest = ProfileManifest()
-    ports: tuple[str, ...] = ("bus", "files")  # what it may ask for: "bus", "files", "files:NAME", "call:MAD"
+    ports: tuple[str, ...] = (
+        "bus",
+        "files",
+    )  # what it may ask for: "bus", "files", "files:NAME", "call:MAD", "llm", "llm:ALIAS"
     budget: Budget = Budget()
     evidence: tuple[str, ...] = ()  # keys that `succeeded` needs
     tools: tuple[ToolManifest, ...] = ()

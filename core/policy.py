@@ -24,7 +24,7 @@ class Identity:
         return self.run or self.participant
 
 
-RESIDENT_PORTS = frozenset({"bus", "files", "files:*", "call:*"})
+RESIDENT_PORTS = frozenset({"bus", "files", "files:*", "call:*", "llm"})
 
 
 def may_use(identity: Identity, port: str) -> None:

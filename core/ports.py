@@ -14,16 +14,21 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from core.fiedler.fiedler import Fiedler
+from core.fiedler.ledger import Caller
+from core.fiedler.money import picodollars
 from core.horace.store import Horace
 from core.policy import Identity, may_enter, may_publish, may_use
 from core.registry import Registry
 from core.rogers.bus import MAX_MESSAGE, Rogers
 from core.rogers.entry import Entry, Row
 from core.rogers.journal import Journal
-from protos.errors import Error, Exhausted, InvalidArgument, NotFound
+from protos.errors import Denied, Error, Exhausted, InvalidArgument, NotFound
 from protos.ids import new_id
+from protos.llm import Llm
 from protos.mad import Bus, Context, Files, Inbox
 from protos.serve import answer_id
+from protos.v1.llm_pb2 import CompleteRequest, CompletionEvent, EmbedReply, EmbedRequest, Model
 from protos.v1.message_pb2 import (
     KIND_CALL,
     KIND_EVENT,
@@ -39,6 +44,7 @@ from protos.v1.session_pb2 import Assignment
 
 REMEMBERED = 4096  # deliveries a session remembers; older ones are looked up
 PAGE = 100  # messages of one history of a run: so much is in memory at once, for each of its calls
+LLM_BYTES = 4096  # about what one request to a model takes in the journal beside its answer
 ACT_BYTES = 512  # about what an act takes in the journal; a run pays it from what it may say
 UUID7 = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 TAINTS = frozenset(Taint.values()) - {TAINT_UNSPECIFIED}
@@ -79,6 +85,7 @@ class Services:
     rogers: Rogers
     horace: Horace
     registry: Registry
+    fiedler: Fiedler | None = None
 
 
 @dataclass
@@ -370,12 +377,70 @@ async def acting(journal: Journal, identity: Identity, act: str, **fields: objec
     await journal.append(entry("outcome"))
 
 
+@dataclass
+class LocalLlm(Llm):
+    """Fiedler with one caller's permissions and budget."""
+
+    services: Services
+    identity: Identity
+    allowance: Allowance
+
+    async def complete(self, request: CompleteRequest) -> AsyncIterator[CompletionEvent]:
+        fiedler = self._fiedler(request.model)
+        caller = await self._caller(fiedler)
+        async with aclosing(fiedler.complete(request, caller)) as events:  # type: ignore[type-var]
+            async for each in events:
+                yield each
+
+    async def embed(self, request: EmbedRequest) -> EmbedReply:
+        fiedler = self._fiedler(request.model)
+        return await fiedler.embed(request, await self._caller(fiedler))
+
+    async def models(self) -> Sequence[Model]:
+        ports = self.identity.ports
+        everything = "llm" in ports or "llm:*" in ports
+        if self.services.fiedler is None or not any(each.partition(":")[0] == "llm" for each in ports):
+            raise Denied("rule port: it may not use llm.", next='List "llm" in the ports of its manifest.')
+        return [each for each in self.services.fiedler.models() if everything or f"llm:{each.alias}" in ports]
+
+    def _fiedler(self, alias: str) -> Fiedler:
+        """
+        Raises:
+            Denied: the manifest does not ask for this model.
+            Exhausted: the run has said so much that no more acts of it are journalled.
+        """
+        fiedler = self.services.fiedler
+        if fiedler is None:
+            raise Denied("There are no models here.", next="Serve the MAD in a lab that has some.")
+        if "llm" not in self.identity.ports:
+            may_use(self.identity, f"llm:{(alias or fiedler.repertoire.default)[:64]}")
+        if not self.allowance.take_said(LLM_BYTES):
+            raise Exhausted("The run has said all it may, and calls of models count.", next="Raise budget.bytes_said.")
+        return fiedler
+
+    async def _caller(self, fiedler: Fiedler) -> Caller:
+        """Who asks. A run has an account of its own, whose caps its manifest names; a resident draws from the day."""
+        me = self.identity
+        if not me.run:
+            return Caller(me.principal, me.participant, me.conversation)
+        account = f"run:{me.run}"
+        mad = self.services.registry.mads.get(me.participant)
+        budget = mad.manifest.budget if mad is not None and mad.manifest is not None else None
+        await fiedler.ledger.open_once(
+            account,
+            cap_usd=None if budget is None or budget.usd is None else picodollars(budget.usd),
+            cap_tokens=None if budget is None else budget.tokens,
+        )
+        return Caller(me.principal, me.participant, me.conversation, me.run, account)
+
+
 def context_for(services: Services, identity: Identity, assignment: Assignment, allowance: Allowance) -> Context:
     """Everything one MAD may reach."""
     return Context(
         bus=LocalBus(services, identity, allowance, assignment.trigger),
         files=LocalFiles(services, identity, allowance),
         assignment=assignment,
+        llm=LocalLlm(services, identity, allowance),
     )
 
 

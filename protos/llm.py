@@ -1,10 +1,11 @@
-"""The port `ctx.llm` as a Protocol, and what every caller of it needs: a whole answer out of a stream."""
+"""The port `ctx.llm` as a Protocol, and what every caller of it needs: whole answers, and requests of any size."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from protos.errors import Denied
 from protos.ids import new_id
 from protos.v1.llm_pb2 import (
     ROLE_SYSTEM,
@@ -15,14 +16,21 @@ from protos.v1.llm_pb2 import (
     EmbedReply,
     EmbedRequest,
     Finished,
+    Image,
     Model,
     Part,
     Reasoning,
     Started,
     ToolCall,
+    ToolResult,
     Turn,
     Usage,
 )
+
+if TYPE_CHECKING:
+    from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
+
+PIECE_BYTES = 256 * 1024
 
 
 class Llm(Protocol):
@@ -54,6 +62,20 @@ class Llm(Protocol):
     async def models(self) -> Sequence[Model]:
         """The aliases there are, with their prices and how they fare."""
         ...
+
+
+class NoLlm(Llm):
+    """The port of a host that has no models."""
+
+    async def complete(self, request: CompleteRequest) -> AsyncIterator[CompletionEvent]:
+        raise Denied("There are no models here.", next="Serve the MAD in a lab that has some.")
+        yield
+
+    async def embed(self, request: EmbedRequest) -> EmbedReply:
+        raise Denied("There are no models here.", next="Serve the MAD in a lab that has some.")
+
+    async def models(self) -> Sequence[Model]:
+        return ()
 
 
 @dataclass
@@ -114,3 +136,143 @@ def prompt(text: str, *, system: str = "", model: str = "") -> CompleteRequest:
     """A request with a new id that asks one thing."""
     turns = [Turn(role=ROLE_SYSTEM, parts=[Part(text=system)])] if system else []
     return CompleteRequest(id=new_id(), model=model, turns=[*turns, Turn(role=ROLE_USER, parts=[Part(text=text)])])
+
+
+def pieces(request: CompleteRequest) -> Iterator[CompleteRequest]:
+    """`request` in messages that each fit into one of gRPC; `joined` is the way back."""
+    if request.ByteSize() <= PIECE_BYTES:
+        yield request
+        return
+    rest = CompleteRequest()
+    rest.CopyFrom(request)
+    rest.ClearField("turns")
+    rest.ClearField("tools")
+    yield rest
+    for tool in request.tools:
+        yield CompleteRequest(tools=[tool])
+    for turn in request.turns:
+        if turn.ByteSize() <= PIECE_BYTES:
+            yield CompleteRequest(turns=[turn])
+            continue
+        continued = turn.continued
+        for part in turn.parts:
+            for piece in _shreds(part):
+                yield CompleteRequest(turns=[Turn(role=turn.role, parts=[piece], continued=continued)])
+                continued = True
+
+
+def embed_pieces(request: EmbedRequest) -> Iterator[EmbedRequest]:
+    """`request` in messages that each fit into one of gRPC; merging is the way back."""
+    yield EmbedRequest(id=request.id, model=request.model, dimensions=request.dimensions)
+    for each in request.inputs:
+        yield EmbedRequest(inputs=[each])
+
+
+def vector_pieces(reply: EmbedReply) -> Iterator[EmbedReply]:
+    """`reply` in messages that each fit into one of gRPC; merging is the way back."""
+    yield EmbedReply(started=reply.started, usage=reply.usage)
+    for each in reply.vectors:
+        yield EmbedReply(vectors=[each])
+
+
+def event_pieces(event: CompletionEvent) -> Iterator[CompletionEvent]:
+    """`event`, its text in pieces that each fit into one message of gRPC."""
+    if event.ByteSize() <= PIECE_BYTES:
+        yield event
+        return
+    match event.WhichOneof("kind"):
+        case "text":
+            yield from (CompletionEvent(text=each) for each in _cut(event.text))
+        case "reasoning" if event.reasoning.text:
+            yield from (CompletionEvent(reasoning=Reasoning(text=each)) for each in _cut(event.reasoning.text))
+            rest = Reasoning(signature=event.reasoning.signature, opaque=event.reasoning.opaque)
+            if rest.ByteSize():
+                yield CompletionEvent(reasoning=rest)
+        case "refusal":
+            yield from (CompletionEvent(refusal=each) for each in _cut(event.refusal))
+        case _:
+            yield event
+
+
+def joined(request: CompleteRequest) -> CompleteRequest:
+    """`request` with the turns and parts whole that came in pieces."""
+    if not any(turn.continued or any(part.continued for part in turn.parts) for turn in request.turns):
+        return request
+    whole = CompleteRequest()
+    whole.CopyFrom(request)
+    whole.ClearField("turns")
+    for turn in request.turns:
+        if not (turn.continued and whole.turns):
+            whole.turns.add(role=turn.role)
+        _join(whole.turns[-1].parts, turn.parts)
+    return whole
+
+
+def _join(parts: "RepeatedCompositeFieldContainer[Part]", more: Iterable[Part]) -> None:
+    for part in more:
+        last = parts[-1] if parts else None
+        kind = part.WhichOneof("kind")
+        if not part.continued or last is None or kind != last.WhichOneof("kind"):
+            made = parts.add()
+            made.CopyFrom(part)
+            made.continued = False
+            continue
+        last.cache = last.cache or part.cache
+        match kind:
+            case "text":
+                last.text += part.text
+            case "refusal":
+                last.refusal += part.refusal
+            case "image":
+                last.image.data += part.image.data
+            case "tool_call":
+                last.tool_call.arguments += part.tool_call.arguments
+            case "tool_result":
+                _join(last.tool_result.parts, part.tool_result.parts)
+            case "reasoning":
+                last.reasoning.text += part.reasoning.text
+                last.reasoning.signature += part.reasoning.signature
+                last.reasoning.opaque += part.reasoning.opaque
+
+
+def _shreds(part: Part) -> Iterator[Part]:
+    """A part as it is, or in pieces of which all but the first go on with it."""
+    if part.ByteSize() <= PIECE_BYTES:
+        yield part
+        return
+    match part.WhichOneof("kind"):
+        case "text":
+            made = [Part(text=each) for each in _cut(part.text)]
+        case "refusal":
+            made = [Part(refusal=each) for each in _cut(part.refusal)]
+        case "image":
+            about = part.image
+            data = [about.data[at : at + PIECE_BYTES] for at in range(0, len(about.data), PIECE_BYTES)]
+            made = [Part(image=Image(data=each, media_type=about.media_type, detail=about.detail)) for each in data]
+        case "tool_call":
+            call = part.tool_call
+            made = [
+                Part(tool_call=ToolCall(id=call.id, name=call.name, arguments=each)) for each in _cut(call.arguments)
+            ]
+        case "tool_result":
+            result = part.tool_result
+            made = [
+                Part(tool_result=ToolResult(call_id=result.call_id, failed=result.failed, parts=[piece]))
+                for inner in result.parts
+                for piece in _shreds(inner)
+            ]
+        case _:
+            thought = part.reasoning
+            made = [Part(reasoning=Reasoning(text=each)) for each in _cut(thought.text)]
+            made += [Part(reasoning=Reasoning(signature=each)) for each in _cut(thought.signature)]
+            made += [Part(reasoning=Reasoning(opaque=each)) for each in _cut(thought.opaque)]
+    for index, each in enumerate(made):
+        each.continued = index > 0 or part.continued
+        each.cache = part.cache
+        yield each
+
+
+def _cut(text: str) -> Iterator[str]:
+    size = PIECE_BYTES // 4  # a character has at most four bytes
+    for at in range(0, len(text), size):
+        yield text[at : at + size]

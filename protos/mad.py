@@ -9,10 +9,13 @@ it, or in a sandbox. Whatever opens something implements `__asynccontextmanager_
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from protos.v1.message_pb2 import Blob, Message
 from protos.v1.session_pb2 import OUTCOME_SUCCEEDED, Assignment, Outcome
+
+if TYPE_CHECKING:
+    from protos.llm import Llm
 
 
 class Inbox(Protocol):
@@ -102,6 +105,12 @@ class Verdict:
     artifacts: list[Blob] = field(default_factory=list)
 
 
+def _no_llm() -> "Llm":
+    from protos.llm import NoLlm  # only who uses models pays for their messages
+
+    return NoLlm()
+
+
 @dataclass(frozen=True)
 class Context:
     """Everything a MAD may reach."""
@@ -110,6 +119,7 @@ class Context:
     files: Files
     assignment: Assignment
     verdict: Verdict = field(default_factory=Verdict)
+    llm: "Llm" = field(default_factory=_no_llm)
 
 
 class Thinker(Protocol):

@@ -12,6 +12,7 @@ over: whoever waits gets `Unavailable`, and the host ends the process, since the
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import grpc
@@ -26,6 +27,8 @@ from protos.v1.session_pb2 import Assignment
 if TYPE_CHECKING:
     from protos.v1.bus_pb2_grpc import BusAsyncStub
     from protos.v1.files_pb2_grpc import FilesAsyncStub
+    from protos.v1.llm_pb2 import CompleteRequest, CompletionEvent, EmbedReply, EmbedRequest, Model
+    from protos.v1.llm_pb2_grpc import LlmAsyncStub
     from protos.v1.session_pb2_grpc import SessionAsyncStub
 
 Value = TypeVar("Value")
@@ -92,7 +95,7 @@ class RemoteSession:
 
     def context(self, assignment: Assignment) -> Context:
         """The ports of this session."""
-        return Context(bus=RemoteBus(self), files=RemoteFiles(self), assignment=assignment)
+        return Context(RemoteBus(self), RemoteFiles(self), assignment, llm=RemoteLlm(self))
 
     def deliveries(self) -> "grpc.aio.UnaryStreamCall[bus_pb2.SubscribeRequest, bus_pb2.Delivery]":
         """The inbox as a stream: the one that was asked for ahead of the assignment, or else a new one."""
@@ -250,6 +253,62 @@ class RemoteBus(Bus):
         request = bus_pb2.HistoryRequest(conversation=conversation, after=after, limit=limit)
         reply = await self._session.call(lambda: self._stub.History(request, metadata=self._session.metadata))
         return reply.messages
+
+
+class RemoteLlm:
+    """Fiedler through the gate."""
+
+    def __init__(self, session: RemoteSession) -> None:
+        self._session = session
+
+    @cached_property
+    def _stub(self) -> "LlmAsyncStub":
+        from protos.v1 import llm_pb2_grpc  # only who uses models pays for their messages
+
+        return llm_pb2_grpc.LlmStub(self._session.channel)
+
+    async def complete(self, request: "CompleteRequest") -> "AsyncIterator[CompletionEvent]":
+        from protos.llm import pieces
+
+        async for _ in self._session.attempts():
+            is_begun = False
+            call = self._stub.Complete(_each(pieces(request)), metadata=self._session.metadata)
+            try:
+                with translating():
+                    async for event in call:
+                        is_begun = True
+                        yield event
+                return
+            except Unavailable as error:
+                if is_begun or error.next:
+                    raise  # only a core that was away is asked again; what it says itself comes with what to do
+            finally:
+                call.cancel()
+        raise Unavailable("The core did not come back within the lease.")
+
+    async def embed(self, request: "EmbedRequest") -> "EmbedReply":
+        from protos.llm import embed_pieces
+        from protos.v1.llm_pb2 import EmbedReply
+
+        async def make() -> "EmbedReply":
+            whole = EmbedReply()
+            async for each in self._stub.Embed(_each(embed_pieces(request)), metadata=self._session.metadata):
+                whole.MergeFrom(each)
+            return whole
+
+        with translating():
+            return await make()
+
+    async def models(self) -> "Sequence[Model]":
+        from protos.v1.llm_pb2 import ModelsRequest
+
+        reply = await self._session.call(lambda: self._stub.Models(ModelsRequest(), metadata=self._session.metadata))
+        return reply.models
+
+
+async def _each(messages: Iterable[Value]) -> AsyncIterator[Value]:
+    for each in messages:
+        yield each
 
 
 class RemoteFiles(Files):

@@ -15,6 +15,7 @@ from protos.v1 import llm_pb2 as pb
 from protos.v1.llm_pb2 import CompletionEvent
 
 MAX_CALLS = 128  # in one answer
+ARGUMENTS = 128 * 1024  # characters of one call
 MAX_OUTPUT = 32 << 20  # characters of one answer
 
 
@@ -138,6 +139,9 @@ class Assembly:
         if check is None:
             known = ", ".join(sorted(self._wanted.tools)) or "none"
             return f"There is no tool {call.name[:100]!r}; there are: {known}."
+        if len(call.arguments) > ARGUMENTS:
+            call.arguments = call.arguments[: ARGUMENTS // 8]
+            return f"The arguments are over {ARGUMENTS} characters: do it in smaller steps."
         wrong = is_object(call.arguments) or check(call.arguments)
         if not wrong:
             return ""

@@ -7,8 +7,9 @@ from core.fiedler.schemas import is_object
 from protos.errors import InvalidArgument
 from protos.v1 import llm_pb2 as pb
 
-REQUEST_BYTES = 48 << 20  # some pictures and a very long conversation
+REQUEST_BYTES = 24 << 20  # some pictures and a very long conversation
 IMAGE_BYTES = 20 << 20
+INPUT_CHARACTERS = 128 * 1024
 TURNS, TOOLS, INPUTS = 10_000, 512, 2048
 IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 EFFORTS = frozenset({"", "none", "minimal", "low", "medium", "high"})
@@ -50,8 +51,8 @@ def check_embed(request: pb.EmbedRequest) -> None:
     check_id(request.id)
     if not 0 < len(request.inputs) <= INPUTS or request.ByteSize() > REQUEST_BYTES:
         raise InvalidArgument(f"Vectors are made of 1 to {INPUTS} inputs.", next="Send fewer at once.")
-    if not all(request.inputs):
-        raise InvalidArgument("An input is empty.", next="Leave it out.")
+    if not all(0 < len(each) <= INPUT_CHARACTERS for each in request.inputs):
+        raise InvalidArgument(f"An input has 1 to {INPUT_CHARACTERS} characters.", next="Cut it, or leave it out.")
 
 
 def check_id(id: str) -> None:
@@ -93,8 +94,8 @@ def _check_turn(turn: pb.Turn) -> None:
                 _check_image(part.image)
             case "tool_call":
                 _check_call(part.tool_call)
-            case "tool_result" if not part.tool_result.call_id:
-                raise InvalidArgument("A tool result does not say which call it answers.", next="Set call_id.")
+            case "tool_result":
+                _check_result(part.tool_result)
 
 
 def _check_image(image: pb.Image) -> None:
@@ -103,6 +104,13 @@ def _check_image(image: pb.Image) -> None:
         raise InvalidArgument(
             f"A picture has a type ({allowed}) and at most {IMAGE_BYTES} bytes.", next="Convert or shrink it."
         )
+
+
+def _check_result(result: pb.ToolResult) -> None:
+    if not result.call_id:
+        raise InvalidArgument("A tool result does not say which call it answers.", next="Set call_id.")
+    if any(each.WhichOneof("kind") not in ("text", "image") for each in result.parts):
+        raise InvalidArgument("A tool result has texts and pictures.", next="Leave the rest out.")
 
 
 def _check_call(call: pb.ToolCall) -> None:

@@ -6,19 +6,21 @@ can be fetched. So a check here has a budget of steps, follows references within
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any, NoReturn
+from typing import Any
 
 import jsonschema
 from jsonschema.validators import extend
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
+from core.strict import strict_json
 from protos.errors import InvalidArgument
 
 SCHEMA_BYTES = 64 * 1024
 STEPS = 10_000  # keywords that one check may look at: under half a second
+NO_JSON = "it is no JSON, or none that everybody reads"
 LEFT_OUT = ("pattern", "patternProperties", "unevaluatedProperties", "unevaluatedItems", "format", "propertyNames")
 
 Check = Callable[[str], str]  # the JSON text → what is wrong with it, empty if nothing is
@@ -80,18 +82,17 @@ def check_of(schema: str, *, what: str) -> Check:
 
 @lru_cache(maxsize=256)
 def _compile(schema: str) -> Check:
-    made = parse(schema) if schema else {"type": "object"}
-    if not isinstance(made, Mapping):
-        raise ValueError("it is no object")
+    made = strict_json(schema) if schema else {"type": "object"}
+    if not isinstance(made, dict):
+        raise ValueError("it is no JSON object")
     jsonschema.Draft202012Validator.check_schema(made)
     validator = _Bounded(made, registry=Registry())
 
     def check(text: str) -> str:
         _Steps.left = STEPS
-        try:
-            value = parse(text)
-        except (ValueError, RecursionError) as error:
-            return f"it is no JSON: {error}"[:300]
+        value = strict_json(text)
+        if value is None:
+            return NO_JSON
         try:
             wrong = next(validator.iter_errors(value), None)
         except _TooMuch:
@@ -108,20 +109,5 @@ def _compile(schema: str) -> Check:
 
 def is_object(text: str) -> str:
     """Why `text` is no JSON object; empty if it is one."""
-    try:
-        return "" if isinstance(parse(text), dict) else "it is no JSON object"
-    except (ValueError, RecursionError) as error:
-        return f"it is no JSON: {error}"[:300]
-
-
-def parse(text: str) -> Any:
-    """JSON, strictly: no NaN, no Infinity.
-
-    Raises:
-        ValueError, RecursionError: it is none, or nested too deeply.
-    """
-    return json.loads(text, parse_constant=_refuse)
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON")
+    value = strict_json(text)
+    return "" if isinstance(value, dict) else NO_JSON if value is None else "it is no JSON object"

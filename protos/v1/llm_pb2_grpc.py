@@ -39,7 +39,7 @@ class LlmStub:
                 request_serializer=protos_dot_v1_dot_llm__pb2.CompleteRequest.SerializeToString,
                 response_deserializer=protos_dot_v1_dot_llm__pb2.CompletionEvent.FromString,
                 _registered_method=True)
-        self.Embed = channel.unary_unary(
+        self.Embed = channel.stream_stream(
                 '/madlab.v1.Llm/Embed',
                 request_serializer=protos_dot_v1_dot_llm__pb2.EmbedRequest.SerializeToString,
                 response_deserializer=protos_dot_v1_dot_llm__pb2.EmbedReply.FromString,
@@ -63,8 +63,9 @@ class LlmServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Embed(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+    def Embed(self, request_iterator, context):
+        """In pieces both ways, merged as protobuf merges.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -83,7 +84,7 @@ def add_LlmServicer_to_server(servicer, server):
                     request_deserializer=protos_dot_v1_dot_llm__pb2.CompleteRequest.FromString,
                     response_serializer=protos_dot_v1_dot_llm__pb2.CompletionEvent.SerializeToString,
             ),
-            'Embed': grpc.unary_unary_rpc_method_handler(
+            'Embed': grpc.stream_stream_rpc_method_handler(
                     servicer.Embed,
                     request_deserializer=protos_dot_v1_dot_llm__pb2.EmbedRequest.FromString,
                     response_serializer=protos_dot_v1_dot_llm__pb2.EmbedReply.SerializeToString,
@@ -132,7 +133,7 @@ class Llm:
             _registered_method=True)
 
     @staticmethod
-    def Embed(request,
+    def Embed(request_iterator,
             target,
             options=(),
             channel_credentials=None,
@@ -142,8 +143,8 @@ class Llm:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
+        return grpc.experimental.stream_stream(
+            request_iterator,
             target,
             '/madlab.v1.Llm/Embed',
             protos_dot_v1_dot_llm__pb2.EmbedRequest.SerializeToString,

@@ -38,7 +38,8 @@ class LlmStub:
     counts. Nothing happens before the caller has half-closed. The same id again never costs again: it brings the
     answer that was given then, or FAILED_PRECONDITION where that is not known.
     """
-    Embed: _grpc.UnaryUnaryMultiCallable[_llm_pb2.EmbedRequest, _llm_pb2.EmbedReply]
+    Embed: _grpc.StreamStreamMultiCallable[_llm_pb2.EmbedRequest, _llm_pb2.EmbedReply]
+    """In pieces both ways, merged as protobuf merges."""
     Models: _grpc.UnaryUnaryMultiCallable[_llm_pb2.ModelsRequest, _llm_pb2.ModelsReply]
 
 @_typing.type_check_only
@@ -49,7 +50,8 @@ class LlmAsyncStub(LlmStub):
     counts. Nothing happens before the caller has half-closed. The same id again never costs again: it brings the
     answer that was given then, or FAILED_PRECONDITION where that is not known.
     """
-    Embed: _aio.UnaryUnaryMultiCallable[_llm_pb2.EmbedRequest, _llm_pb2.EmbedReply]  # type: ignore[assignment]
+    Embed: _aio.StreamStreamMultiCallable[_llm_pb2.EmbedRequest, _llm_pb2.EmbedReply]  # type: ignore[assignment]
+    """In pieces both ways, merged as protobuf merges."""
     Models: _aio.UnaryUnaryMultiCallable[_llm_pb2.ModelsRequest, _llm_pb2.ModelsReply]  # type: ignore[assignment]
 
 class LlmServicer(metaclass=_abc_1.ABCMeta):
@@ -67,9 +69,10 @@ class LlmServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def Embed(
         self,
-        request: _llm_pb2.EmbedRequest,
+        request_iterator: _MaybeAsyncIterator[_llm_pb2.EmbedRequest],
         context: _ServicerContext,
-    ) -> _typing.Union[_llm_pb2.EmbedReply, _abc.Awaitable[_llm_pb2.EmbedReply]]: ...
+    ) -> _typing.Union[_abc.Iterator[_llm_pb2.EmbedReply], _abc.AsyncIterator[_llm_pb2.EmbedReply]]:
+        """In pieces both ways, merged as protobuf merges."""
 
     @_abc_1.abstractmethod
     def Models(

@@ -245,16 +245,6 @@ async def test_structured_output_comes_as_text(stage: Callable[..., Stage], whol
         assert tried.sent["tool_choice"]["name"] == "amount"
 
 
-async def test_a_turn_in_pieces_is_one_turn(stage: Callable[..., Stage]) -> None:
-    request = prompt("one ")
-    request.turns.add(role=pb.ROLE_USER, parts=[pb.Part(text="two")], continued=True)
-    tried = stage(Play())
-    await tried.ask(request)
-    (message,) = tried.sent["messages"]
-    text = message["content"] if tried.is_openai else "".join(each["text"] for each in message["content"])
-    assert text == "one two"
-
-
 @whole_or_not
 @pytest.mark.parametrize(
     ("status", "kind"),

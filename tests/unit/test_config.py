@@ -53,11 +53,21 @@ def test_a_profile_is_overridden_where_it_says_so_and_nowhere_else(home: Home) -
         ),
         (
             "[run]\n",
-            "run is no setting (allowed: advisories, emads, files, journal, profile, residents, runs, sandbox, tree)",
+            "run is no setting (allowed: advisories, emads, files, journal, llm, models, profile, providers, ",
         ),
         ('[residents.a]\nclass = "os"\n', "residents.a.class: "),
         ("runs = 3\n", "runs: input should be a valid dictionary"),
         ("x = \n", "Invalid value"),
+        ('[models.a]\nprovider = "b"\nmodel = "c"\n', "models.a.provider: there is no provider 'b' (there are: none)"),
+        ('[llm]\ndefault = "a"\n', "llm.default: there is no model 'a'"),
+        (
+            '[providers.a]\nkind = "openai"\nbase_url = "http://example.com/v1"\nkey = "a"\n',
+            "providers.a: a key travels over https",
+        ),
+        (
+            '[providers.a]\nkind = "openai"\nbase_url = "https://me:secret@example.com"\n',
+            "providers.a: base_url holds more than an address",
+        ),
     ],
 )
 def test_a_mistake_names_file_key_and_what_is_allowed(home: Home, text: str, said: str) -> None:
@@ -79,3 +89,21 @@ def test_a_variable_into_a_key_that_is_no_table_is_a_sentence(home: Home) -> Non
     home.settings.write_text("runs = 3\n")
     with pytest.raises(InvalidArgument, match="runs must be a table"):
         load(home, {"MADLAB_RUNS_MAX_RUNNING": "8"})
+
+
+def test_a_key_in_the_wrong_place_is_not_shown(home: Home) -> None:
+    for line in ('key = "sk-SECRET"', 'api_key = "sk-SECRET"', 'base_url = "https://x?key=sk-SECRET"'):
+        home.settings.write_text(f'[providers.a]\nkind = "openai"\n{line}\n')
+        with pytest.raises(InvalidArgument) as told:
+            load(home, {})
+        assert "SECRET" not in told.value.message
+
+
+def test_models_and_providers_are_set_in_the_file(home: Home) -> None:
+    home.settings.write_text(
+        '[llm]\nusd_per_day = 5\n[providers.here]\nkind = "openai"\nbase_url = "http://127.0.0.1:11434/v1"\n'
+        '[models."qwen/coder"]\nprovider = "here"\nmodel = "qwen2.5-coder"\ninput_usd = 0.0375\n'
+    )
+    config = load(home, {"MADLAB_LLM_DEFAULT": "qwen/coder"})
+    assert config.llm.default == "qwen/coder"
+    assert config.models["qwen/coder"].price.input == 37_500

@@ -18,7 +18,7 @@ from anyio import AsyncContextManagerMixin
 
 from core.fiedler.keys import Key
 from core.fiedler.provider import Ask, Embeddings, Kind, Reported, Trouble
-from core.fiedler.providers.shapes import count, next_of, parsed, turns_of
+from core.fiedler.providers.shapes import count, next_of, parsed
 from core.fiedler.providers.troubles import check_error, translating
 from core.fiedler.wire import lending, open_client
 from protos.v1 import llm_pb2 as pb
@@ -249,7 +249,7 @@ def _thinking(sampling: pb.Sampling) -> dict[str, Any] | None:
 def _conversation(request: pb.CompleteRequest) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     system: list[dict[str, Any]] = []
     messages: list[dict[str, Any]] = []
-    for turn in turns_of(request):
+    for turn in request.turns:
         blocks = [block for part in turn.parts if (block := _block(part)) is not None]
         if turn.role in (pb.ROLE_SYSTEM, pb.ROLE_DEVELOPER):
             system += blocks

@@ -16,7 +16,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from core.fiedler.keys import Key
 from core.fiedler.provider import Ask, Embeddings, Kind, Reported, Trouble
-from core.fiedler.providers.shapes import count, joined_text, next_of, parsed, turns_of
+from core.fiedler.providers.shapes import count, joined_text, next_of, parsed
 from core.fiedler.providers.troubles import check_error, translating
 from core.fiedler.wire import lending, open_client
 from protos.v1 import llm_pb2 as pb
@@ -227,7 +227,7 @@ def _finished(reason: str) -> CompletionEvent:
 
 def _messages(request: pb.CompleteRequest) -> list[dict[str, Any]]:
     messages: list[dict[str, Any]] = []
-    for turn in turns_of(request):
+    for turn in request.turns:
         kinds = [each.WhichOneof("kind") for each in turn.parts]
         messages += [_result(each.tool_result) for each in turn.parts if each.WhichOneof("kind") == "tool_result"]
         if turn.role == pb.ROLE_ASSISTANT:

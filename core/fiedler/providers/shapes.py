@@ -1,7 +1,7 @@
 """What both protocols have in common."""
 
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, TypeVar
 
 from anyio import move_on_after
@@ -40,20 +40,3 @@ def parsed(schema: str) -> Any:
 def joined_text(parts: Sequence[pb.Part]) -> str:
     """The text of a turn."""
     return "".join(each.text for each in parts)
-
-
-def turns_of(request: pb.CompleteRequest) -> Iterator[pb.Turn]:
-    """The turns, those that came in pieces made whole."""
-    pending: pb.Turn | None = None
-    for each in request.turns:
-        if each.continued and pending is not None:
-            whole = pb.Turn()
-            whole.CopyFrom(pending)
-            whole.parts.extend(each.parts)
-            pending = whole
-        else:
-            if pending is not None:
-                yield pending
-            pending = each
-    if pending is not None:
-        yield pending
