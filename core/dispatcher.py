@@ -49,6 +49,7 @@ logger = structlog.get_logger()
 
 PEOPLE = frozenset({"operator"})  # recipients that are no MADs
 GRACE_S = 2.0  # between asking a worker to end and ending it
+WATCH_AFTER_S = 0.1  # what a worker has for its first words before the engine is asked to tell of its end
 GIVE_UP_EXIT = 3  # a worker's own exit code when the core did not answer for a lease
 SELF = "dispatcher"  # the participant whose durable cursor says how far the bus was read
 TAKEN_BACK = frozenset({State.READY, State.RUNNING})  # states with a worker that outlives the core
@@ -383,7 +384,11 @@ class Dispatcher:
         async def deadline() -> None:
             await sleep(max(0.0, run.deadline - time.time()))
 
-        first = await first_of(session.done.wait, worker.sandbox.wait, live.cancel.wait, deadline, lapse)
+        async def sandbox_ended() -> None:
+            await sleep(WATCH_AFTER_S)
+            await worker.sandbox.wait()
+
+        first = await first_of(session.done.wait, sandbox_ended, live.cancel.wait, deadline, lapse)
         if session.finished is not None:
             return await self._verdict(live, worker)
         if first == 1:
