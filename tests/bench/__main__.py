@@ -59,7 +59,7 @@ def amount(value: float) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Measures the lab beside its baselines.")
     parser.add_argument("names", nargs="*", help="benchmarks to run; all without")
-    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--json", type=Path, help="write the figures here, instead of behind the tables")
     asked = parser.parse_args()
     console = Console()
     benchmarks = find(asked.names)
@@ -77,12 +77,14 @@ def main() -> int:
             console.print(traceback.format_exc(), markup=False)
             continue
         console.print(table(figures[name]))
+    data = {
+        name: [asdict(each) | {"ratio": each.ratio, "met": each.met} for each in taken]
+        for name, taken in figures.items()
+    }
     if asked.json:
-        data = {
-            name: [asdict(each) | {"ratio": each.ratio, "met": each.met} for each in taken]
-            for name, taken in figures.items()
-        }
         asked.json.write_text(json.dumps(data, indent=2) + "\n")
+    else:
+        print(json.dumps(data))
     return 1 if failed else 0
 
 
