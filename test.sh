@@ -41,6 +41,10 @@ want() {
   command -v "$1" >/dev/null || printf '      no %s here, so tests are skipped: %s\n' "$1" "$3"
 }
 
+# Most tests wait more than they compute, so several run at once. What measures answers under attack runs alone.
+side_by_side="-n 4 --dist worksteal"
+alone=tests/security/test_responsive.py
+
 manifests() { find periphery tests/emads -name manifest.toml | sort; }
 
 step "Python environment (.venv)"
@@ -76,7 +80,7 @@ fi
 
 if [ "$mode" = quick ]; then
   step "Unit tests, and contract tests that need no engine"
-  "$python" -m pytest -q -rs -m "not docker" tests/unit tests/contract "$@"
+  "$python" -m pytest -q -rs $side_by_side -m "not docker" tests/unit tests/contract "$@"
   exit
 fi
 
@@ -93,5 +97,10 @@ if [ "$mode" = all ]; then
   "$python" -m tests.bench
 fi
 
-step "Tests"
-"$python" -m pytest -rs tests "$@"
+failed=0
+step "Unit, contract, integration, fault and end-to-end tests"
+"$python" -m pytest -q -rs $side_by_side tests --ignore tests/security "$@" || failed=$?
+step "Security tests"
+"$python" -m pytest -q -rs -n 2 --dist loadscope tests/security --ignore $alone "$@" || failed=$?
+"$python" -m pytest -q -rs $alone "$@" || failed=$?
+exit "$failed"
