@@ -28,7 +28,7 @@ import structlog
 from anyio import create_task_group
 
 from core.admission import Admission
-from core.config import Config, load
+from core.config import Config, Resident, load
 from core.dispatcher import Dispatchable, Dispatcher
 from core.fiedler.fiedler import Fiedler
 from core.fiedler.keys import KeyFiles
@@ -58,6 +58,7 @@ from sandbox.engines.process import ProcessEngine
 from sandbox.pool import Pool
 
 VERSION = "0.1.0"
+OWN_RESIDENTS = {"fiedler": Resident.model_validate({"class": "core.fiedler.mad:Fiedler"})}
 REFILL_S = 0.1  # what a handed-over worker has for its first words before the pool starts another one
 logger = structlog.get_logger()
 
@@ -93,7 +94,9 @@ async def _main(home: Home) -> None:
 async def open_lab(home: Home, config: Config) -> AsyncIterator[Lab]:
     """Opens everything, in order; ready when the body begins."""
     manifests = [load_manifest(each) for each in config.emads]
-    made = {name: (setting, load_resident(name, setting)) for name, setting in config.residents.items()}
+    own = {name: each for name, each in OWN_RESIDENTS.items() if name not in config.residents}
+    settings = config.residents | own
+    made = {name: (setting, load_resident(name, setting)) for name, setting in settings.items()}
     registry = Registry(
         [*(emad(each) for each in manifests)]
         + [resident(name, make, describe(make), VERSION) for name, (_, make) in made.items()]

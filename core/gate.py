@@ -380,6 +380,11 @@ class LlmServicer(_Servicer, llm_pb2_grpc.LlmServicer):
             return llm_pb2.ModelsReply(models=await self._context(servicing).llm.models())
         raise AssertionError("answering aborts")
 
+    async def Costs(self, request: llm_pb2.CostsRequest, servicing: Servicing) -> llm_pb2.CostsReply:
+        async with answering(servicing):
+            return await self._context(servicing).llm.costs(request.by or "model", since=request.since)
+        raise AssertionError("answering aborts")
+
     @contextmanager
     def _gathering(self) -> Iterator[Callable[[int], None]]:
         """Counts what one worker makes the core keep at once."""

@@ -28,7 +28,7 @@ from protos.ids import new_id
 from protos.llm import Llm
 from protos.mad import Bus, Context, Files, Inbox
 from protos.serve import answer_id
-from protos.v1.llm_pb2 import CompleteRequest, CompletionEvent, EmbedReply, EmbedRequest, Model
+from protos.v1.llm_pb2 import CompleteRequest, CompletionEvent, CostsReply, EmbedReply, EmbedRequest, Model
 from protos.v1.message_pb2 import (
     KIND_CALL,
     KIND_EVENT,
@@ -399,9 +399,23 @@ class LocalLlm(Llm):
     async def models(self) -> Sequence[Model]:
         ports = self.identity.ports
         everything = "llm" in ports or "llm:*" in ports
-        if self.services.fiedler is None or not any(each.partition(":")[0] == "llm" for each in ports):
-            raise Denied("rule port: it may not use llm.", next='List "llm" in the ports of its manifest.')
-        return [each for each in self.services.fiedler.models() if everything or f"llm:{each.alias}" in ports]
+        return [each for each in self._any().models() if everything or f"llm:{each.alias}" in ports]
+
+    async def costs(self, by: str = "model", *, since: float = 0.0) -> CostsReply:
+        fiedler = self._any()
+        caller = await self._caller(fiedler)
+        return await fiedler.ledger.report(by, caller, since=since)
+
+    def _any(self) -> Fiedler:
+        """
+        Raises:
+            Denied: the manifest asks for no model at all.
+        """
+        if not any(each.partition(":")[0] == "llm" for each in self.identity.ports):
+            may_use(self.identity, "llm")
+        if self.services.fiedler is None:
+            raise Denied("There are no models here.", next="Serve the MAD in a lab that has some.")
+        return self.services.fiedler
 
     def _fiedler(self, alias: str) -> Fiedler:
         """
@@ -409,9 +423,7 @@ class LocalLlm(Llm):
             Denied: the manifest does not ask for this model.
             Exhausted: the run has said so much that no more acts of it are journalled.
         """
-        fiedler = self.services.fiedler
-        if fiedler is None:
-            raise Denied("There are no models here.", next="Serve the MAD in a lab that has some.")
+        fiedler = self._any()
         if "llm" not in self.identity.ports:
             may_use(self.identity, f"llm:{(alias or fiedler.repertoire.default)[:64]}")
         if not self.allowance.take_said(LLM_BYTES):

@@ -13,6 +13,7 @@ from protos.v1.llm_pb2 import (
     BrokenToolCall,
     CompleteRequest,
     CompletionEvent,
+    CostsReply,
     EmbedReply,
     EmbedRequest,
     Finished,
@@ -60,7 +61,20 @@ class Llm(Protocol):
         ...
 
     async def models(self) -> Sequence[Model]:
-        """The aliases there are, with their prices and how they fare."""
+        """The aliases there are, with their prices and how they fare.
+
+        Raises:
+            Denied: the manifest asks for no models.
+        """
+        ...
+
+    async def costs(self, by: str = "model", *, since: float = 0.0) -> CostsReply:
+        """What was spent, by run, mad, model or day, since a moment in seconds since the epoch.
+
+        Raises:
+            Denied: the manifest asks for no models.
+            InvalidArgument: `by` is none of these.
+        """
         ...
 
 
@@ -76,6 +90,9 @@ class NoLlm(Llm):
 
     async def models(self) -> Sequence[Model]:
         return ()
+
+    async def costs(self, by: str = "model", *, since: float = 0.0) -> CostsReply:
+        return CostsReply()
 
 
 @dataclass

@@ -27,7 +27,7 @@ from protos.v1.session_pb2 import Assignment
 if TYPE_CHECKING:
     from protos.v1.bus_pb2_grpc import BusAsyncStub
     from protos.v1.files_pb2_grpc import FilesAsyncStub
-    from protos.v1.llm_pb2 import CompleteRequest, CompletionEvent, EmbedReply, EmbedRequest, Model
+    from protos.v1.llm_pb2 import CompleteRequest, CompletionEvent, CostsReply, EmbedReply, EmbedRequest, Model
     from protos.v1.llm_pb2_grpc import LlmAsyncStub
     from protos.v1.session_pb2_grpc import SessionAsyncStub
 
@@ -304,6 +304,12 @@ class RemoteLlm:
 
         reply = await self._session.call(lambda: self._stub.Models(ModelsRequest(), metadata=self._session.metadata))
         return reply.models
+
+    async def costs(self, by: str = "model", *, since: float = 0.0) -> "CostsReply":
+        from protos.v1.llm_pb2 import CostsRequest
+
+        request = CostsRequest(by=by, since=since)
+        return await self._session.call(lambda: self._stub.Costs(request, metadata=self._session.metadata))
 
 
 async def _each(messages: Iterable[Value]) -> AsyncIterator[Value]:

@@ -24,7 +24,8 @@ from core.fiedler.money import Amount, Bound, Price, Used, dollars
 from core.fiedler.policy import Leg
 from core.rogers.entry import Entry, Row
 from core.rogers.journal import Journal
-from protos.errors import Conflict, Error
+from protos.errors import Conflict, Error, InvalidArgument
+from protos.v1 import llm_pb2 as pb
 from protos.v1.llm_pb2 import Answer
 
 PREFIX = b'{"act": "llm.'
@@ -34,7 +35,7 @@ LOST = "the core ended while it ran: what it cost is not known, and counted at i
 
 By = Literal["run", "mad", "model", "day"]
 COLUMNS: dict[By, str] = {
-    "run": "CASE WHEN run = '' THEN conversation ELSE run END",
+    "run": "coalesce(nullif(run, ''), nullif(conversation, ''), mad)",
     "mad": "mad",
     "model": "alias",
     "day": "date(at, 'unixepoch')",
@@ -174,20 +175,6 @@ class Earlier:
     attempts: int
     is_without_output: bool  # every attempt failed before it said anything
     answer: Answer | None
-
-
-@dataclass(frozen=True)
-class Costs:
-    """What was spent on one thing."""
-
-    name: str
-    calls: int
-    input_tokens: int
-    cached_tokens: int
-    output_tokens: int
-    usd: float
-    assumed: int  # calls of which the provider did not tell everything
-    failed: int
 
 
 class Ledger:
@@ -366,19 +353,40 @@ class Ledger:
         answer = Answer.FromString(kept[0][0]) if kept else None
         return Earlier(principal, digest, attempts, with_output == 0, answer)
 
-    async def costs(self, by: By, *, since: float = 0.0, limit: int = 100) -> Sequence[Costs]:
-        """What was spent, the most first (days: the newest first). `since` in seconds since the epoch."""
+    async def costs(self, by: By, *, since: float = 0.0, run: str = "", limit: int = 100) -> Sequence[pb.Cost]:
+        """What was spent, the most first (days: the newest first), of one run or of all."""
         order = "1 DESC" if by == "day" else "6 DESC, 2 DESC"
         rows = await self._journal.query(
             f"SELECT {COLUMNS[by]}, count(*), sum(input), sum(cached), sum(output), sum(usd), sum(assumed),"
-            " sum(outcome NOT IN ('finished', '')) FROM calls WHERE at >= ?"
+            " sum(outcome NOT IN ('finished', '')) FROM calls WHERE at >= ? AND (run = ? OR ? = '')"
             f" GROUP BY 1 ORDER BY {order} LIMIT ?",
-            (since, limit),
+            (since, run, run, limit),
         )
         return [
-            Costs(name, calls, input, cached, output, dollars(usd), assumed, failed)
+            pb.Cost(
+                name=name,
+                calls=calls,
+                input_tokens=input,
+                cached_tokens=cached,
+                output_tokens=output,
+                usd=dollars(usd),
+                assumed=assumed,
+                failed=failed,
+            )
             for name, calls, input, cached, output, usd, assumed, failed in rows
         ]
+
+    async def report(self, by: str, caller: Caller, *, since: float = 0.0) -> pb.CostsReply:
+        """What `caller` may know of costs: a run of itself, others of everything.
+
+        Raises:
+            InvalidArgument: `by` is no way to group them.
+        """
+        if by not in COLUMNS:
+            raise InvalidArgument(f"Costs are not kept by {by[:64]!r}.", next=f"Use one of: {', '.join(COLUMNS)}.")
+        async with self.account_of(caller) as name:
+            accounts = [_described(each) for each in self.escrow.lineage(name)]
+        return pb.CostsReply(costs=await self.costs(by, since=since, run=caller.run), accounts=accounts)
 
     def _today(self) -> str:
         return f"day:{datetime.now(UTC).date().isoformat()}"
@@ -393,6 +401,18 @@ class Ledger:
         needed |= {each.parent for each in accounts.values()}
         for name in [each for each in accounts if each not in needed]:
             del accounts[name]
+
+
+def _described(account: Account) -> pb.Account:
+    return pb.Account(
+        name=account.name,
+        cap_usd=None if account.cap_usd is None else dollars(account.cap_usd),
+        cap_tokens=account.cap_tokens,
+        spent_usd=dollars(account.spent.usd),
+        spent_tokens=account.spent.tokens,
+        held_usd=dollars(account.held.usd),
+        held_tokens=account.held.tokens,
+    )
 
 
 def _entry(kind: str, id: str, body: dict[str, Any], conversation: str, sender: str) -> Entry:

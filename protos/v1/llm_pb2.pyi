@@ -958,3 +958,141 @@ class Model(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
+
+@_typing.final
+class CostsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BY_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    by: _builtins.str
+    """run, mad, model or day"""
+    since: _builtins.float
+    """seconds since the epoch"""
+    def __init__(
+        self,
+        *,
+        by: _builtins.str = ...,
+        since: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "since", b"since"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CostsRequest: _TypeAlias = CostsRequest  # noqa: Y015
+
+@_typing.final
+class CostsReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COSTS_FIELD_NUMBER: _builtins.int
+    ACCOUNTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def costs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cost]:
+        """the most first; days: the newest first"""
+
+    @_builtins.property
+    def accounts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Account]:
+        """whose caps count for the caller, its own first"""
+
+    def __init__(
+        self,
+        *,
+        costs: _abc.Iterable[Global___Cost] | None = ...,
+        accounts: _abc.Iterable[Global___Account] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accounts", b"accounts", "costs", b"costs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CostsReply: _TypeAlias = CostsReply  # noqa: Y015
+
+@_typing.final
+class Cost(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
+    INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    CACHED_TOKENS_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    USD_FIELD_NUMBER: _builtins.int
+    ASSUMED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    calls: _builtins.int
+    input_tokens: _builtins.int
+    cached_tokens: _builtins.int
+    output_tokens: _builtins.int
+    usd: _builtins.float
+    assumed: _builtins.int
+    """calls of which the provider did not tell everything"""
+    failed: _builtins.int
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        calls: _builtins.int = ...,
+        input_tokens: _builtins.int = ...,
+        cached_tokens: _builtins.int = ...,
+        output_tokens: _builtins.int = ...,
+        usd: _builtins.float = ...,
+        assumed: _builtins.int = ...,
+        failed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assumed", b"assumed", "cached_tokens", b"cached_tokens", "calls", b"calls", "failed", b"failed", "input_tokens", b"input_tokens", "name", b"name", "output_tokens", b"output_tokens", "usd", b"usd"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Cost: _TypeAlias = Cost  # noqa: Y015
+
+@_typing.final
+class Account(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CAP_USD_FIELD_NUMBER: _builtins.int
+    CAP_TOKENS_FIELD_NUMBER: _builtins.int
+    SPENT_USD_FIELD_NUMBER: _builtins.int
+    SPENT_TOKENS_FIELD_NUMBER: _builtins.int
+    HELD_USD_FIELD_NUMBER: _builtins.int
+    HELD_TOKENS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    cap_usd: _builtins.float
+    cap_tokens: _builtins.int
+    spent_usd: _builtins.float
+    spent_tokens: _builtins.int
+    held_usd: _builtins.float
+    """worst cases of what runs now"""
+    held_tokens: _builtins.int
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        cap_usd: _builtins.float | None = ...,
+        cap_tokens: _builtins.int | None = ...,
+        spent_usd: _builtins.float = ...,
+        spent_tokens: _builtins.int = ...,
+        held_usd: _builtins.float = ...,
+        held_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cap_tokens", b"_cap_tokens", "_cap_usd", b"_cap_usd", "cap_tokens", b"cap_tokens", "cap_usd", b"cap_usd"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cap_tokens", b"_cap_tokens", "_cap_usd", b"_cap_usd", "cap_tokens", b"cap_tokens", "cap_usd", b"cap_usd", "held_tokens", b"held_tokens", "held_usd", b"held_usd", "name", b"name", "spent_tokens", b"spent_tokens", "spent_usd", b"spent_usd"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cap_tokens: _TypeAlias = _typing.Literal["cap_tokens"]  # noqa: Y015
+    _WhichOneofArgType__cap_tokens: _TypeAlias = _typing.Literal["_cap_tokens", b"_cap_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__cap_usd: _TypeAlias = _typing.Literal["cap_usd"]  # noqa: Y015
+    _WhichOneofArgType__cap_usd: _TypeAlias = _typing.Literal["_cap_usd", b"_cap_usd"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cap_tokens) -> _WhichOneofReturnType__cap_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cap_usd) -> _WhichOneofReturnType__cap_usd | None: ...
+
+Global___Account: _TypeAlias = Account  # noqa: Y015

@@ -49,6 +49,11 @@ class LlmStub:
                 request_serializer=protos_dot_v1_dot_llm__pb2.ModelsRequest.SerializeToString,
                 response_deserializer=protos_dot_v1_dot_llm__pb2.ModelsReply.FromString,
                 _registered_method=True)
+        self.Costs = channel.unary_unary(
+                '/madlab.v1.Llm/Costs',
+                request_serializer=protos_dot_v1_dot_llm__pb2.CostsRequest.SerializeToString,
+                response_deserializer=protos_dot_v1_dot_llm__pb2.CostsReply.FromString,
+                _registered_method=True)
 
 
 class LlmServicer:
@@ -76,6 +81,13 @@ class LlmServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Costs(self, request, context):
+        """What was spent: of a run its own, of a resident everything.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LlmServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -93,6 +105,11 @@ def add_LlmServicer_to_server(servicer, server):
                     servicer.Models,
                     request_deserializer=protos_dot_v1_dot_llm__pb2.ModelsRequest.FromString,
                     response_serializer=protos_dot_v1_dot_llm__pb2.ModelsReply.SerializeToString,
+            ),
+            'Costs': grpc.unary_unary_rpc_method_handler(
+                    servicer.Costs,
+                    request_deserializer=protos_dot_v1_dot_llm__pb2.CostsRequest.FromString,
+                    response_serializer=protos_dot_v1_dot_llm__pb2.CostsReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -176,6 +193,33 @@ class Llm:
             '/madlab.v1.Llm/Models',
             protos_dot_v1_dot_llm__pb2.ModelsRequest.SerializeToString,
             protos_dot_v1_dot_llm__pb2.ModelsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Costs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/madlab.v1.Llm/Costs',
+            protos_dot_v1_dot_llm__pb2.CostsRequest.SerializeToString,
+            protos_dot_v1_dot_llm__pb2.CostsReply.FromString,
             options,
             channel_credentials,
             insecure,

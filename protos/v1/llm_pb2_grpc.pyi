@@ -41,6 +41,8 @@ class LlmStub:
     Embed: _grpc.StreamStreamMultiCallable[_llm_pb2.EmbedRequest, _llm_pb2.EmbedReply]
     """In pieces both ways, merged as protobuf merges."""
     Models: _grpc.UnaryUnaryMultiCallable[_llm_pb2.ModelsRequest, _llm_pb2.ModelsReply]
+    Costs: _grpc.UnaryUnaryMultiCallable[_llm_pb2.CostsRequest, _llm_pb2.CostsReply]
+    """What was spent: of a run its own, of a resident everything."""
 
 @_typing.type_check_only
 class LlmAsyncStub(LlmStub):
@@ -53,6 +55,8 @@ class LlmAsyncStub(LlmStub):
     Embed: _aio.StreamStreamMultiCallable[_llm_pb2.EmbedRequest, _llm_pb2.EmbedReply]  # type: ignore[assignment]
     """In pieces both ways, merged as protobuf merges."""
     Models: _aio.UnaryUnaryMultiCallable[_llm_pb2.ModelsRequest, _llm_pb2.ModelsReply]  # type: ignore[assignment]
+    Costs: _aio.UnaryUnaryMultiCallable[_llm_pb2.CostsRequest, _llm_pb2.CostsReply]  # type: ignore[assignment]
+    """What was spent: of a run its own, of a resident everything."""
 
 class LlmServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -80,5 +84,13 @@ class LlmServicer(metaclass=_abc_1.ABCMeta):
         request: _llm_pb2.ModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_llm_pb2.ModelsReply, _abc.Awaitable[_llm_pb2.ModelsReply]]: ...
+
+    @_abc_1.abstractmethod
+    def Costs(
+        self,
+        request: _llm_pb2.CostsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_llm_pb2.CostsReply, _abc.Awaitable[_llm_pb2.CostsReply]]:
+        """What was spent: of a run its own, of a resident everything."""
 
 def add_LlmServicer_to_server(servicer: LlmServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,118 @@
+"""Fiedler's tools as ordinary calls in a whole lab: ask, panel, models, costs."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.lab import Lab
+from protos.ids import new_id
+from protos.v1.message_pb2 import KIND_FAULT, KIND_REPLY, Message
+from tests.labs import a_home, call, opened
+from tests.model_server import ModelServer, Play, model_server
+from tests.orchestras import KEY
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ModelServer]:
+    def script(request: Any) -> Play:
+        return Play(text="No." if request.body["model"] == "contrary" else "Yes.")
+
+    async with model_server(script) as server:
+        yield server
+
+
+@pytest.fixture
+async def lab(server: ModelServer) -> AsyncIterator[Lab]:
+    settings = f"""
+emads = []
+[llm]
+usd_per_day = 1
+[providers.here]
+kind = "openai"
+base_url = "{server.openai}"
+key = "here"
+[providers.there]
+kind = "anthropic"
+base_url = "{server.anthropic}"
+key = "here"
+[models.one]
+provider = "here"
+model = "scripted"
+input_usd = 3
+output_usd = 15
+[models.two]
+provider = "there"
+model = "scripted"
+[models.three]
+provider = "there"
+model = "contrary"
+"""
+    with a_home(settings) as home:
+        keys = home.path / "keys"
+        keys.mkdir(mode=0o700)
+        (keys / "here").touch(mode=0o600)
+        (keys / "here").write_text(KEY)
+        async with opened(home) as lab:
+            yield lab
+
+
+def data(reply: Message) -> Any:
+    assert reply.kind == KIND_REPLY, reply.text
+    return json.loads(reply.data)
+
+
+async def test_asking_twice_with_one_id_is_paid_once(lab: Lab, server: ModelServer) -> None:
+    id = new_id()
+    made = data(await call(lab, "fiedler", "ask", id=id, prompt="Is it?"))
+    assert (made["text"], made["alias"], made["reason"]) == ("Yes.", "one", "stop")
+    assert made["used"]["usd"] > 0
+    assert len(server.requests) == 1
+    booked = data(await call(lab, "fiedler", "costs", by="model"))
+    assert [(each["name"], each["calls"]) for each in booked["costs"]] == [("one", 1)]
+    assert booked["accounts"][0]["cap_usd"] == 1
+    assert booked["accounts"][0]["spent_usd"] == pytest.approx(made["used"]["usd"])
+
+
+async def test_a_panel_shows_who_dissents(lab: Lab, server: ModelServer) -> None:
+    made = data(await call(lab, "fiedler", "panel", prompt="Is it?", models=["one", "two", "three"]))
+    assert made["groups"] == [["one", "two"], ["three"]]
+    assert [each["dissents"] for each in made["voices"]] == [False, False, True]
+    assert made["agreement"] == pytest.approx(1 / 3)
+    assert len(server.requests) == 3
+
+
+async def test_the_models_are_listed_with_their_state(lab: Lab) -> None:
+    made = data(await call(lab, "fiedler", "models"))["models"]
+    assert [(each["alias"], each["state"], each["is_default"]) for each in made] == [
+        ("one", "ready", True),
+        ("two", "ready", False),
+        ("three", "ready", False),
+    ]
+    (lab.home.path / "keys" / "here").chmod(0o644)
+    made = data(await call(lab, "fiedler", "models"))["models"]
+    assert made[0]["state"] == "no key"
+    assert "chmod 600" in made[0]["note"]
+    fault = await call(lab, "fiedler", "ask", prompt="Is it?")
+    assert fault.kind == KIND_FAULT
+    assert json.loads(fault.data)["code"] == "permission_denied"
+
+
+async def test_no_model_is_a_normal_state() -> None:
+    with a_home() as home:
+        async with opened(home) as lab:
+            assert data(await call(lab, "fiedler", "models")) == {"models": []}
+            fault = await call(lab, "fiedler", "ask", prompt="Is it?")
+            told = json.loads(fault.data)
+            assert (fault.kind, told["code"]) == (KIND_FAULT, "not_found")
+            assert told["next"]
+
+
+async def test_no_key_is_found_in_a_lab_that_used_it(lab: Lab, server: ModelServer) -> None:
+    await call(lab, "fiedler", "ask", prompt="Is it?")
+    assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
+    for file in Path(lab.home.path).rglob("*"):
+        if file.is_file() and file.parent.name != "keys":
+            assert KEY.encode() not in file.read_bytes(), file
