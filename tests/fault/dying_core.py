@@ -32,6 +32,8 @@ async def live(lab: Lab, state: str) -> None:
     if state == "up":
         os.kill(os.getpid(), signal.SIGKILL)
     lab.journal.on_commit(lambda rows: dies_at(state, rows))
+    if state == "requested" and await lab.runs.newest():  # while the lab opened; it can be a little further by now
+        os.kill(os.getpid(), signal.SIGKILL)
     await anyio.sleep_forever()
 
 
