@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from anyio import CancelScope, current_time, fail_after, move_on_after
+from anyio import CancelScope, Event, current_time, fail_after, move_on_after
 
 from core.fiedler.assembly import Assembly
 from core.fiedler.ledger import Attempt, Ledger
@@ -45,6 +45,8 @@ class Performance:
     _events: AsyncIterator[CompletionEvent | Reported] | None = None
     _reported: Reported | None = None
     _ready: deque[CompletionEvent] = field(default_factory=deque)
+    _durable: Event = field(default_factory=Event)
+    _refused: Error | None = None  # by the journal
     _is_journalled: bool = False
     _is_sent: bool = False
 
@@ -99,13 +101,19 @@ class Performance:
                 self.ledger.release(self.attempt)
         return used
 
-    async def _before_sending(self) -> None:
+    async def journal(self) -> None:
+        """Makes *started* durable, beside `begin`, which makes the request meanwhile and waits for this to send it."""
         self._is_journalled = True  # if it is cancelled now it may be durable all the same
         try:
             await self.ledger.start(self.attempt)
-        except Error:
-            self._is_journalled = False
-            raise
+        except Error as error:
+            self._is_journalled, self._refused = False, error
+        self._durable.set()
+
+    async def _before_sending(self) -> None:
+        await self._durable.wait()
+        if self._refused is not None:
+            raise self._refused
         self._is_sent = True
 
     async def _close(self) -> None:

@@ -200,6 +200,7 @@ class Fiedler(AsyncContextManagerMixin):
                     case Start() as start:
                         # Between the policy's word and the hold nothing waits: what could be paid still can.
                         race.performances.append(self._prepare(race, start))
+                        tasks.start_soon(race.performances[-1].journal)
                         tasks.start_soon(self._try, race, race.performances[-1])
                     case Wait(until):
                         with move_on_after(until - current_time()):
