@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import anyio
 import openai
@@ -87,7 +88,7 @@ async def _together(ask: Callable[[], Awaitable[object]]) -> float:
     return perf_counter() - began
 
 
-async def _memory(requests: list[object], tried: Hall, calls: int) -> None:
+async def _memory(requests: list[Any], tried: Hall, calls: int) -> None:
     sizes = []
     for _ in range(10):
         for _ in range(max(calls // 10 // 32, 1)):

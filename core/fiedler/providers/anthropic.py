@@ -73,14 +73,10 @@ class AnthropicProvider(AsyncContextManagerMixin):
             return
         raw = aiter(answer)
         try:
-            while True:
-                with translating(lent):
-                    event = await next_of(raw, ended=reader.reason is not None)
-                    if event is None:
-                        break
-                    events = reader.take(event)
-                for each in events:
-                    yield each
+            with translating(lent):
+                while (event := await next_of(raw, ended=reader.reason is not None)) is not None:
+                    for each in reader.take(event):
+                        yield each
         finally:
             await answer.close()
         if reader.reason is None:

@@ -12,7 +12,6 @@ from typing import Any
 import httpx2
 import openai
 from anyio import AsyncContextManagerMixin
-from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from core.fiedler.keys import Key
 from core.fiedler.provider import Ask, Embeddings, Kind, Reported, Trouble
@@ -70,26 +69,28 @@ class OpenAIProvider(AsyncContextManagerMixin):
     async def complete(self, ask: Ask) -> AsyncIterator[CompletionEvent | Reported]:
         stream = not ask.request.whole
         with lending(ask.key, ask.before_sending) as lent, translating(lent):
-            body = self._body(ask)
-            answer: Any = await self._sdk.chat.completions.create(**body, stream=stream)
+            # The SDK's own typed chunks are made of what comes, unchecked, and take most of the time of a stream.
+            answer: Any = await self._sdk.post(
+                "/chat/completions",
+                cast_to=object,
+                body={**self._body(ask), "stream": stream},
+                stream=stream,
+                stream_cls=openai.AsyncStream[object],
+            )
         if not stream:
             with translating(lent):
-                events = list(_whole(answer))
+                events = _whole(answer)
             for each in events:
                 yield each
             return
-        chunks = aiter(answer)
-        reason: str | None = None
+        chunks, reason = aiter(answer), None
         try:
-            while True:
-                with translating(lent):
-                    chunk = await next_of(chunks, ended=reason is not None)
-                    if chunk is None:
-                        break
+            with translating(lent):
+                while (chunk := await next_of(chunks, ended=reason is not None)) is not None:
                     events, ended = _pieces(chunk)
                     reason = ended or reason
-                for each in events:
-                    yield each
+                    for each in events:
+                        yield each
         finally:
             await answer.close()
         if reason is None:
@@ -142,82 +143,77 @@ class OpenAIProvider(AsyncContextManagerMixin):
                 body["response_format"] = {"type": "json_object"}
         if not request.whole and self._stream_usage:
             body["stream_options"] = {"include_usage": True}
-        extra = dict(ask.extra)
         if sampling.HasField("top_k"):
-            extra["top_k"] = sampling.top_k
-        if extra:
-            body["extra_body"] = extra
-        return body
+            body["top_k"] = sampling.top_k
+        return body | dict(ask.extra)
 
 
-def _pieces(chunk: ChatCompletionChunk) -> tuple[list[CompletionEvent | Reported], str | None]:
+def _pieces(chunk: Any) -> tuple[list[CompletionEvent | Reported], str | None]:
     events: list[CompletionEvent | Reported] = []
     reason = None
-    if chunk.usage is not None:
-        events.append(_reported(chunk.usage))
-    for choice in chunk.choices or ():
-        if choice.index not in (0, None):
+    if chunk.get("usage") is not None:
+        events.append(_reported(chunk["usage"]))
+    for choice in chunk.get("choices") or ():
+        if choice.get("index") not in (0, None):
             continue
-        delta = choice.delta
+        delta = choice.get("delta")
         if delta is not None:
             events += _said(delta)
-            for place, call in enumerate(delta.tool_calls or ()):
-                function = call.function
-                fragment = pb.ToolCallFragment(
-                    index=place if call.index is None else call.index,
-                    id=call.id or "",
-                    name=(function.name if function else "") or "",
-                    arguments=(function.arguments if function else "") or "",
-                )
-                events.append(CompletionEvent(tool_call_fragment=fragment))
-        reason = choice.finish_reason or reason
+            for place, call in enumerate(delta.get("tool_calls") or ()):
+                index = call.get("index")
+                events.append(_fragment(place if index is None else index, call))
+        reason = choice.get("finish_reason") or reason
     return events, reason
 
 
-def _whole(answer: ChatCompletion) -> list[CompletionEvent | Reported]:
+def _whole(answer: Any) -> list[CompletionEvent | Reported]:
     check_error(answer)
-    if not answer.choices:
+    if not answer.get("choices"):
         raise Trouble(Kind.NONSENSE, "The answer has no choices.")
-    choice = answer.choices[0]
-    events: list[CompletionEvent | Reported] = list(_said(choice.message))
-    for index, call in enumerate(choice.message.tool_calls or ()):
-        if call.type != "function":
-            raise Trouble(Kind.NONSENSE, "A tool call that is no function.")
-        fragment = pb.ToolCallFragment(
-            index=index, id=call.id or "", name=call.function.name, arguments=call.function.arguments
-        )
-        events.append(CompletionEvent(tool_call_fragment=fragment))
-    if answer.usage is not None:
-        events.append(_reported(answer.usage))
-    if not choice.finish_reason:
+    choice = answer["choices"][0]
+    message = choice["message"]
+    events: list[CompletionEvent | Reported] = list(_said(message))
+    events += [_fragment(index, call) for index, call in enumerate(message.get("tool_calls") or ())]
+    if answer.get("usage") is not None:
+        events.append(_reported(answer["usage"]))
+    if not choice.get("finish_reason"):
         raise Trouble(Kind.CUT, "The answer ended without a reason.")
-    return [*events, _finished(choice.finish_reason)]
+    return [*events, _finished(choice["finish_reason"])]
+
+
+def _fragment(index: int, call: Any) -> CompletionEvent:
+    function = call.get("function") or {}
+    return CompletionEvent(
+        tool_call_fragment=pb.ToolCallFragment(
+            index=index,
+            id=call.get("id") or "",
+            name=function.get("name") or "",
+            arguments=function.get("arguments") or "",
+        )
+    )
 
 
 def _said(message: Any) -> list[CompletionEvent]:
     """Reasoning, text and refusal of a message or of a piece of one."""
     events = []
-    thought = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
+    thought = message.get("reasoning_content") or message.get("reasoning")
     if thought:
         events.append(CompletionEvent(reasoning=pb.Reasoning(text=thought)))
-    if message.content:
-        events.append(CompletionEvent(text=message.content))
-    if message.refusal:
-        events.append(CompletionEvent(refusal=message.refusal))
+    if message.get("content"):
+        events.append(CompletionEvent(text=message["content"]))
+    if message.get("refusal"):
+        events.append(CompletionEvent(refusal=message["refusal"]))
     return events
 
 
 def _reported(usage: Any) -> Reported:
-    prompt, completion = (
-        getattr(usage, "prompt_tokens_details", None),
-        getattr(usage, "completion_tokens_details", None),
-    )
+    prompt, completion = usage.get("prompt_tokens_details") or {}, usage.get("completion_tokens_details") or {}
     return Reported(
-        input_tokens=count(getattr(usage, "prompt_tokens", None)),
-        cached_tokens=count(getattr(prompt, "cached_tokens", None)) or 0,
-        cache_write_tokens=count(getattr(prompt, "cache_write_tokens", None)) or 0,
-        output_tokens=count(getattr(usage, "completion_tokens", None)),
-        reasoning_tokens=count(getattr(completion, "reasoning_tokens", None)) or 0,
+        input_tokens=count(usage.get("prompt_tokens")),
+        cached_tokens=count(prompt.get("cached_tokens")) or 0,
+        cache_write_tokens=count(prompt.get("cache_write_tokens")) or 0,
+        output_tokens=count(usage.get("completion_tokens")),
+        reasoning_tokens=count(completion.get("reasoning_tokens")) or 0,
     )
 
 

@@ -126,7 +126,7 @@ def check_error(answer: object) -> None:
     Raises:
         Trouble: a whole answer that came with a good status is an error all the same.
     """
-    error = getattr(answer, "error", None)
+    error = answer.get("error") if isinstance(answer, Mapping) else getattr(answer, "error", None)
     if error is not None:
         raise Trouble(_kind_by_word(error) or Kind.BROKEN, _sentence(error))
 
