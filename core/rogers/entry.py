@@ -8,8 +8,8 @@ class Entry(NamedTuple):
     """Something that happened. `id` is unique for ever: appending it twice is appending it once."""
 
     id: str
-    kind: str  # "message", "event", "act", "run", "member", "dead", "file", "retention"
-    body: bytes = b""  # a serialized Message for "message" and "event", JSON for the rest
+    kind: str  # "message", "event", "act", "run", "member", "dead", "file", "budget", "answer", "retention"
+    body: bytes = b""  # serialized protobuf for "message", "event" and "answer", JSON for the rest
     conversation: str = ""
     sender: str = ""  # the participant or principal who did it
     recipient: str = ""
