@@ -20,6 +20,7 @@ import aiosqlite
 import anyio
 import anyio.lowlevel
 
+from core.app import settle_memory
 from core.rogers.entry import Entry
 from core.rogers.journal import MIGRATIONS, Journal
 from core.rogers.migrate import load_migrations, migrate
@@ -135,6 +136,7 @@ def typical(act: Callable[[], object], count: int = 60) -> float:
 
 
 async def run() -> list[Figure]:
+    settle_memory()  # as the core does when it is ready
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=DISK, prefix="bench-")))
         journal = await stack.enter_async_context(Journal(directory / "journal.db"))
