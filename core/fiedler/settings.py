@@ -51,6 +51,8 @@ class Provider(Section):
             raise ValueError("has both key_file and key: leave one")
         if (self.kind == "recorded") != (self.directory is not None):
             raise ValueError("kind recorded, and no other, needs a directory")
+        if self.directory is not None and not self.directory.is_absolute():
+            raise ValueError("directory must begin with /")
         address = urlsplit(self.address)
         if address.scheme not in ("http", "https") or not address.hostname:
             raise ValueError("base_url must begin with http:// or https://")
