@@ -18,7 +18,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from weakref import WeakValueDictionary
 
 import structlog
@@ -138,7 +138,8 @@ class Dispatcher:
         if live is None:
             ended = await self._runs.get(run)
             raise Conflict(f"The run {run} has ended already: {ended.outcome}.", next=f"See: madlab show {run}")
-        live.run = await self._runs.note(live.run, cancel=reason)
+        await self._runs.note(live.run, cancel=reason)
+        live.run = replace(live.run, cancel=reason)  # it may have moved meanwhile
         live.cancel.set(reason)
         if live.worker is None:
             live.early.cancel()
@@ -172,12 +173,12 @@ class Dispatcher:
                 task_status.started()
                 async for message in messages:
                     try:
-                        run = await self._consider(message, replayed=message.sequence <= head)
+                        live = await self._consider(message, replayed=message.sequence <= head)
                     except Error as error:  # the journal is sealed: the message waits in it for the next core
                         logger.error("a message cannot be dispatched", message=message.id, reason=error.message)
                         continue
-                    if run is not None:
-                        tasks.start_soon(self._live_through, self._enter(run))
+                    if live is not None:
+                        tasks.start_soon(self._live_through, live)
                     services.journal.keep_cursor(SELF, "", message.sequence)
 
     async def _reconcile(self, tasks: TaskGroup) -> None:
@@ -195,7 +196,7 @@ class Dispatcher:
             tasks.start_soon(self._live_through, live)
             await live.settled.wait()
 
-    async def _consider(self, message: Message, *, replayed: bool) -> Run | None:
+    async def _consider(self, message: Message, *, replayed: bool) -> Live | None:
         """Requests a run where the message waits for an eMAD; buries it where it waits for nobody."""
         if message.kind not in (KIND_CALL, KIND_PROSE) or not message.recipient:
             return None
@@ -212,8 +213,13 @@ class Dispatcher:
                 )
                 if replayed and await self._runs.known(run.id):
                     return None
-                await self._runs.request(run)
-                return run
+                live = self._enter(run)  # before anybody can hear of it: who hears may want to cancel it
+                try:
+                    await self._runs.request(run)
+                except Error:
+                    self._leave(live)
+                    raise
+                return live
             case Nobody() if message.recipient not in PEOPLE:
                 await self._services.rogers.dead_letter(message, f"nobody is called {message.recipient}")
                 await self._fault(message, "unknown_recipient", f"Nobody here is called {message.recipient[:64]!r}.")
@@ -232,6 +238,11 @@ class Dispatcher:
             if run.cancel:
                 live.early.cancel()
         return live
+
+    def _leave(self, live: Live) -> None:
+        self._live.pop(live.run.id, None)
+        if not self._live:
+            self._idle.set()
 
     async def _live_through(self, live: Live) -> None:
         """One run, from where it stands to its end."""
@@ -256,9 +267,7 @@ class Dispatcher:
             await sleep_forever()
         finally:
             live.settled.set()
-            self._live.pop(run.id, None)
-            if not self._live:
-                self._idle.set()
+            self._leave(live)
 
     async def _work(self, live: Live) -> Ending | None:
         """Finds a worker, lets it work, fixes the outcome while the sandbox still stands."""
@@ -339,7 +348,8 @@ class Dispatcher:
 
     def _listen_for_proof(self, live: Live, session: Session) -> None:
         async def renewed(credential: str) -> None:
-            live.run = await self._runs.note(live.run, credential=credential)
+            await self._runs.note(live.run, credential=credential)
+            live.run = replace(live.run, credential=credential)
 
         def confirmed() -> None:
             live.run = self._runs.note_soon(live.run, confirmed=True)

@@ -112,7 +112,7 @@ def test_bad_input_is_2_and_one_sentence(madlab: Madlab, work: Path, tmp_path: P
 
 def test_ctrl_c_asks_that_the_run_be_cancelled(madlab: Madlab) -> None:
     with madlab.started("scan", ROOT, "--format", "json") as scan:
-        while not madlab("status", "--json").json["sandboxes"]:
+        while not any(each["state"] == "running" for each in madlab("runs", "--json").json["runs"]):
             assert scan.poll() is None
         scan.send_signal(signal.SIGINT)
         out, err = scan.communicate(timeout=60)
@@ -123,7 +123,7 @@ def test_ctrl_c_asks_that_the_run_be_cancelled(madlab: Madlab) -> None:
 
 def test_a_scan_outlives_the_core(madlab: Madlab) -> None:
     with madlab.started("scan", ROOT, "--format", "json") as scan:
-        while not madlab("status", "--json").json["sandboxes"]:
+        while not any(each["state"] == "running" for each in madlab("runs", "--json").json["runs"]):
             assert scan.poll() is None
         madlab.kill_core()
         madlab.up()

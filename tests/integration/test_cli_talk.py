@@ -89,7 +89,8 @@ def test_tools_have_exactly_what_programs_rely_on(madlab: Madlab) -> None:
     found = madlab("tools", "--json").json
     assert all(set(each) == {"name", "description", "input_schema", "output_schema"} for each in found)
     assert "echo.say" in [each["name"] for each in found]
-    assert madlab("tools", "echo", "--json").json == found
+    of_echo = [each for each in found if each["name"].startswith("echo.")]
+    assert madlab("tools", "echo", "--json").json == of_echo
     assert "input_schema" in madlab("tools", "echo").out
 
 

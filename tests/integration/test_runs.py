@@ -129,6 +129,18 @@ async def test_a_run_that_waits_can_be_cancelled_before_it_has_a_sandbox() -> No
         assert (await ended(lab, run_id("echo", first.id))).outcome is Outcome.CANCELLED
 
 
+async def test_a_run_can_be_cancelled_as_soon_as_anybody_can_hear_of_it(lab: Lab) -> None:
+    for _ in range(5):
+        asked = question("misbehave", how="hang")
+        run = run_id("echo", asked.id)
+        await lab.rogers.publish(asked, sender="operator")
+        with fail_after(10):
+            while not await lab.runs.known(run):
+                await sleep(0)
+        await lab.dispatcher.cancel(run, "changed my mind")
+        assert (await ended(lab, run)).outcome is Outcome.CANCELLED
+
+
 async def test_a_run_that_overstays_its_deadline_is_timed_out() -> None:
     async with lab_of(EMADS + "[profile.echo]\ndeadline_s = 2\n", images=IMAGES) as lab:
         id = new_id()

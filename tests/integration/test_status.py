@@ -14,7 +14,7 @@ from tests.labs import ECHO, EMADS, call, lab_of
 async def test_a_resident_that_died_is_shown_with_what_it_died_of() -> None:
     async with lab_of(f'[residents.echo]\nclass = "{ECHO}"\n') as lab:
         await call(lab, "echo", "misbehave", how="exit")
-        (shown,) = (await status_json(lab))["mads"]
+        (shown,) = [each for each in (await status_json(lab))["mads"] if each["name"] == "echo"]
         assert shown["restarts"] == 1
         assert "SystemExit" in shown["error"]
 

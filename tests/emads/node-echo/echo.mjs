@@ -1,5 +1,8 @@
 // The same MAD as tests/emads/echo, in another language: says back what it is told, and misbehaves on request.
 
+import { openSync, writeSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
 
 import { host } from "./madlab.mjs";
@@ -10,6 +13,10 @@ const MISDEEDS = {
   },
   hang: () => new Promise(() => {}),
   block: () => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 600_000),
+  fill() {
+    const file = openSync(join(tmpdir(), "full"), "w");
+    for (;;) writeSync(file, new Uint8Array(1024 * 1024));
+  },
   exit: () => process.exit(7),
 };
 
