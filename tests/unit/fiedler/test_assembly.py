@@ -144,9 +144,9 @@ def test_too_many_calls_are_nonsense() -> None:
 )
 def test_a_schema_cannot_take_the_core_its_time(schema: str, text: str) -> None:
     check = check_of(schema, what="the tool")
-    began = time.monotonic()
+    began = time.thread_time()  # of the processor: a busy machine is no fault of the check
     check(text)
-    assert time.monotonic() - began < 1.0
+    assert time.thread_time() - began < 1.0
 
 
 @pytest.mark.parametrize("schema", ["[]", "{", '{"type": "nothing"}', '{"a": "' + "x" * 70_000 + '"}', "[" * 50_000])
