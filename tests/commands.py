@@ -70,7 +70,8 @@ class Madlab:
     def started(self, *arguments: object) -> Iterator["subprocess.Popen[str]"]:
         """Begins it; killed at the end if it has not ended."""
         process = subprocess.Popen(
-            [*COMMAND, *map(str, arguments)],
+            # Tests that run in the background ignore Ctrl-C, and so would their children; a person does not.
+            ["env", "--default-signal=INT", *COMMAND, *map(str, arguments)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
