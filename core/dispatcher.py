@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from weakref import WeakValueDictionary
 
 import structlog
-from anyio import TASK_STATUS_IGNORED, CancelScope, Event, Lock, create_task_group, current_time, sleep, sleep_forever
+from anyio import TASK_STATUS_IGNORED, CancelScope, Event, Lock, create_task_group, sleep, sleep_forever
 from anyio.abc import TaskGroup, TaskStatus
 
 from core.admission import Admission
@@ -386,11 +386,6 @@ class Dispatcher:
         """Waits until the worker has finished, ended, been cancelled, or overstayed."""
         session, run = worker.session, live.run
 
-        async def lapse() -> None:
-            session.heard = current_time()
-            while (left := session.heard + session.lease_s - current_time()) > 0:  # noqa: ASYNC110  it moves on
-                await sleep(left)
-
         async def deadline() -> None:
             await sleep(max(0.0, run.deadline - time.time()))
 
@@ -398,7 +393,7 @@ class Dispatcher:
             await sleep(WATCH_AFTER_S)
             await worker.sandbox.wait()
 
-        first = await first_of(session.done.wait, sandbox_ended, live.cancel.wait, deadline, lapse)
+        first = await first_of(session.done.wait, sandbox_ended, live.cancel.wait, deadline, worker.lapsed)
         if session.finished is not None:
             return await self._verdict(live, worker)
         if first == 1:

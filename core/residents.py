@@ -115,13 +115,7 @@ class Residents:
             await worker.attached()
             worker.session.assign(kept.context)
             kept.state = "running"
-
-            async def lapse() -> None:
-                session = worker.session
-                while (left := session.heard + session.lease_s - current_time()) > 0:  # noqa: ASYNC110  it moves on
-                    await sleep(left)
-
-            if await first_of(worker.sandbox.wait, lapse) == 0:
+            if await first_of(worker.sandbox.wait, worker.lapsed) == 0:
                 exit = await worker.sandbox.wait()
                 raise Ended(f"Its process ended ({exit.reason}, code {exit.code}). Its last words: {exit.log[-300:]!r}")
             raise Ended(f"It was not heard of for {worker.session.lease_s:.0f} s.")

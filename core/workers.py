@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from anyio import move_on_after, to_thread
+from anyio import current_time, move_on_after, sleep, to_thread
 
 from core.gate import Session, open_door
 from core.ports import hash_of
@@ -50,6 +50,12 @@ class Worker:
         """Hands the worker over to the next core: leaving its context will not end it."""
         self.session.left = True
         self.sandbox.leave()
+
+    async def lapsed(self) -> None:
+        """Returns when the worker has not been heard of for a whole lease."""
+        session = self.session
+        while (left := session.heard + session.lease_s - current_time()) > 0:  # noqa: ASYNC110  it moves on
+            await sleep(left)
 
     async def end(self, reason: str, grace_s: float) -> None:
         """Asks the worker to end, waits for the grace, then ends it."""
