@@ -1,6 +1,31 @@
-"""A profile: how much of the machine one sandbox may have, and which runtime isolates it."""
+"""A profile: how much of the machine one sandbox may have, what of the host it may read, which runtime isolates it."""
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
+
+BUNDLES = "/bundle"  # where a program finds its bundles; MADLAB_BUNDLES says so too, and elsewhere where it must
+_PLACE = re.compile(rf"{BUNDLES}/[a-z0-9][a-z0-9-]*")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A folder of ours on the host that a sandbox may read: model weights, a worker. Never a user's folder.
+
+    Whoever makes it checks its content against `digest` and never changes it again; the engine mounts it, and a
+    profile with another digest is another profile. What is in it must be readable by everybody.
+
+    Raises:
+        ValueError: the place is not one folder below /bundle.
+    """
+
+    host: Path
+    place: str  # in the sandbox: /bundle/NAME
+    digest: str  # of its content, as "sha256:…"
+
+    def __post_init__(self) -> None:
+        if not _PLACE.fullmatch(self.place):
+            raise ValueError(f"a bundle's place is {BUNDLES}/NAME, with a-z, 0-9 and -: not {self.place!r}")
 
 
 @dataclass(frozen=True)
@@ -15,6 +40,7 @@ class Profile:
     cpus: float = 1.0
     pids: int = 128  # processes and threads
     warm: int = 0  # started, attached, unassigned sandboxes kept ready
+    bundles: tuple[Bundle, ...] = ()  # mounted read-only
 
     @property
     def pids_limit(self) -> int:

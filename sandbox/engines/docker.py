@@ -38,6 +38,7 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
 from sandbox.cgroup import starved, usage_of
 from sandbox.engine import DOOR, Exit, Program, SandboxError, Usage
+from sandbox.profile import BUNDLES
 from sandbox.profiles import seccomp
 
 T = TypeVar("T")
@@ -290,6 +291,10 @@ def container_config(lab: str, name: str, program: Program) -> dict[str, Any]:
     profile = program.profile
     memory = (profile.memory_mb + profile.workspace_mb) * _MB
     memory_files = {"/workspace": profile.workspace_mb, "/tmp": _SMALL_MB}  # noqa: S108  inside the sandbox
+    host_folders = {DOOR: program.door, **{bundle.place: bundle.host for bundle in profile.bundles}}
+    variables = ["HOME=/workspace", "TMPDIR=/workspace", f"MADLAB_DOOR={DOOR}"]
+    if profile.bundles:
+        variables.append(f"MADLAB_BUNDLES={BUNDLES}")
     return {
         "Image": image_tag(lab, profile.image),
         "Entrypoint": [],
@@ -297,7 +302,7 @@ def container_config(lab: str, name: str, program: Program) -> dict[str, Any]:
         "User": f"{UID}:{UID}",
         "Hostname": "sandbox",
         "WorkingDir": "/",  # read-only: Python must never find a module in a workspace that others fill
-        "Env": ["HOME=/workspace", "TMPDIR=/workspace", f"MADLAB_DOOR={DOOR}"],
+        "Env": variables,
         "Labels": {LAB: lab, NAME: name},
         "NetworkDisabled": True,  # an empty network namespace of its own, in half the time of mode "none"
         "OpenStdin": True,
@@ -333,14 +338,16 @@ def container_config(lab: str, name: str, program: Program) -> dict[str, Any]:
             ],
             # Bounded on disk, and still readable by the core that adopts the sandbox after a crash of the first.
             "LogConfig": {"Type": "local", "Config": {"max-size": "256k", "max-file": "1", "compress": "false"}},
+            # The API has no nosuid and nodev for these: no-new-privileges and the list of devices stand for them.
             "Mounts": [
                 {
                     "Type": "bind",
-                    "Source": str(program.door),
-                    "Target": DOOR,
+                    "Source": str(folder),
+                    "Target": place,
                     "ReadOnly": True,
                     "BindOptions": {"Propagation": "rprivate"},
                 }
+                for place, folder in host_folders.items()
             ],
             "RestartPolicy": {"Name": "no"},
         },

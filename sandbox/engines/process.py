@@ -1,7 +1,9 @@
 """Host processes as an engine: a program in a process group of its own, with no isolation whatever.
 
 For residents of ours in a process beside the core, and for tests of lifetimes. Never for code that is not ours: it
-sees what the user sees. The profile's limits and image are not looked at; its entry runs on this host as it is.
+sees what the user sees. The profile's limits and image are not looked at; its entry runs on this host as it is. Its
+bundles are links in a folder that MADLAB_BUNDLES names: there, too, nothing keeps the program from writing but the
+host's own permissions.
 
 What a crashed core must find again lies in one directory per sandbox: who runs (written by the child itself before it
 becomes the program, so that there is no moment in which it runs unrecorded), and what it wrote. A process is known by
@@ -21,6 +23,7 @@ from pathlib import Path
 from anyio import CancelScope, move_on_after, sleep, to_thread, wait_readable
 
 from sandbox.engine import Exit, Program, SandboxError, Usage
+from sandbox.profile import Profile
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +83,16 @@ class _Home:
         self.path = path
         self.log = path / "log"
         self.record = path / "process"
+        self.bundles = path / "bundle"
+
+    def link(self, profile: Profile) -> dict[str, str]:
+        """Lays the profile's bundles where the program finds them, and returns the variable that says where."""
+        if not profile.bundles:
+            return {}
+        self.bundles.mkdir()
+        for bundle in profile.bundles:
+            (self.bundles / Path(bundle.place).name).symlink_to(bundle.host)
+        return {"MADLAB_BUNDLES": str(self.bundles)}
 
     def recorded(self) -> _Stat | None:
         """The program's process as it was at its start; None when it never came to be in this boot of the machine."""
@@ -277,7 +290,7 @@ class ProcessEngine:
             home.path.mkdir(mode=0o700, parents=True)
         except FileExistsError:
             raise SandboxError(f"lab {self._lab[:8]} has a sandbox {home.path.name!r} already") from None
-        environment = {key: os.environ[key] for key in _INHERITED if key in os.environ}
+        environment = {key: os.environ[key] for key in _INHERITED if key in os.environ} | home.link(program.profile)
         reading, writing = os.pipe()
         try:
             with home.log.open("ab") as log, os.fdopen(writing, "wb") as stdin:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ from anyio.abc import SocketStream
 from sandbox.engine import Engine, Exit, Program, SandboxError
 from sandbox.engines.docker import DockerEngine
 from sandbox.engines.process import ProcessEngine
-from sandbox.profile import Profile
+from sandbox.profile import Bundle, Profile
 from tests.docker_lab import need_runtime
 
 FOREVER = "import time\nwhile True: time.sleep(60)"
@@ -104,6 +104,55 @@ async def test_a_program_reaches_the_socket_in_its_door(home: Home) -> None:
         os.close(here)
     assert ended.code == 0, ended.log
     assert "HELLO" in ended.log
+
+
+async def test_a_bundle_is_there_to_be_read_and_never_to_be_written(home: Home) -> None:
+    mine = home.directory / "weights"
+    mine.mkdir(mode=0o755)
+    (mine / "model.gguf").write_bytes(b"weights")
+    (mine / "model.gguf").chmod(0o666)  # even what its owner forgot to shut
+    mine.chmod(0o777)
+    bundles = (Bundle(mine, "/bundle/model", "sha256:0"), Bundle(mine, "/bundle/other", "sha256:0"))
+    program = home.program(
+        """
+import os
+folder = os.path.join(os.environ["MADLAB_BUNDLES"], "model")
+print(open(os.path.join(folder, "model.gguf")).read(), sorted(os.listdir(os.path.dirname(folder))))
+for name, flags in (("model.gguf", os.O_WRONLY), ("new", os.O_WRONLY | os.O_CREAT)):
+    try:
+        os.open(os.path.join(folder, name), flags)
+        print(name, "opened")
+    except OSError as error:
+        print(name, error.strerror)
+"""
+    )
+    program = replace(program, profile=replace(program.profile, bundles=bundles))
+    async with home.engine.open(name(), program) as sandbox:
+        with fail_after(60):
+            ended = await sandbox.wait()
+    assert ended.code == 0, ended.log
+    assert "weights ['model', 'other']" in ended.log
+    if home.kind != "process":  # where nothing but the host's permissions guard it
+        assert "model.gguf Read-only file system\nnew Read-only file system" in ended.log
+        assert (mine / "model.gguf").read_bytes() == b"weights"
+        assert [each.name for each in mine.iterdir()] == ["model.gguf"]
+
+
+async def test_a_bundle_that_is_gone_is_the_engines_error_at_the_start(home: Home) -> None:
+    if home.kind == "process":
+        pytest.skip("a host process finds a link to nowhere")
+    program = home.program("")
+    gone = Bundle(home.directory / "nowhere", "/bundle/model", "sha256:0")
+    program = replace(program, profile=replace(program.profile, bundles=(gone,)))
+    with pytest.raises(SandboxError, match="nowhere"):
+        async with home.engine.open(name(), program):
+            pass
+
+
+def test_a_bundle_lies_below_its_one_folder_and_nowhere_else() -> None:
+    for place in ("/bundle", "/usr/lib", "/bundle/../etc", "/bundle/a/b", "bundle/a", "/bundle/A"):
+        with pytest.raises(ValueError, match="a bundle's place"):
+            Bundle(Path("/nowhere"), place, "sha256:0")
 
 
 async def test_a_killed_program_is_told_from_one_that_ended(home: Home) -> None:
@@ -229,7 +278,7 @@ from pathlib import Path
 from sandbox.engine import Program
 from sandbox.engines.docker import DockerEngine
 from sandbox.engines.process import ProcessEngine
-from sandbox.profile import Profile
+from sandbox.profile import Bundle, Profile
 async def main():
     lab = {home.lab!r}
     processes = ProcessEngine(lab, Path({str(home.directory / home.lab)!r}))
