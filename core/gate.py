@@ -267,6 +267,11 @@ class BusServicer(_Servicer, bus_pb2_grpc.BusServicer):
             sequence = await self._context(servicing).bus.publish(request.message)
         return bus_pb2.PublishReply(sequence=sequence)
 
+    async def Ask(self, request: bus_pb2.PublishRequest, servicing: Servicing) -> bus_pb2.Answered:
+        async with answering(servicing):
+            return bus_pb2.Answered(answer=await self._context(servicing).bus.ask(request.message))
+        raise AssertionError("answering aborts")
+
     async def Report(self, requests: AsyncIterator[bus_pb2.ReportRequest], servicing: Servicing) -> bus_pb2.ReportReply:
         count = 0
         async with answering(servicing):

@@ -176,6 +176,12 @@ class LocalBus(Bus):
                 raise Exhausted(f"The run has said its {limit} bytes.", next="Raise budget.bytes_said.")
         return await self.services.rogers.publish(said, sender=self.identity.participant)
 
+    async def ask(self, call: Message) -> Message:
+        if call.kind != KIND_CALL:
+            raise InvalidArgument("Only a call has an answer to wait for.", next="Publish the rest.")
+        await self.publish(call)
+        return await self.services.rogers.answer_to(call.id)
+
     async def report(self, events: Iterable[Message]) -> None:
         may_use(self.identity, "bus")
         checked = []

@@ -62,7 +62,16 @@ FOLLOWS: dict[State, frozenset[State]] = {
 }
 
 # What a worker may say of itself; everything else is the core's to say.
-WORKER_OUTCOMES = frozenset({Outcome.SUCCEEDED, Outcome.PARTIAL, Outcome.FAILED, Outcome.OUT_OF_DISK, Outcome.STUCK})
+WORKER_OUTCOMES = frozenset(
+    {
+        Outcome.SUCCEEDED,
+        Outcome.PARTIAL,
+        Outcome.FAILED,
+        Outcome.STUCK,
+        Outcome.OUT_OF_BUDGET,
+        Outcome.OUT_OF_DISK,
+    }
+)
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,17 @@ class Bus(Protocol):
         """
         ...
 
+    async def ask(self, call: Message) -> Message:
+        """Publishes a call, waits, and returns its one answer: a reply or a fault.
+
+        The same id again waits for the same answer, and the callee is not asked twice: so whoever came back after a
+        crash asks again with the id it had chosen.
+
+        Raises:
+            as `publish`.
+        """
+        ...
+
     async def report(self, events: Iterable[Message]) -> None:
         """Delivers progress, log and metric events at once; they become durable with the next commit.
 

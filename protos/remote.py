@@ -128,11 +128,11 @@ class RemoteSession:
         raise Unavailable("The core did not come back within the lease.")
 
     async def attempts(self) -> AsyncIterator[None]:
-        """Yields at once, then with growing pauses, until a lease has passed since it began."""
+        """Yields at once, then with growing pauses, until the core has not been heard of for a lease."""
         began, pause = current_time(), FIRST_RETRY_S
         while True:
             yield
-            if current_time() - began > self.lease_s:
+            if current_time() - max(began, self._heard) > self.lease_s:
                 return
             await sleep(pause)
             pause = min(pause * 2, LAST_RETRY_S)
@@ -226,6 +226,12 @@ class RemoteBus(Bus):
         request = bus_pb2.PublishRequest(message=message)
         reply = await self._session.call(lambda: self._stub.Publish(request, metadata=self._session.metadata))
         return reply.sequence
+
+    async def ask(self, call: Message) -> Message:
+        await self._settle_reports()
+        request = bus_pb2.PublishRequest(message=call)
+        reply = await self._session.call(lambda: self._stub.Ask(request, metadata=self._session.metadata))
+        return reply.answer
 
     async def report(self, events: Iterable[Message]) -> None:
         if self._reports is None:

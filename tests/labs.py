@@ -23,7 +23,7 @@ from sandbox.engines.docker import Images
 from sandbox.images.build import Workshop, read
 
 ROOT = Path(__file__).parents[1]
-ECHO = "tests.emads.echo:Echo"
+ECHO, RELAY = "tests.emads.echo:Echo", "tests.emads.echo:Relay"
 
 
 EMADS = f'emads = ["{ROOT / "tests/emads/echo"}"]\n'

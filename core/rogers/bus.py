@@ -27,6 +27,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+from anyio import Event
+
 from core.rogers.entry import Entry, Row
 from core.rogers.journal import COLUMNS, Journal
 from core.rogers.subscription import Subscription, to_message
@@ -135,6 +137,7 @@ class Rogers:
         self._followers: set[Subscription] = set()
         self._message_followers: set[Subscription] = set()
         self._followers_of: dict[str, set[Subscription]] = {}
+        self._awaited: dict[str, set[Event]] = {}  # answers that somebody waits for, by id
         self._delivered = 0  # last sequence given to whoever is live
         self._numbers = 0  # events reported
         self._uncommitted: dict[str, int] = {}  # of them, by id, oldest first
@@ -286,6 +289,21 @@ class Rogers:
         rows = await self._journal.query(f"{_ROWS} WHERE j.id = ? AND {_SAID}", (id,))
         return to_message(Row(*rows[0])) if rows else None
 
+    async def answer_to(self, question: str) -> Message:
+        """Waits for the one answer to the message of that id, which may have been given long ago."""
+        id = f"{question}.reply"
+        given = Event()
+        waiting = self._awaited.setdefault(id, set())
+        waiting.add(given)
+        try:
+            while (answer := await self.find(id)) is None:
+                await given.wait()
+            return answer
+        finally:
+            waiting.discard(given)
+            if not waiting:
+                self._awaited.pop(id, None)
+
     async def conversations(self, *, limit: int = 100, before: int | None = None) -> Sequence[Conversation]:
         """Conversations, the last spoken in first; `before` is the `last` of the one to go on behind."""
         given = {"limit": limit, "before": 1 << 62 if before is None else before}
@@ -376,6 +394,8 @@ class Rogers:
         uncommitted, committed = self._uncommitted, 0
         for row in rows:
             if row.kind == "message":
+                for given in self._awaited.get(row.id, ()):
+                    given.set()
                 for follower in self._message_followers:
                     follower.offer(row, row.sequence - 1)
                 self._offer(row, row.sequence - 1)

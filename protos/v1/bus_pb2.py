@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from protos.v1 import message_pb2 as protos_dot_v1_dot_message__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13protos/v1/bus.proto\x12\tmadlab.v1\x1a\x17protos/v1/message.proto\"5\n\x0ePublishRequest\x12#\n\x07message\x18\x01 \x01(\x0b\x32\x12.madlab.v1.Message\" \n\x0cPublishReply\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"3\n\rReportRequest\x12\"\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x12.madlab.v1.Message\"0\n\x0bReportReply\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x04\x12\x0f\n\x07\x64ropped\x18\x02 \x01(\x04\"\x12\n\x10SubscribeRequest\"0\n\x08\x44\x65livery\x12$\n\x08messages\x18\x01 \x03(\x0b\x32\x12.madlab.v1.Message\"&\n\x12\x41\x63knowledgeRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"\x12\n\x10\x41\x63knowledgeReply\"D\n\x0eHistoryRequest\x12\x14\n\x0c\x63onversation\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x04\x12\r\n\x05limit\x18\x03 \x01(\r\"4\n\x0cHistoryReply\x12$\n\x08messages\x18\x01 \x03(\x0b\x32\x12.madlab.v1.Message2\xcd\x02\n\x03\x42us\x12=\n\x07Publish\x12\x19.madlab.v1.PublishRequest\x1a\x17.madlab.v1.PublishReply\x12<\n\x06Report\x12\x18.madlab.v1.ReportRequest\x1a\x16.madlab.v1.ReportReply(\x01\x12?\n\tSubscribe\x12\x1b.madlab.v1.SubscribeRequest\x1a\x13.madlab.v1.Delivery0\x01\x12I\n\x0b\x41\x63knowledge\x12\x1d.madlab.v1.AcknowledgeRequest\x1a\x1b.madlab.v1.AcknowledgeReply\x12=\n\x07History\x12\x19.madlab.v1.HistoryRequest\x1a\x17.madlab.v1.HistoryReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13protos/v1/bus.proto\x12\tmadlab.v1\x1a\x17protos/v1/message.proto\"5\n\x0ePublishRequest\x12#\n\x07message\x18\x01 \x01(\x0b\x32\x12.madlab.v1.Message\" \n\x0cPublishReply\x12\x10\n\x08sequence\x18\x01 \x01(\x04\".\n\x08\x41nswered\x12\"\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x12.madlab.v1.Message\"3\n\rReportRequest\x12\"\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x12.madlab.v1.Message\"0\n\x0bReportReply\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x04\x12\x0f\n\x07\x64ropped\x18\x02 \x01(\x04\"\x12\n\x10SubscribeRequest\"0\n\x08\x44\x65livery\x12$\n\x08messages\x18\x01 \x03(\x0b\x32\x12.madlab.v1.Message\"&\n\x12\x41\x63knowledgeRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"\x12\n\x10\x41\x63knowledgeReply\"D\n\x0eHistoryRequest\x12\x14\n\x0c\x63onversation\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x04\x12\r\n\x05limit\x18\x03 \x01(\r\"4\n\x0cHistoryReply\x12$\n\x08messages\x18\x01 \x03(\x0b\x32\x12.madlab.v1.Message2\x84\x03\n\x03\x42us\x12=\n\x07Publish\x12\x19.madlab.v1.PublishRequest\x1a\x17.madlab.v1.PublishReply\x12<\n\x06Report\x12\x18.madlab.v1.ReportRequest\x1a\x16.madlab.v1.ReportReply(\x01\x12?\n\tSubscribe\x12\x1b.madlab.v1.SubscribeRequest\x1a\x13.madlab.v1.Delivery0\x01\x12I\n\x0b\x41\x63knowledge\x12\x1d.madlab.v1.AcknowledgeRequest\x1a\x1b.madlab.v1.AcknowledgeReply\x12\x35\n\x03\x41sk\x12\x19.madlab.v1.PublishRequest\x1a\x13.madlab.v1.Answered\x12=\n\x07History\x12\x19.madlab.v1.HistoryRequest\x1a\x17.madlab.v1.HistoryReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,22 +36,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PUBLISHREQUEST']._serialized_end=112
   _globals['_PUBLISHREPLY']._serialized_start=114
   _globals['_PUBLISHREPLY']._serialized_end=146
-  _globals['_REPORTREQUEST']._serialized_start=148
-  _globals['_REPORTREQUEST']._serialized_end=199
-  _globals['_REPORTREPLY']._serialized_start=201
-  _globals['_REPORTREPLY']._serialized_end=249
-  _globals['_SUBSCRIBEREQUEST']._serialized_start=251
-  _globals['_SUBSCRIBEREQUEST']._serialized_end=269
-  _globals['_DELIVERY']._serialized_start=271
-  _globals['_DELIVERY']._serialized_end=319
-  _globals['_ACKNOWLEDGEREQUEST']._serialized_start=321
-  _globals['_ACKNOWLEDGEREQUEST']._serialized_end=359
-  _globals['_ACKNOWLEDGEREPLY']._serialized_start=361
-  _globals['_ACKNOWLEDGEREPLY']._serialized_end=379
-  _globals['_HISTORYREQUEST']._serialized_start=381
-  _globals['_HISTORYREQUEST']._serialized_end=449
-  _globals['_HISTORYREPLY']._serialized_start=451
-  _globals['_HISTORYREPLY']._serialized_end=503
-  _globals['_BUS']._serialized_start=506
-  _globals['_BUS']._serialized_end=839
+  _globals['_ANSWERED']._serialized_start=148
+  _globals['_ANSWERED']._serialized_end=194
+  _globals['_REPORTREQUEST']._serialized_start=196
+  _globals['_REPORTREQUEST']._serialized_end=247
+  _globals['_REPORTREPLY']._serialized_start=249
+  _globals['_REPORTREPLY']._serialized_end=297
+  _globals['_SUBSCRIBEREQUEST']._serialized_start=299
+  _globals['_SUBSCRIBEREQUEST']._serialized_end=317
+  _globals['_DELIVERY']._serialized_start=319
+  _globals['_DELIVERY']._serialized_end=367
+  _globals['_ACKNOWLEDGEREQUEST']._serialized_start=369
+  _globals['_ACKNOWLEDGEREQUEST']._serialized_end=407
+  _globals['_ACKNOWLEDGEREPLY']._serialized_start=409
+  _globals['_ACKNOWLEDGEREPLY']._serialized_end=427
+  _globals['_HISTORYREQUEST']._serialized_start=429
+  _globals['_HISTORYREQUEST']._serialized_end=497
+  _globals['_HISTORYREPLY']._serialized_start=499
+  _globals['_HISTORYREPLY']._serialized_end=551
+  _globals['_BUS']._serialized_start=554
+  _globals['_BUS']._serialized_end=942
 # @@protoc_insertion_point(module_scope)

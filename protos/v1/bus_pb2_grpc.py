@@ -54,6 +54,11 @@ class BusStub:
                 request_serializer=protos_dot_v1_dot_bus__pb2.AcknowledgeRequest.SerializeToString,
                 response_deserializer=protos_dot_v1_dot_bus__pb2.AcknowledgeReply.FromString,
                 _registered_method=True)
+        self.Ask = channel.unary_unary(
+                '/madlab.v1.Bus/Ask',
+                request_serializer=protos_dot_v1_dot_bus__pb2.PublishRequest.SerializeToString,
+                response_deserializer=protos_dot_v1_dot_bus__pb2.Answered.FromString,
+                _registered_method=True)
         self.History = channel.unary_unary(
                 '/madlab.v1.Bus/History',
                 request_serializer=protos_dot_v1_dot_bus__pb2.HistoryRequest.SerializeToString,
@@ -92,6 +97,14 @@ class BusServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Ask(self, request, context):
+        """Publishes a call and answers with its one answer, a reply or a fault. The same id again waits for the same answer,
+        so whoever lost the connection, or came back after a crash, asks again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def History(self, request, context):
         """Messages of the conversation, oldest first.
         """
@@ -121,6 +134,11 @@ def add_BusServicer_to_server(servicer, server):
                     servicer.Acknowledge,
                     request_deserializer=protos_dot_v1_dot_bus__pb2.AcknowledgeRequest.FromString,
                     response_serializer=protos_dot_v1_dot_bus__pb2.AcknowledgeReply.SerializeToString,
+            ),
+            'Ask': grpc.unary_unary_rpc_method_handler(
+                    servicer.Ask,
+                    request_deserializer=protos_dot_v1_dot_bus__pb2.PublishRequest.FromString,
+                    response_serializer=protos_dot_v1_dot_bus__pb2.Answered.SerializeToString,
             ),
             'History': grpc.unary_unary_rpc_method_handler(
                     servicer.History,
@@ -236,6 +254,33 @@ class Bus:
             '/madlab.v1.Bus/Acknowledge',
             protos_dot_v1_dot_bus__pb2.AcknowledgeRequest.SerializeToString,
             protos_dot_v1_dot_bus__pb2.AcknowledgeReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Ask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/madlab.v1.Bus/Ask',
+            protos_dot_v1_dot_bus__pb2.PublishRequest.SerializeToString,
+            protos_dot_v1_dot_bus__pb2.Answered.FromString,
             options,
             channel_credentials,
             insecure,

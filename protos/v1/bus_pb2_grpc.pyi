@@ -39,6 +39,10 @@ class BusStub:
     """What is addressed to this participant: first everything after the acknowledged cursor, then live."""
     Acknowledge: _grpc.UnaryUnaryMultiCallable[_bus_pb2.AcknowledgeRequest, _bus_pb2.AcknowledgeReply]
     """Moves the durable cursor: everything up to `sequence` is handled and will not be delivered again."""
+    Ask: _grpc.UnaryUnaryMultiCallable[_bus_pb2.PublishRequest, _bus_pb2.Answered]
+    """Publishes a call and answers with its one answer, a reply or a fault. The same id again waits for the same answer,
+    so whoever lost the connection, or came back after a crash, asks again.
+    """
     History: _grpc.UnaryUnaryMultiCallable[_bus_pb2.HistoryRequest, _bus_pb2.HistoryReply]
     """Messages of the conversation, oldest first."""
 
@@ -53,6 +57,10 @@ class BusAsyncStub(BusStub):
     """What is addressed to this participant: first everything after the acknowledged cursor, then live."""
     Acknowledge: _aio.UnaryUnaryMultiCallable[_bus_pb2.AcknowledgeRequest, _bus_pb2.AcknowledgeReply]  # type: ignore[assignment]
     """Moves the durable cursor: everything up to `sequence` is handled and will not be delivered again."""
+    Ask: _aio.UnaryUnaryMultiCallable[_bus_pb2.PublishRequest, _bus_pb2.Answered]  # type: ignore[assignment]
+    """Publishes a call and answers with its one answer, a reply or a fault. The same id again waits for the same answer,
+    so whoever lost the connection, or came back after a crash, asks again.
+    """
     History: _aio.UnaryUnaryMultiCallable[_bus_pb2.HistoryRequest, _bus_pb2.HistoryReply]  # type: ignore[assignment]
     """Messages of the conversation, oldest first."""
 
@@ -88,6 +96,16 @@ class BusServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_bus_pb2.AcknowledgeReply, _abc.Awaitable[_bus_pb2.AcknowledgeReply]]:
         """Moves the durable cursor: everything up to `sequence` is handled and will not be delivered again."""
+
+    @_abc_1.abstractmethod
+    def Ask(
+        self,
+        request: _bus_pb2.PublishRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_bus_pb2.Answered, _abc.Awaitable[_bus_pb2.Answered]]:
+        """Publishes a call and answers with its one answer, a reply or a fault. The same id again waits for the same answer,
+        so whoever lost the connection, or came back after a crash, asks again.
+        """
 
     @_abc_1.abstractmethod
     def History(

@@ -101,6 +101,141 @@ FINISH_INVALID_TOOL_CALL: FinishReason.ValueType  # 7
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
 @_typing.final
+class Served(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    SERVING_FIELD_NUMBER: _builtins.int
+    EVENT_FIELD_NUMBER: _builtins.int
+    EMBEDDED_FIELD_NUMBER: _builtins.int
+    FAULT_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """of the request"""
+    @_builtins.property
+    def serving(self) -> Global___Serving:
+        """once, first, without an id: from now on requests may come"""
+
+    @_builtins.property
+    def event(self) -> Global___CompletionEvent:
+        """text, reasoning, tool call fragments, usage, and `finished` as the last"""
+
+    @_builtins.property
+    def embedded(self) -> Global___EmbedReply: ...
+    @_builtins.property
+    def fault(self) -> Global___ServedFault:
+        """instead of the rest of the answer"""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        serving: Global___Serving | None = ...,
+        event: Global___CompletionEvent | None = ...,
+        embedded: Global___EmbedReply | None = ...,
+        fault: Global___ServedFault | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["embedded", b"embedded", "event", b"event", "fault", b"fault", "kind", b"kind", "serving", b"serving"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedded", b"embedded", "event", b"event", "fault", b"fault", "id", b"id", "kind", b"kind", "serving", b"serving"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["serving", "event", "embedded", "fault"]  # noqa: Y015
+    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+
+Global___Served: _TypeAlias = Served  # noqa: Y015
+
+@_typing.final
+class Serving(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
+    AT_ONCE_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """its name, for people"""
+    context_tokens: _builtins.int
+    at_once: _builtins.int
+    """requests it answers side by side; the core keeps the others back"""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        context_tokens: _builtins.int = ...,
+        at_once: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_once", b"at_once", "context_tokens", b"context_tokens", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Serving: _TypeAlias = Serving  # noqa: Y015
+
+@_typing.final
+class ServedFault(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    code: _builtins.str
+    """request, overloaded or broken"""
+    text: _builtins.str
+    def __init__(
+        self,
+        *,
+        code: _builtins.str = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServedFault: _TypeAlias = ServedFault  # noqa: Y015
+
+@_typing.final
+class ToServe(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    EMBED_FIELD_NUMBER: _builtins.int
+    WHOLE_FIELD_NUMBER: _builtins.int
+    CANCEL_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    whole: _builtins.bool
+    """all pieces of the request were sent"""
+    cancel: _builtins.bool
+    """nobody waits for the answer any more"""
+    @_builtins.property
+    def complete(self) -> Global___CompleteRequest:
+        """in pieces, which are merged, until `whole`"""
+
+    @_builtins.property
+    def embed(self) -> Global___EmbedRequest:
+        """likewise"""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        complete: Global___CompleteRequest | None = ...,
+        embed: Global___EmbedRequest | None = ...,
+        whole: _builtins.bool = ...,
+        cancel: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "complete", b"complete", "embed", b"embed", "kind", b"kind", "whole", b"whole"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "complete", b"complete", "embed", b"embed", "id", b"id", "kind", b"kind", "whole", b"whole"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["complete", "embed", "whole", "cancel"]  # noqa: Y015
+    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+
+Global___ToServe: _TypeAlias = ToServe  # noqa: Y015
+
+@_typing.final
 class CompleteRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -911,6 +1046,7 @@ class Model(_message.Message):
     NOTE_FIELD_NUMBER: _builtins.int
     IS_DEFAULT_FIELD_NUMBER: _builtins.int
     FALLBACKS_FIELD_NUMBER: _builtins.int
+    SMALL_FIELD_NUMBER: _builtins.int
     alias: _builtins.str
     provider: _builtins.str
     model: _builtins.str
@@ -930,6 +1066,8 @@ class Model(_message.Message):
     note: _builtins.str
     """what to expect, or what is missing, in one sentence"""
     is_default: _builtins.bool
+    small: _builtins.bool
+    """answers short questions and writes small functions; not to be trusted with a plan"""
     @_builtins.property
     def fallbacks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -950,10 +1088,11 @@ class Model(_message.Message):
         note: _builtins.str = ...,
         is_default: _builtins.bool = ...,
         fallbacks: _abc.Iterable[_builtins.str] | None = ...,
+        small: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "chat", b"chat", "context_tokens", b"context_tokens", "embeddings", b"embeddings", "fallbacks", b"fallbacks", "images", b"images", "input_usd", b"input_usd", "is_default", b"is_default", "max_tokens", b"max_tokens", "model", b"model", "note", b"note", "output_usd", b"output_usd", "provider", b"provider", "state", b"state", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "chat", b"chat", "context_tokens", b"context_tokens", "embeddings", b"embeddings", "fallbacks", b"fallbacks", "images", b"images", "input_usd", b"input_usd", "is_default", b"is_default", "max_tokens", b"max_tokens", "model", b"model", "note", b"note", "output_usd", b"output_usd", "provider", b"provider", "small", b"small", "state", b"state", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

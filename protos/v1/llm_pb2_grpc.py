@@ -229,3 +229,78 @@ class Llm:
             timeout,
             metadata,
             _registered_method=True)
+
+
+class ModelHostStub:
+    """The way back: a worker that serves a model. It opens the stream, tells what it serves, and answers what it is given.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Serve = channel.stream_stream(
+                '/madlab.v1.ModelHost/Serve',
+                request_serializer=protos_dot_v1_dot_llm__pb2.Served.SerializeToString,
+                response_deserializer=protos_dot_v1_dot_llm__pb2.ToServe.FromString,
+                _registered_method=True)
+
+
+class ModelHostServicer:
+    """The way back: a worker that serves a model. It opens the stream, tells what it serves, and answers what it is given.
+    """
+
+    def Serve(self, request_iterator, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_ModelHostServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Serve': grpc.stream_stream_rpc_method_handler(
+                    servicer.Serve,
+                    request_deserializer=protos_dot_v1_dot_llm__pb2.Served.FromString,
+                    response_serializer=protos_dot_v1_dot_llm__pb2.ToServe.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'madlab.v1.ModelHost', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('madlab.v1.ModelHost', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class ModelHost:
+    """The way back: a worker that serves a model. It opens the stream, tells what it serves, and answers what it is given.
+    """
+
+    @staticmethod
+    def Serve(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/madlab.v1.ModelHost/Serve',
+            protos_dot_v1_dot_llm__pb2.Served.SerializeToString,
+            protos_dot_v1_dot_llm__pb2.ToServe.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

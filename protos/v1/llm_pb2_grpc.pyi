@@ -94,3 +94,31 @@ class LlmServicer(metaclass=_abc_1.ABCMeta):
         """What was spent: of a run its own, of a resident everything."""
 
 def add_LlmServicer_to_server(servicer: LlmServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class ModelHostStub:
+    """The way back: a worker that serves a model. It opens the stream, tells what it serves, and answers what it is given."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> ModelHostAsyncStub: ...
+    Serve: _grpc.StreamStreamMultiCallable[_llm_pb2.Served, _llm_pb2.ToServe]
+
+@_typing.type_check_only
+class ModelHostAsyncStub(ModelHostStub):
+    """The way back: a worker that serves a model. It opens the stream, tells what it serves, and answers what it is given."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    Serve: _aio.StreamStreamMultiCallable[_llm_pb2.Served, _llm_pb2.ToServe]  # type: ignore[assignment]
+
+class ModelHostServicer(metaclass=_abc_1.ABCMeta):
+    """The way back: a worker that serves a model. It opens the stream, tells what it serves, and answers what it is given."""
+
+    @_abc_1.abstractmethod
+    def Serve(
+        self,
+        request_iterator: _MaybeAsyncIterator[_llm_pb2.Served],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_llm_pb2.ToServe], _abc.AsyncIterator[_llm_pb2.ToServe]]: ...
+
+def add_ModelHostServicer_to_server(servicer: ModelHostServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -132,6 +132,7 @@ class Message(_message.Message):
     BLOBS_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
     AT_FIELD_NUMBER: _builtins.int
+    TERMS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7, chosen once by the sender: publishing twice is one message"""
     conversation: _builtins.str
@@ -164,6 +165,10 @@ class Message(_message.Message):
     def blobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Blob]:
         """what does not fit in 16 KiB, or is a file"""
 
+    @_builtins.property
+    def terms(self) -> Global___Terms:
+        """of a message that starts a run"""
+
     def __init__(
         self,
         *,
@@ -183,11 +188,56 @@ class Message(_message.Message):
         blobs: _abc.Iterable[Global___Blob] | None = ...,
         sequence: _builtins.int = ...,
         at: _builtins.float = ...,
+        terms: Global___Terms | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["terms", b"terms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "blobs", b"blobs", "causation", b"causation", "conversation", b"conversation", "data", b"data", "deadline", b"deadline", "hops", b"hops", "id", b"id", "in_reply_to", b"in_reply_to", "kind", b"kind", "recipient", b"recipient", "sender", b"sender", "sequence", b"sequence", "taint", b"taint", "text", b"text", "tool", b"tool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "blobs", b"blobs", "causation", b"causation", "conversation", b"conversation", "data", b"data", "deadline", b"deadline", "hops", b"hops", "id", b"id", "in_reply_to", b"in_reply_to", "kind", b"kind", "recipient", b"recipient", "sender", b"sender", "sequence", b"sequence", "taint", b"taint", "terms", b"terms", "text", b"text", "tool", b"tool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Message: _TypeAlias = Message  # noqa: Y015
+
+@_typing.final
+class Terms(_message.Message):
+    """What whoever asks sets for the run that the message starts. It may narrow what the manifest says, never widen it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USD_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    usd: _builtins.float
+    """for models, of the run and all it asks for"""
+    tokens: _builtins.int
+    seconds: _builtins.float
+    """from its start to its deadline"""
+    image: _builtins.str
+    """a local image instead of the manifest's; the operator's to say, and a run's of the core"""
+    def __init__(
+        self,
+        *,
+        usd: _builtins.float | None = ...,
+        tokens: _builtins.int | None = ...,
+        seconds: _builtins.float | None = ...,
+        image: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seconds", b"_seconds", "_tokens", b"_tokens", "_usd", b"_usd", "seconds", b"seconds", "tokens", b"tokens", "usd", b"usd"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seconds", b"_seconds", "_tokens", b"_tokens", "_usd", b"_usd", "image", b"image", "seconds", b"seconds", "tokens", b"tokens", "usd", b"usd"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__seconds: _TypeAlias = _typing.Literal["seconds"]  # noqa: Y015
+    _WhichOneofArgType__seconds: _TypeAlias = _typing.Literal["_seconds", b"_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__tokens: _TypeAlias = _typing.Literal["tokens"]  # noqa: Y015
+    _WhichOneofArgType__tokens: _TypeAlias = _typing.Literal["_tokens", b"_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__usd: _TypeAlias = _typing.Literal["usd"]  # noqa: Y015
+    _WhichOneofArgType__usd: _TypeAlias = _typing.Literal["_usd", b"_usd"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seconds) -> _WhichOneofReturnType__seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tokens) -> _WhichOneofReturnType__tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__usd) -> _WhichOneofReturnType__usd | None: ...
+
+Global___Terms: _TypeAlias = Terms  # noqa: Y015

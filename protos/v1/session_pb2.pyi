@@ -246,7 +246,7 @@ class FinishRequest(_message.Message):
     EVIDENCE_FIELD_NUMBER: _builtins.int
     ARTIFACTS_FIELD_NUMBER: _builtins.int
     outcome: Global___Outcome.ValueType
-    """a worker may say succeeded, partial, failed, out of disk or stuck; the rest are the core's to say"""
+    """a worker may say succeeded, partial, failed, stuck, out of budget or out of disk; the rest are the core's to say"""
     reason: _builtins.str
     """one sentence for people"""
     evidence: _builtins.str

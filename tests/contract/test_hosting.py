@@ -12,7 +12,7 @@ from protos.ids import new_id
 from protos.serve import answer_id
 from protos.v1.message_pb2 import KIND_CALL, KIND_FAULT, KIND_REPLY, Message
 from tests.emads.node import node_echo
-from tests.labs import ECHO, ask, call, lab_of, say
+from tests.labs import ECHO, RELAY, ask, call, lab_of, say
 
 HOMES = ("core", "process", "node", pytest.param("sandbox", marks=pytest.mark.docker))
 
@@ -94,6 +94,18 @@ async def test_a_mad_that_ends_itself_is_restarted_and_shown_and_its_caller_hear
     kept = lab.residents.kept["echo"]
     assert kept.restarts == 1
     assert kept.last_error
+
+
+@pytest.mark.parametrize("home", ["core", "process"])
+async def test_a_mad_asks_another_and_has_its_one_answer_a_reply_or_a_fault(home: str) -> None:
+    settings = f'[residents.echo]\nclass = "{ECHO}"\n[residents.relay]\nclass = "{RELAY}"\nhome = "{home}"\n'
+    async with lab_of(settings) as lab:
+        reply = await call(lab, "relay", "relay", wanted="say", arguments='{"text": "round"}')
+        assert json.loads(json.loads(reply.data)["text"]) == {"text": "round"}
+        fault = await call(lab, "relay", "relay", wanted="misbehave", arguments='{"how": "raise"}')
+        assert "on request" in json.loads(fault.data)["text"]
+        refused = await call(lab, "relay", "relay", wanted="no_such_tool", arguments="{}")
+        assert refused.kind == KIND_FAULT
 
 
 async def test_progress_is_told_in_the_conversation_before_the_answer(lab: Lab) -> None:

@@ -9,7 +9,9 @@ from anyio import sleep, sleep_forever
 from typing_extensions import TypedDict
 
 from protos.blobs import store
+from protos.ids import new_id
 from protos.tools import Call, tool
+from protos.v1.message_pb2 import KIND_CALL, Message
 
 
 class Said(TypedDict):
@@ -79,3 +81,16 @@ class Echo:
             case "exit":
                 raise SystemExit(7)
         return {"text": "unreachable"}
+
+
+class Relay:
+    """A MAD that has another one do the work."""
+
+    @tool(effects="read")
+    async def relay(self, call: Call, *, wanted: str, arguments: str) -> Said:
+        """Calls a tool of echo, twice with one id, and says the answer back."""
+        question = Message(id=new_id(), conversation=call.message.conversation, recipient="echo", kind=KIND_CALL)
+        question.tool, question.data = wanted, arguments
+        first = await call.ctx.bus.ask(question)
+        again = await call.ctx.bus.ask(question)
+        return {"text": (first.text or first.data) if first == again else "two answers"}
