@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from anyio import create_task_group, create_unix_listener, fail_after, sleep
@@ -40,7 +41,7 @@ class Home:
         """A new object each time, as a restarted core has one."""
         return self.make(self.lab)
 
-    def program(self, code: str, stdin: bytes = b"token\n", **limits: int) -> Program:
+    def program(self, code: str, stdin: bytes = b"token\n", **limits: Any) -> Program:
         python = sys.executable if self.kind == "process" else "python3"
         runtime = self.kind if self.kind == "runsc" else "runc"
         door = self.directory / "door"
@@ -49,7 +50,7 @@ class Home:
         profile = Profile("base", (python, "-c", code), runtime=runtime, **limits)
         return Program(profile, stdin, door)
 
-    async def run(self, code: str, **limits: int) -> Exit:
+    async def run(self, code: str, **limits: Any) -> Exit:
         async with self.engine.open(name(), self.program(code, b"token\n", **limits)) as sandbox:
             with fail_after(60):
                 return await sandbox.wait()
@@ -275,6 +276,7 @@ async def test_what_a_crashed_core_left_is_reaped(home: Home) -> None:
     source = f"""
 import os, sys, signal, anyio
 from pathlib import Path
+from typing import Any
 from sandbox.engine import Program
 from sandbox.engines.docker import DockerEngine
 from sandbox.engines.process import ProcessEngine
