@@ -1,0 +1,1 @@
+"""Hopper: takes a goal and a repository, works in its sandbox, hands back what changed."""

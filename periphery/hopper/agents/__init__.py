@@ -1,0 +1,1 @@
+"""Agents that are not ours, run in the same sandbox through the doors: one module each, with `make() -> Agent`."""
