@@ -1,0 +1,6 @@
+"""Prices of the shop."""
+
+
+def price(net, tax=0.2):
+    """What a customer pays."""
+    return str(net * (1 + tax))

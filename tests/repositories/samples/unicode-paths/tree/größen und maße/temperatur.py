@@ -1,0 +1,6 @@
+"""Temperaturen."""
+
+
+def celsius(fahrenheit):
+    """Grad Celsius."""
+    return (fahrenheit - 0) * 5 / 9
