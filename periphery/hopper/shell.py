@@ -113,7 +113,7 @@ class Shell:
             stdout=PIPE,
             stderr=STDOUT,
             cwd=self.root,
-            env={**self._environment(), **(environment or {}), MARK: mark},
+            env={**self.variables(), **(environment or {}), MARK: mark},
             start_new_session=True,
         )
         output = _Output()
@@ -171,7 +171,8 @@ class Shell:
                         await tell(fresh, {"what": "output"})
         output.closed.set()
 
-    def _environment(self) -> dict[str, str]:
+    def variables(self) -> dict[str, str]:
+        """The environment of a command."""
         inherited = {name: value for name in KEPT if (value := os.environ.get(name))}
         temporary = self.home / "tmp"
         temporary.mkdir(parents=True, exist_ok=True)
