@@ -29,6 +29,7 @@ class Play:
     signature: str = ""  # of the reasoning; Anthropic's protocol only
     refusal: str = ""  # OpenAI's protocol only
     calls: Sequence[tuple[str, str]] = ()  # tool calls: name, and arguments as the model writes them
+    call_id: str = "call"  # what their ids begin with
     finish: Literal["", "stop", "length", "filter"] = ""  # "": what fits
     stop_sequence: str = ""
 
@@ -42,6 +43,7 @@ class Play:
     first_byte_s: float = 0
     pause_s: float = 0  # between two pieces
     drip: bool = False  # every byte is a write of its own
+    drip_s: float = 0  # between two bytes
     cut: Literal["", "character", "call", "middle", "before the end", "before usage"] = ""
     politely: bool = False  # a cut looks like the end of the answer, not like a broken connection
     error_event: str = ""  # after the first piece, inside the 200: "overloaded", "invalid", "status"
@@ -160,6 +162,8 @@ class ModelServer:
             self.bill[place] = (request.input_tokens, made)  # made before it is sent: that is what is billed
             for part in [event[at : at + 1] for at in range(len(event))] if play.drip else [event]:
                 await stream.send(b"%x\r\n%s\r\n" % (len(part), part))
+                if play.drip_s:
+                    await sleep(play.drip_s)
             if play.pause_s:
                 await sleep(play.pause_s)
             if play.hang == "middle" and index >= len(pieces) // 2:
@@ -277,7 +281,7 @@ class _OpenAI:
             yield self._chunk({"refusal": play.refusal}, tokens=1)
         for index, (name, arguments) in enumerate(play.calls):
             function = {"name": name, "arguments": ""}
-            call = {"index": index, "id": f"call_{index}", "type": "function", "function": function}
+            call = {"index": index, "id": f"{play.call_id}_{index}", "type": "function", "function": function}
             yield self._chunk({"tool_calls": [call]}, tokens=len(name) // TOKEN_CHARACTERS + 1)
             for shred in _shreds(arguments):
                 yield self._chunk({"tool_calls": [{"index": index, "function": {"arguments": shred}}]}, tokens=2)
@@ -298,7 +302,11 @@ class _OpenAI:
             message["refusal"] = play.refusal
         if play.calls:
             message["tool_calls"] = [
-                {"id": f"call_{index}", "type": "function", "function": {"name": name, "arguments": arguments}}
+                {
+                    "id": f"{play.call_id}_{index}",
+                    "type": "function",
+                    "function": {"name": name, "arguments": arguments},
+                }
                 for index, (name, arguments) in enumerate(play.calls)
             ]
         choice = {"index": 0, "message": message, "finish_reason": self._finish()}
@@ -374,7 +382,7 @@ class _Anthropic:
                 made = json.loads(arguments)
             except ValueError:
                 made = arguments  # whole answers of this protocol cannot hold broken JSON; a string is as wrong
-            content.append({"type": "tool_use", "id": f"call_{index}", "name": name, "input": made})
+            content.append({"type": "tool_use", "id": f"{play.call_id}_{index}", "name": name, "input": made})
         answer = self._about() | {"content": content, "stop_reason": self._finish()}
         told = _told(self.request, play)
         usage = self._usage(told) if told is not None else None
@@ -392,7 +400,7 @@ class _Anthropic:
             yield {"type": "text", "text": ""}, tokens
         for index, (name, arguments) in enumerate(play.calls):
             shreds = (({"type": "input_json_delta", "partial_json": shred}, 2) for shred in _shreds(arguments))
-            yield {"type": "tool_use", "id": f"call_{index}", "name": name, "input": {}}, shreds
+            yield {"type": "tool_use", "id": f"{play.call_id}_{index}", "name": name, "input": {}}, shreds
 
     def _thought(self) -> Iterator[tuple[dict[str, Any], int]]:
         for shred in _shreds(self.play.reasoning):
