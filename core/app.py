@@ -6,7 +6,9 @@
     horace      blobs by digest                                     what is too large to say
     fiedler     models, budgets, the ledger; settles what an earlier core left open
     workers     sandboxes with a door each                          where untrusted code runs
+    models      local models: workers that serve one, while it is asked
     residents   MADs of this process, or beside it
+    lives       each run's way from its request to its end
     dispatcher  starts the eMAD that a message waits for; first takes back what an earlier core left
     door        HTTP on a unix socket: people, CLI, later the web
     upkeep      forgets what policy says, once an hour
@@ -20,9 +22,11 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import anyio
 import structlog
@@ -30,21 +34,25 @@ from anyio import create_task_group
 
 from core.admission import Admission
 from core.config import Config, Resident, load
-from core.dispatcher import Dispatchable, Dispatcher
+from core.dispatcher import Dispatcher
 from core.fiedler.fiedler import Fiedler
 from core.fiedler.keys import KeyFiles
 from core.fiedler.ledger import VIEWS as LEDGER_VIEWS
 from core.fiedler.ledger import Ledger
 from core.fiedler.money import picodollars
+from core.fiedler.providers.hosted import Hosts
+from core.fiedler.store import Store
 from core.grace.api import door
 from core.grace.serving import serve
 from core.home import Home
 from core.horace.names import Names
 from core.horace.store import Horace
 from core.lab import Lab
+from core.lives import Dispatchable, Lives
 from core.manifest import Manifest, load_manifest, profile_of
+from core.models import LLAMA, LocalModels
 from core.ports import LinksView, Services
-from core.registry import RegisteredMad, Registry, emad, resident
+from core.registry import RegisteredMad, Registry, emad, of_class
 from core.residents import Residents, load_resident
 from core.rogers.bus import Rogers
 from core.rogers.journal import Journal
@@ -57,9 +65,12 @@ from sandbox.engine import Engine
 from sandbox.engines.docker import DockerEngine
 from sandbox.engines.process import ProcessEngine
 from sandbox.pool import Pool
+from sandbox.profile import Profile
 
 VERSION = "0.1.0"
 OWN_RESIDENTS = {"fiedler": Resident.model_validate({"class": "core.fiedler.mad:Fiedler"})}
+OWN_EMADS: dict[str, Callable[[], Any]] = {}  # started for a message, served in this process
+CORE_RUN_S = 24 * 3600.0  # the longest that a run of theirs may take
 REFILL_S = 0.1  # what a handed-over worker has for its first words before the pool starts another one
 logger = structlog.get_logger()
 
@@ -92,23 +103,28 @@ async def _main(home: Home) -> None:
 
 
 @asynccontextmanager
-async def open_lab(home: Home, config: Config) -> AsyncIterator[Lab]:
-    """Opens everything, in order; ready when the body begins."""
+async def open_lab(
+    home: Home, config: Config, *, own: Mapping[str, Callable[[], Any]] = OWN_EMADS
+) -> AsyncIterator[Lab]:
+    """Opens everything, in order; ready when the body begins. `own` are the MADs that run in the core for a message."""
     manifests = [load_manifest(each) for each in config.emads]
-    own = {name: each for name, each in OWN_RESIDENTS.items() if name not in config.residents}
-    settings = config.residents | own
+    ours = {name: each for name, each in OWN_RESIDENTS.items() if name not in config.residents}
+    settings = config.residents | ours
     made = {name: (setting, load_resident(name, setting)) for name, setting in settings.items()}
     registry = Registry(
         [*(emad(each) for each in manifests)]
-        + [resident(name, make, describe(make), VERSION) for name, (_, make) in made.items()]
+        + [of_class(name, "resident", make, describe(make), VERSION) for name, (_, make) in made.items()]
+        + [of_class(name, "core", make, describe(make), VERSION) for name, make in own.items()]
     )
     emads = {each.name: _dispatchable(each, registry.mads[each.name], config) for each in manifests}
+    emads |= {name: Dispatchable(registry.mads[name], CORE_RUN_S, make=make) for name, make in own.items()}
     async with AsyncExitStack() as stack:
         journal = await stack.enter_async_context(open_journal(home))
         rogers = await stack.enter_async_context(Rogers(journal))
         quota = int(config.files.quota_gb * 1024**3)
         horace = await stack.enter_async_context(Horace(home.path / "blobs", journal, quota_bytes=quota))
-        fiedler = await stack.enter_async_context(open_fiedler(home, config, journal))
+        models = LocalModels(Store.locate(), _model_profile(config))
+        fiedler = await stack.enter_async_context(open_fiedler(home, config, journal, models))
         services = Services(journal, rogers, horace, registry, fiedler)
         docker = DockerEngine(home.lab)
         stack.push_async_callback(docker.aclose)
@@ -122,11 +138,13 @@ async def open_lab(home: Home, config: Config) -> AsyncIterator[Lab]:
         admission = Admission(max_running=config.runs.max_running, memory_mb=config.sandbox.memory_mb or _memory_mb())
         residents = Residents(services, workers, made)
         pools: dict[str, Pool[Worker]] = {}
-        dispatcher = Dispatcher(services, runs, workers, admission, emads, pools)
+        lives = Lives(services, runs, workers, admission, emads, pools)
+        dispatcher = Dispatcher(services, runs, workers, lives, pools)
         lab = Lab(home, config, services, runs, dispatcher, residents, pools)
         tasks = await stack.enter_async_context(create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
         await tasks.start(dispatcher.serve)
+        await tasks.start(models.serve, services, workers, admission)
         await tasks.start(residents.serve)
         for name, pool in _pools(workers, emads).items():
             pools[name] = await stack.enter_async_context(pool)
@@ -150,8 +168,8 @@ def open_journal(home: Home) -> Journal:
     return Journal(home.path / "journal.db", [*VIEWS, *LEDGER_VIEWS, RunsView(), LinksView(), Names()])
 
 
-def open_fiedler(home: Home, config: Config, journal: Journal) -> Fiedler:
-    """The models of a lab, with their budgets; enter it to open it."""
+def open_fiedler(home: Home, config: Config, journal: Journal, hosts: Hosts | None = None) -> Fiedler:
+    """The models of a lab, with their budgets; enter it to open it. `hosts` keep the workers of local models."""
     day = config.llm.usd_per_day
     ledger = Ledger(
         journal,
@@ -159,16 +177,36 @@ def open_fiedler(home: Home, config: Config, journal: Journal) -> Fiedler:
         tokens_per_day=config.llm.tokens_per_day,
     )
     paths = {name: path for name, each in config.providers.items() if (path := each.key_path(home.path)) is not None}
-    return Fiedler(ledger, KeyFiles(paths), orchestra=config.llm, providers=config.providers, models=config.models)
+    return Fiedler(
+        ledger,
+        KeyFiles(paths),
+        orchestra=config.llm,
+        providers=config.providers,
+        models=config.models,
+        hosts=hosts,
+    )
 
 
 def _dispatchable(manifest: Manifest, mad: RegisteredMad, config: Config) -> Dispatchable:
+    overrides = _overrides(manifest, config)
+    deadline = float(overrides.get("deadline_s", manifest.profile.deadline_s))
+    return Dispatchable(mad, deadline, profile_of(manifest, overrides))
+
+
+def _model_profile(config: Config) -> Profile:
+    """What a worker that serves a local model may use up."""
+    manifest = load_manifest(LLAMA)
+    profile = profile_of(manifest, _overrides(manifest, config))
+    return replace(profile, cpus=min(profile.cpus, float(os.cpu_count() or 1)))  # an engine refuses more
+
+
+def _overrides(manifest: Manifest, config: Config) -> dict[str, Any]:
+    """What the operator changed in an eMAD's profile."""
     settings = config.profile.get(manifest.name)
     overrides = settings.model_dump(exclude_none=True) if settings else {}
     if config.sandbox.runtime is not None:
         overrides.setdefault("runtime", config.sandbox.runtime)
-    deadline = float(overrides.get("deadline_s", manifest.profile.deadline_s))
-    return Dispatchable(mad, profile_of(manifest, overrides), deadline)
+    return overrides
 
 
 def _pools(workers: Workers, emads: Mapping[str, Dispatchable]) -> dict[str, Pool[Worker]]:
@@ -180,7 +218,7 @@ def _pools(workers: Workers, emads: Mapping[str, Dispatchable]) -> dict[str, Poo
             refill_after=REFILL_S,
         )
         for name, each in emads.items()
-        if each.profile.warm
+        if each.profile is not None and each.profile.warm
     }
 
 

@@ -10,6 +10,15 @@ from protos.v1.message_pb2 import KIND_CALL, Message
 
 
 @dataclass(frozen=True)
+class Purse:
+    """What a run may spend on models: caps of its own, below those of the account it draws from."""
+
+    usd: float | None = None
+    tokens: int | None = None
+    under: str = ""  # the account of the run that asked for it; empty: the day's
+
+
+@dataclass(frozen=True)
 class Identity:
     """Whom a session proves. A resident has no run and speaks in any conversation; a run in its own only."""
 
@@ -17,6 +26,8 @@ class Identity:
     ports: frozenset[str]
     run: str = ""
     conversation: str = ""
+    core: bool = False  # a run of one of the core's own MADs: it may speak and read within its conversation, too
+    purse: Purse = Purse()  # of a run: what its models may cost
 
     @property
     def principal(self) -> str:
@@ -24,6 +35,7 @@ class Identity:
         return self.run or self.participant
 
 
+CORE_PORTS = frozenset({"bus", "files", "files:*", "call:*"})  # of a run of one of the core's own MADs
 RESIDENT_PORTS = frozenset({"bus", "files", "files:*", "call:*", "llm"})
 
 
@@ -45,7 +57,8 @@ def may_enter(identity: Identity, conversation: str) -> None:
     Raises:
         Denied: rule *conversation*: a run speaks and reads in its own only.
     """
-    if identity.conversation and conversation != identity.conversation:
+    within = identity.core and conversation.startswith(f"{identity.conversation}/")
+    if identity.conversation and conversation != identity.conversation and not within:
         raise Denied("rule conversation: a run may use its own conversation only.", next="Speak where you were asked.")
 
 
@@ -60,6 +73,8 @@ def may_publish(identity: Identity, message: Message, *, answers: bool, knows_re
     """
     may_use(identity, "bus")
     may_enter(identity, message.conversation)
+    if message.terms.image and identity.run and not identity.core:
+        raise Denied("rule terms: which image a run has is the operator's to say.", next="Leave it out.")
     if message.in_reply_to and not answers:
         raise Denied("rule answer: only a message that was addressed to you can be answered, to its sender.")
     if message.kind == KIND_CALL:

@@ -223,7 +223,8 @@ class LocalBus(Bus):
 
     async def _mark(self, said: Message) -> None:
         """Adds what a run cannot be trusted to say: that it said it, and how many messages led to it."""
-        said.taint[:] = sorted({*TAINTS.intersection(said.taint), TAINT_WORKER})
+        if not self.identity.core:
+            said.taint[:] = sorted({*TAINTS.intersection(said.taint), TAINT_WORKER})
         asked = await self._trigger()
         if asked is not None:
             said.hops = max(said.hops, asked.hops + 1)
@@ -340,6 +341,11 @@ async def may_read(services: Services, identity: Identity, digest: str) -> None:
     known = await services.journal.query(
         "SELECT 1 FROM links WHERE conversation = ? AND digest = ?", (identity.conversation, digest)
     )
+    if not known and identity.core:
+        within = (f"{identity.conversation}/", f"{identity.conversation}0", digest)  # 0 is what follows / in ASCII
+        known = await services.journal.query(
+            "SELECT 1 FROM links WHERE conversation > ? AND conversation < ? AND digest = ? LIMIT 1", within
+        )
     if not known and not await _is_named(services, identity, digest):
         raise NotFound("There is no such blob, or none that this run may read.")
 
@@ -442,14 +448,21 @@ class LocalLlm(Llm):
         if not me.run:
             return Caller(me.principal, me.participant, me.conversation)
         account = f"run:{me.run}"
-        mad = self.services.registry.mads.get(me.participant)
-        budget = mad.manifest.budget if mad is not None and mad.manifest is not None else None
-        await fiedler.ledger.open_once(
-            account,
-            cap_usd=None if budget is None or budget.usd is None else picodollars(budget.usd),
-            cap_tokens=None if budget is None else budget.tokens,
-        )
+        await open_purse(self.services, me)
         return Caller(me.principal, me.participant, me.conversation, me.run, account)
+
+
+async def open_purse(services: Services, identity: Identity) -> None:
+    """Opens the account of a run, once; what its children spend is spent from it, too."""
+    if services.fiedler is None:
+        return
+    purse = identity.purse
+    await services.fiedler.ledger.open_once(
+        f"run:{identity.run}",
+        parent=purse.under,
+        cap_usd=None if purse.usd is None else picodollars(purse.usd),
+        cap_tokens=purse.tokens,
+    )
 
 
 def context_for(services: Services, identity: Identity, assignment: Assignment, allowance: Allowance) -> Context:

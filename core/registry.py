@@ -31,7 +31,7 @@ class RegisteredMad:
     """A MAD as the lab knows it."""
 
     name: str
-    kind: Literal["resident", "emad"]
+    kind: Literal["resident", "emad", "core"]  # "core": started for a message like an eMAD, and one of our own
     summary: str
     version: str
     tools: Mapping[str, RegisteredTool]
@@ -110,15 +110,17 @@ def emad(manifest: Manifest) -> RegisteredMad:
     )
 
 
-def resident(name: str, mad: Any, tools: Iterable[ToolSchema], version: str) -> RegisteredMad:
-    """A resident from its class."""
+def of_class(
+    name: str, kind: Literal["resident", "core"], mad: Any, tools: Iterable[ToolSchema], version: str
+) -> RegisteredMad:
+    """A MAD of the core from its class."""
     summary = (mad.__doc__ or "").strip().partition("\n")[0]
-    return _registered(name, "resident", summary, version, tools, None)
+    return _registered(name, kind, summary, version, tools, None)
 
 
 def _registered(
     name: str,
-    kind: Literal["resident", "emad"],
+    kind: Literal["resident", "emad", "core"],
     summary: str,
     version: str,
     tools: Iterable[ToolSchema],

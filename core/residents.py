@@ -5,7 +5,6 @@ restarted with a growing pause and shown with what it died of; the message it ha
 not given again, so that no message can kill it for ever. The core and the other residents go on meanwhile.
 """
 
-import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,8 +23,8 @@ from core.waiting import first_of
 from core.workers import Workers
 from protos.errors import Error, InvalidArgument, Unavailable
 from protos.mad import Context
-from protos.serve import answer_id, serve
-from protos.v1.message_pb2 import KIND_CALL, KIND_FAULT, KIND_PROSE, Message
+from protos.serve import serve
+from protos.v1.message_pb2 import KIND_CALL, KIND_PROSE
 from protos.v1.session_pb2 import Assignment
 from sandbox.engine import SandboxError
 from sandbox.profile import Profile
@@ -140,21 +139,9 @@ class Residents:
         if message is None:
             return
         sentence = f"{kept.name} ended while it handled this: {kept.last_error}"[:2000]
-        fault = Message(
-            id=answer_id(message),
-            conversation=message.conversation,
-            recipient=message.sender,
-            kind=KIND_FAULT,
-            in_reply_to=message.id,
-            causation=message.id,
-            hops=message.hops + 1,
-            tool=message.tool,
-            text=sentence,
-            data=json.dumps({"code": "unavailable", "message": sentence, "next": "Try again with a new id."}),
-        )
         try:
             if message.kind in (KIND_CALL, KIND_PROSE):
-                await self._services.rogers.publish(fault, sender="core")
+                await self._services.rogers.fault(message, "unavailable", sentence, next="Try again with a new id.")
             self._services.journal.keep_cursor(kept.name, "", message.sequence)
         except Error as error:
             logger.error("a fault could not be published", mad=kept.name, reason=error.message)

@@ -61,6 +61,8 @@ FOLLOWS: dict[State, frozenset[State]] = {
     State.DESTROYED: frozenset(),
 }
 
+TAKEN_BACK = frozenset({State.READY, State.RUNNING})  # states with a worker that outlives the core
+
 # What a worker may say of itself; everything else is the core's to say.
 WORKER_OUTCOMES = frozenset(
     {
@@ -94,6 +96,8 @@ class Run:
     token: str = ""  # SHA-256 of the one-use token
     credential: str = ""  # SHA-256 of the session credential
     confirmed: bool = False  # the worker has used its credential: the token is dead
+    parent: str = ""  # the run that asked for it
+    terms: dict[str, Any] = field(default_factory=dict)  # what whoever asked has set: usd, tokens, seconds, image
     cancel: str = ""  # why it shall end, once somebody asked
     cost: dict[str, Any] = field(default_factory=dict)
     evidence: dict[str, Any] = field(default_factory=dict)

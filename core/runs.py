@@ -13,7 +13,7 @@ from protos.errors import NotFound
 from protos.ids import new_id
 
 COLUMNS = tuple(each.name for each in fields(Run))
-JSON_COLUMNS = frozenset({"cost", "evidence", "artifacts"})
+JSON_COLUMNS = frozenset({"terms", "cost", "evidence", "artifacts"})
 SELECT = "SELECT " + ", ".join(f'"{each}"' for each in COLUMNS) + " FROM runs "
 
 
@@ -28,7 +28,8 @@ class RunsView:
             id TEXT PRIMARY KEY, mad TEXT, conversation TEXT, "trigger" TEXT, trigger_sequence INTEGER, state TEXT,
             created REAL, outcome TEXT, started REAL DEFAULT 0, ended REAL DEFAULT 0, deadline REAL DEFAULT 0,
             reason TEXT DEFAULT '', sandbox TEXT DEFAULT '', token TEXT DEFAULT '', credential TEXT DEFAULT '',
-            confirmed INTEGER DEFAULT 0, cancel TEXT DEFAULT '', cost TEXT DEFAULT '{}', evidence TEXT DEFAULT '{}',
+            confirmed INTEGER DEFAULT 0,
+            parent TEXT DEFAULT '', terms TEXT DEFAULT '{}', cancel TEXT DEFAULT '', cost TEXT DEFAULT '{}', evidence TEXT DEFAULT '{}',
             artifacts TEXT DEFAULT '[]');
         CREATE INDEX IF NOT EXISTS runs_live ON runs (created) WHERE state != 'destroyed';
         CREATE INDEX IF NOT EXISTS runs_created ON runs (created);
@@ -63,6 +64,7 @@ class Runs:
             "trigger": run.trigger,
         }
         values |= {"trigger_sequence": run.trigger_sequence, "state": run.state, "created": run.created}
+        values |= {"parent": run.parent, "terms": run.terms}
         await self._journal.append(_entry(run, f"run:{run.id}:requested", values))
 
     async def move(self, run: Run, *states: State, **changes: Any) -> Run:

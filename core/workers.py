@@ -9,7 +9,7 @@ import secrets
 import shutil
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from anyio import current_time, move_on_after, sleep, to_thread
@@ -17,7 +17,7 @@ from anyio import current_time, move_on_after, sleep, to_thread
 from core.gate import Session, open_door
 from core.ports import hash_of
 from core.waiting import first_of
-from protos.errors import Unavailable
+from protos.errors import InvalidArgument, Unavailable
 from sandbox.engine import Engine, Program, Sandbox, SandboxError
 from sandbox.profile import Profile
 
@@ -75,6 +75,16 @@ class Workers:
     engines: Mapping[str, Engine]  # by runtime: "runc", "runsc", "process"
     lease_s: float
     standing: dict[str, str] = field(default_factory=dict)  # sandboxes that exist now, each with the MAD it is for
+
+    def with_image(self, profile: Profile, image: str) -> Profile:
+        """`profile` with another image: `lab:NAME` is one of this lab's, anything else a local one of the engine.
+
+        Raises:
+            InvalidArgument: such an image cannot be used here.
+        """
+        if image.startswith("lab:"):
+            return replace(profile, image=image.removeprefix("lab:"))
+        raise InvalidArgument(f"The image {image[:100]!r} cannot be used.", next="Leave it out.")
 
     @asynccontextmanager
     async def open(self, mad: str, profile: Profile) -> AsyncIterator[Worker]:

@@ -1,12 +1,26 @@
 """Ids: UUIDv7 (RFC 9562), so that they sort by the time they were made."""
 
+import hashlib
 import os
 import time
 
 
 def new_id() -> str:
     """A new UUIDv7: 48 bits of milliseconds since the epoch, then 74 random bits."""
-    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
+    return _text((time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big"))
+
+
+def id_from(id: str, label: str) -> str:
+    """The id that follows from another and a label, always the same one: of what is asked because of a message.
+
+    Whoever begins again after a crash so asks under the ids it had chosen before.
+    """
+    moment = int(id.replace("-", "")[:12], 16)
+    digest = hashlib.sha256(f"{id}\0{label}".encode()).digest()
+    return _text(moment << 80 | int.from_bytes(digest[:10], "big"))
+
+
+def _text(value: int) -> str:
     value = value & ~(0xF << 76) | 0x7 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62
     text = f"{value:032x}"

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import docker
 from anyio import fail_after
 
-from core.app import open_lab
+from core.app import OWN_EMADS, open_lab
 from core.config import load
 from core.home import Home
 from core.lab import Lab
@@ -67,10 +67,10 @@ def forget_images(lab: str) -> None:
 
 
 @asynccontextmanager
-async def opened(home: Home) -> AsyncIterator[Lab]:
-    """The lab of a home, in this process."""
+async def opened(home: Home, **own: Callable[[], Any]) -> AsyncIterator[Lab]:
+    """The lab of a home, in this process, with `own` MADs of the core beside the usual."""
     with home.locked():
-        async with open_lab(home, load(home, {})) as lab:
+        async with open_lab(home, load(home, {}), own=OWN_EMADS | own) as lab:
             yield lab
 
 

@@ -223,10 +223,12 @@ class Ledger:
         await self._journal.append(_entry("budget", f"budget:{name}:open:{time.time_ns()}", entry, "", "core"))
         account.parent, account.cap_tokens, account.cap_usd = parent, cap_tokens, cap_usd
 
-    async def open_once(self, name: str, *, cap_usd: int | None = None, cap_tokens: int | None = None) -> None:
+    async def open_once(
+        self, name: str, *, parent: str = "", cap_usd: int | None = None, cap_tokens: int | None = None
+    ) -> None:
         """Opens an account that was never opened."""
         if not (await self.account(name)).parent:
-            await self.open_account(name, cap_usd=cap_usd, cap_tokens=cap_tokens)
+            await self.open_account(name, parent=parent, cap_usd=cap_usd, cap_tokens=cap_tokens)
 
     async def account(self, name: str) -> Account:
         """An account with those above it, read from the tables where it is not at hand."""

@@ -34,6 +34,7 @@ from core.rogers.journal import COLUMNS, Journal
 from core.rogers.subscription import Subscription, to_message
 from protos.errors import InvalidArgument
 from protos.ids import new_id
+from protos.serve import answer_id
 from protos.v1.message_pb2 import KIND_CALL, KIND_EVENT, KIND_FAULT, KIND_PROSE, Message
 
 MAX_BODY = 16 * 1024  # bytes of text and data
@@ -209,6 +210,22 @@ class Rogers:
             Entry(f"{message.id}.dead", "dead", body, message.conversation, message.sender, message.recipient)
         )
 
+    async def fault(self, question: Message, code: str, sentence: str, *, next: str = "") -> None:
+        """The core's own answer to `question`, where nobody else can give one."""
+        fault = Message(
+            id=answer_id(question),
+            conversation=question.conversation,
+            recipient=question.sender,
+            kind=KIND_FAULT,
+            in_reply_to=question.id,
+            causation=question.id,
+            hops=question.hops + 1,
+            tool=question.tool,
+            text=sentence,
+            data=json.dumps({"code": code, "message": sentence, "next": next}),
+        )
+        await self.publish(fault, sender="core")
+
     # --- listening
 
     @asynccontextmanager
@@ -291,7 +308,7 @@ class Rogers:
 
     async def answer_to(self, question: str) -> Message:
         """Waits for the one answer to the message of that id, which may have been given long ago."""
-        id = f"{question}.reply"
+        id = answer_id(Message(id=question))
         given = Event()
         waiting = self._awaited.setdefault(id, set())
         waiting.add(given)
