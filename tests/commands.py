@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +52,7 @@ class Madlab:
     """The command, for one home."""
 
     home: Home
+    limit_s: float = LIMIT_S
 
     def __call__(self, *arguments: object, cwd: Path | None = None, stdin: str = "") -> Result:
         """Runs it to its end."""
@@ -60,7 +61,7 @@ class Madlab:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=LIMIT_S,
+            timeout=self.limit_s,
             env=environment(self.home.path),
             cwd=cwd or ROOT,
         )
@@ -102,10 +103,20 @@ class Madlab:
 
 
 @contextmanager
-def a_lab(settings: str = ECHO, *, images: Sequence[str] = ()) -> Iterator[Madlab]:
-    """A running lab, and the command that talks to it. It is down at the end, and must go down in order."""
+def a_lab(
+    settings: str = ECHO,
+    *,
+    images: Sequence[str] = (),
+    limit_s: float = LIMIT_S,
+    prepare: Callable[[Home], None] = lambda home: None,
+) -> Iterator[Madlab]:
+    """A running lab, and the command that talks to it. It is down at the end, and must go down in order.
+
+    `prepare` puts into the home what must be there before the core starts.
+    """
     with a_home(settings, images=images) as home:
-        madlab = Madlab(home)
+        prepare(home)
+        madlab = Madlab(home, limit_s)
         madlab.up()
         try:
             yield madlab

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.repositories import Seeded, fingerprint, git, seeded, small, without_git
+from tests.repositories import Seeded, contents, git, seeded, small, without_git
 
 TWELVE = pytest.mark.parametrize("name", seeded())
 
@@ -43,10 +43,6 @@ def _fault_and_cure(each: Seeded, root: Path, place: Path) -> None:
     assert {path for path in before | after if before.get(path) != after.get(path)} == set(each.changed)
     assert [each.tested(mended) for _ in range(4 if each.before == "flaky" else 1)][-1]
     assert each.proved(mended)
-
-
-def contents(root: Path) -> dict[str, str]:
-    return {path: content for path, (_, _, content) in fingerprint(root).items() if content}
 
 
 def test_a_repository_is_the_same_each_time_it_is_made(tmp_path: Path) -> None:

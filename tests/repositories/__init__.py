@@ -174,6 +174,15 @@ def fingerprint(root: Path) -> dict[str, tuple[int, int, str]]:
     return found
 
 
+def contents(root: Path) -> dict[str, str]:
+    """The files and links below a folder and what is in them, the executable bit included; no `.git`."""
+    return {
+        path: f"{mode & 0o100:o} {content}"
+        for path, (mode, _, content) in fingerprint(root).items()
+        if content and not path.startswith(".git/")
+    }
+
+
 def without_git(root: Path, place: Path) -> Path:
     """A copy of the work tree of a repository, as a plain folder."""
     shutil.copytree(root, place, symlinks=True, ignore=lambda _, names: [each for each in names if each == ".git"])
