@@ -28,7 +28,10 @@ from anyio.abc import Process
 
 from periphery.hopper.printable import printable, tail
 
-KEPT = ("PATH", "LANG", "TZ", "LD_LIBRARY_PATH", "JAVA_HOME", "GOROOT", "CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN")
+KEPT = (
+    *("PATH", "LANG", "TZ", "LD_LIBRARY_PATH", "ASAN_OPTIONS"),
+    *("JAVA_HOME", "GOROOT", "CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN"),
+)
 HEAD_BYTES = 16 * 1024
 TAIL_BYTES = 64 * 1024
 FLOOD_BYTES = 64 * 2**20
@@ -68,8 +71,8 @@ class Ran:
         return f"exit {self.exit_code} after {self.seconds:.1f} s"
 
 
-async def _told_nobody(text: str, fields: dict[str, object]) -> None:
-    pass
+async def told_nobody(text: str, fields: dict[str, object]) -> None:
+    """Where nobody listens."""
 
 
 @dataclass
@@ -82,7 +85,7 @@ class Shell:
 
     root: Path
     home: Path  # of the commands: HOME, with the place for temporary files below it
-    tell: Tell = _told_nobody
+    tell: Tell = told_nobody
     environment: dict[str, str] = field(default_factory=dict)
     ran: list[Ran] = field(default_factory=list)
 
@@ -103,7 +106,7 @@ class Shell:
             OSError: it could not be started, because the program does not exist or there is no room.
         """
         line = command if isinstance(command, str) else " ".join(command)
-        tell = self.tell if listed else _told_nobody
+        tell = self.tell if listed else told_nobody
         await tell(f"$ {line[:1000]}", {"what": "command", "command": line[:1000]})
         mark = token_hex(8)
         started = time.monotonic()
@@ -165,7 +168,7 @@ class Shell:
                 if output.flooded:
                     _kill_group(process.pid)
                     return
-                if tell is not _told_nobody and time.monotonic() - told >= TOLD_EVERY_S:
+                if tell is not told_nobody and time.monotonic() - told >= TOLD_EVERY_S:
                     told = time.monotonic()
                     if fresh := output.fresh():
                         await tell(fresh, {"what": "output"})
@@ -177,9 +180,10 @@ class Shell:
         temporary = self.home / "tmp"
         temporary.mkdir(parents=True, exist_ok=True)
         return {
-            "PATH": os.defpath,
             "LANG": "C.UTF-8",
             **inherited,
+            # Our image keeps the programs of a repository apart from the worker's: each has a path of its own.
+            "PATH": os.environ.get("HOPPER_PATH") or inherited.get("PATH") or os.defpath,
             "HOME": str(self.home),
             "TMPDIR": str(temporary),
             "CI": "1",

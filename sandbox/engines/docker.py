@@ -17,9 +17,10 @@ import re
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import takewhile
 from typing import IO, Any, TypeVar
 
 import docker
@@ -507,6 +508,17 @@ class Images:
         with _speaking_plainly():
             found = self._api.images(filters={"label": [f"madlab.image={image}", f"madlab.key={key}"]})
         return str(found[0]["Id"]) if found else None
+
+    def common(self, layers: Sequence[str]) -> int:
+        """How many of `layers`, given by digest and lowest first, the engine has as the ground of an image of ours."""
+        with _speaking_plainly():
+            most = 0
+            for image in self._api.images(filters={"label": "madlab.image"}):
+                with suppress(ImageNotFound):  # another lab's, dropped since we asked
+                    there = self._api.inspect_image(image["Id"])["RootFS"].get("Layers") or ()
+                    pairs = zip(there, layers, strict=False)
+                    most = max(most, sum(1 for _ in takewhile(lambda pair: pair[0] == f"sha256:{pair[1]}", pairs)))
+            return most
 
     def load(self, archive: IO[bytes]) -> None:
         """Gives the engine an image in the form of `docker save`."""

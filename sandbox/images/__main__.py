@@ -1,4 +1,4 @@
-"""`python -m sandbox.images build|list|lock`: what a person or deploy.sh types."""
+"""`python -m sandbox.images build|list|lock|needed`: what a person or deploy.sh types."""
 
 import argparse
 import os
@@ -19,11 +19,12 @@ def main() -> int:
     parser.add_argument("--cache", type=Path, default=default_cache(), help="what was fetched and packed (%(default)s)")
     commands = parser.add_subparsers(dest="command", required=True)
     build = commands.add_parser("build", help="make images the engine lacks")
-    lock = commands.add_parser("lock", help="write debian.lock and requirements.txt with today's versions")
-    for command in (build, lock):
+    lock = commands.add_parser("lock", help="write debian.lock, requirements.txt and other locks of today's versions")
+    needed = commands.add_parser("needed", help="propose the Debian packages that those of an image need")
+    for command in (build, lock, needed):
         command.add_argument("names", nargs="+", metavar="NAME", help="an image here, or the path of a folder")
     listing = commands.add_parser("list", help="this lab's images")
-    for command in (build, lock, listing):
+    for command in (build, lock, needed, listing):
         command.add_argument("--lab", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     given = parser.parse_args()
 
@@ -45,6 +46,8 @@ def main() -> int:
             spec = read(name)
             if given.command == "lock":
                 workshop.lock(spec)
+            elif given.command == "needed":
+                print("\n".join(workshop.needed(spec)))
             else:
                 workshop.build(spec)
     except (Refused, NoDebian, SandboxError) as error:

@@ -6,18 +6,24 @@ own). The image is called like the folder. All fields are optional, an unknown o
     from     = "base"                    the image it stands on; without it, Debian packages alone
     debian   = ["git", "libpcre2-8-0"]   Debian packages (trixie), exactly these: nothing is added for them. They are
                                          unpacked, never configured: no maintainer script runs. Their versions are in
-                                         `debian.lock` beside this file
+                                         `debian.lock` beside this file. "NAME [amd64]" is for that architecture alone.
+                                         `python -m sandbox.images needed NAME` proposes what is missing
+    npm      = ["left-pad@1.3.0"]        npm packages, exactly these, to usr/local/lib/node_modules; `npm.lock` beside
+                                         this file has their integrity. The machine's own npm fetches them
     packages = ["protos"]                folders of this repository that go in as importable packages, without tests;
                                          "periphery/mcnamara" is importable as `periphery.mcnamara`. "./echo" is a
                                          folder beside image.toml, importable as `echo`
     remove   = ["usr/share/doc/**"]      what not to keep of the Debian packages and wheels (glob, ** crosses folders)
     check    = [["git", "--version"]]    commands that must end with 0 in the finished image, or it is refused
+    [venvs]  "opt/python" = "repository"       a virtual environment there, with what `repository.txt` locks: for
+                                               programs that must not see the worker's packages, nor it theirs
+    [links]  "usr/bin/cc" = "gcc"              a symbolic link, as Debian's alternatives would make it
     [files]  "etc/gitconfig" = "gitconfig"     place in the image = file beside image.toml
     [env]    GIT_CONFIG_NOSYSTEM = "1"   added to the environment of everything that runs in it
 
 Python packages come from `requirements.txt` beside it: a lock with hashes and without addresses, for **Python 3.13**
 (what the image runs, not what the host runs), wheels only. Write what you want into `requirements.in` and let
-`python -m sandbox.images lock NAME` make `requirements.txt` and `debian.lock`. Wheels go to `SITE` with their
+`python -m sandbox.images lock NAME` make `requirements.txt` and all other locks. Wheels go to `SITE` with their
 bytecode; console scripts go to /usr/local/bin with `#!/usr/bin/python3`.
 
 The program in an image runs as uid 10001 on a read-only root, with / as its working directory. It writes to /workspace
@@ -42,14 +48,16 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from sandbox.engine import SandboxError
 from sandbox.engines.docker import Images
 from sandbox.images import debian as apt
-from sandbox.images import pulled, tree, wheels
+from sandbox.images import npm, pulled, tree, wheels
 
 ROOM = Path(__file__).parent
 REPOSITORY = ROOM.parent.parent
 UID = 10001
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_ONLY = re.compile(r"(?P<name>\S+)(?: \[(?P<architecture>\w+)\])?")
 _SKIPPED = ("__pycache__", "tests", "node_modules")
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 
@@ -79,6 +87,9 @@ class Spec:
     packages: tuple[str, ...] = ()
     remove: tuple[str, ...] = ()
     check: tuple[tuple[str, ...], ...] = ()
+    npm: tuple[str, ...] = ()
+    venvs: tuple[tuple[str, str], ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
     files: tuple[tuple[str, str], ...] = ()
     env: tuple[tuple[str, str], ...] = ()
 
@@ -89,6 +100,34 @@ class Spec:
     @property
     def debian_lock(self) -> Path:
         return self.folder / "debian.lock"
+
+    @property
+    def npm_lock(self) -> Path:
+        return self.folder / "npm.lock"
+
+    def pythons(self) -> list[tuple[Path, wheels.Home]]:
+        """The locks of Python packages that exist, and where each one's go."""
+        known = [(self.requirements, wheels.WORKER)]
+        known += [(self.folder / f"{name}.txt", wheels.venv(place)) for place, name in self.venvs]
+        return [(lock, home) for lock, home in known if lock.exists()]
+
+    def packages_of_npm(self) -> list[tuple[str, str]]:
+        """The npm packages for this machine, each with its integrity.
+
+        Raises:
+            Refused: the lock does not say which.
+        """
+        known = npm.read_lock(self.npm_lock)
+        wanted = only(self.npm, architecture())
+        if missing := [package for package in wanted if package not in known]:
+            raise Refused(
+                f"{self.npm_lock} does not name {', '.join(missing)}: run `python -m sandbox.images lock {self.name}`"
+            )
+        return [(package, known[package]) for package in wanted]
+
+    def below(self) -> "list[Spec]":
+        """The images that it stands on, nearest first."""
+        return [self.parent, *self.parent.below()] if self.parent else []
 
     def environment(self) -> dict[str, str]:
         """The variables of everything that runs in it, its parent's first."""
@@ -101,12 +140,13 @@ class Spec:
             Refused: the lock does not say which version of one.
         """
         known = {p.name: p for p in apt.read_lock(self.debian_lock) if p.architecture == architecture()}
-        if missing := [name for name in self.debian if name not in known]:
+        wanted = only(self.debian, architecture())
+        if missing := [name for name in wanted if name not in known]:
             raise Refused(
                 f"{self.debian_lock} does not name {', '.join(missing)} for {architecture()}: "
                 f"run `python -m sandbox.images lock {self.name}`"
             )
-        return [known[name] for name in self.debian]
+        return [known[name] for name in wanted]
 
     def sources(self) -> list[tuple[str, Path]]:
         """Our own files: their places in the image and where they are, in order."""
@@ -125,6 +165,22 @@ class Spec:
                 if source.is_file() and not skipped:
                     found.append((str(tree.SITE / inside), source))
         return sorted(found)
+
+
+def only(packages: Sequence[str], architecture: str) -> list[str]:
+    """The names of those that are for every architecture, or for this one.
+
+    Raises:
+        Refused: one is not written as `NAME` or `NAME [ARCHITECTURE]`.
+    """
+    found = []
+    for package in packages:
+        meant = _ONLY.fullmatch(package)
+        if meant is None:
+            raise Refused(f"{package!r} is no package: write NAME, or NAME [amd64] for one architecture alone")
+        if meant["architecture"] in (None, architecture):
+            found.append(meant["name"])
+    return found
 
 
 def read(name: str) -> Spec:
@@ -167,14 +223,14 @@ def _hash(*parts: str | bytes | Path) -> str:
 
 def _builder() -> str:
     """What the builder itself would do to the bytes."""
-    return _hash(*(ROOM / name for name in ("build.py", "debian.py", "tree.py", "wheels.py")), architecture())
+    return _hash(*(ROOM / name for name in ("build.py", "debian.py", "npm.py", "tree.py", "wheels.py")), architecture())
 
 
 def system_key(spec: Spec) -> str:
     """Tells apart what the system layer would hold: packages, wheels, and how they are treated."""
-    requirements = [spec.requirements] if spec.requirements.exists() else []
-    treated = json.dumps([[str(p) for p in spec.locked()], spec.remove, spec.parent is None])
-    return _hash(_builder(), treated, *requirements)
+    inputs = [[str(p) for p in spec.locked()], spec.packages_of_npm(), spec.venvs, spec.links, spec.remove]
+    treated = json.dumps([*inputs, spec.parent is None])
+    return _hash(_builder(), treated, *(lock for lock, _ in spec.pythons()))
 
 
 def code_key(spec: Spec) -> str:
@@ -225,20 +281,30 @@ class Workshop:
         return self._images.tag(spec.name, wanted)
 
     def _assemble(self, spec: Spec, wanted: str) -> str:
-        """Gives the engine the image, put together from its layers."""
+        """Gives the engine the image, put together from its layers; those that it has already are not sent again."""
         layers = self.layers(spec)
+        digests = [_digest(layer) for layer in layers]
+        there = self._images.common(digests)
         archive = self._cache / f"{spec.name}.image.tar"
         try:
-            identity = self._write(spec, wanted, layers, archive)
-            self._say(f"image {spec.name}: giving it to the engine ({archive.stat().st_size / 1e6:.0f} MB)")
-            with archive.open("rb") as file:
-                self._images.load(file)
+            for skipped in sorted({there, 0}, reverse=True):
+                identity = self._write(spec, wanted, layers, digests, skipped, archive)
+                self._say(f"image {spec.name}: giving it to the engine ({archive.stat().st_size / 1e6:.0f} MB)")
+                try:
+                    with archive.open("rb") as file:
+                        self._images.load(file)
+                    break
+                except SandboxError:  # a store that wants every layer all the same: then it gets them
+                    if not skipped:
+                        raise
         finally:
             archive.unlink(missing_ok=True)
         return identity
 
     def _pull(self, spec: Spec, wanted: str) -> str:
         """Has the engine build on a pulled image; see `pulled`."""
+        if spec.venvs or spec.npm or spec.links:
+            raise Refused(f"image {spec.name} is made of Debian packages, and this machine's apt leads to no mirror")
         below = None
         if spec.parent:
             below = self._images.tag(spec.parent.name, key(spec.parent))
@@ -263,11 +329,12 @@ class Workshop:
                 root, unfinished = Path(directory) / "root", Path(directory) / "layer.tar"
                 root.mkdir()
                 fill(spec, root)
-                tree.pack(root, unfinished)
+                _beside(packed).write_text(tree.pack(root, unfinished))
                 unfinished.rename(packed)
             for old in folder.glob(f"{spec.name}-{kind}-" + "[0-9a-f]" * 16 + ".tar"):
                 if old != packed:
                     old.unlink()
+                    _beside(old).unlink(missing_ok=True)
         with packed.open("rb") as file:
             empty = not file.read(1).strip(b"\0")  # nothing but the end of an archive: such a layer is left out
         return [] if empty else [packed]
@@ -277,21 +344,39 @@ class Workshop:
         if packages:
             self._say(f"image {spec.name}: unpacking {len(packages)} Debian packages")
             apt.unpack(packages, self._cache / "debs", root)
-        if spec.requirements.exists():
-            self._say(f"image {spec.name}: fetching Python packages")
+        self._fill_modules(spec, root)
+        for place, _ in spec.venvs:
+            wheels.lay_venv(place, root)
+        for lock, home in spec.pythons():
+            self._say(f"image {spec.name}: fetching Python packages ({lock.name})")
             try:
-                fetched = wheels.fetch(spec.requirements, self._cache / "wheels")
+                fetched = wheels.fetch(lock, self._cache / "wheels")
             except RuntimeError as error:
                 raise Refused(f"the Python packages of image {spec.name} cannot be had: {error}") from error
             for wheel in fetched:
-                wheels.unpack(wheel, root)
+                wheels.unpack(wheel, root, home)
         tree.prune(root, spec.remove)
+        for place, target in spec.links:
+            (root / place).parent.mkdir(parents=True, exist_ok=True)
+            (root / place).unlink(missing_ok=True)
+            (root / place).symlink_to(target)
         if spec.parent is None:
             _skeleton(root)
-        if packages or spec.requirements.exists():
+        if packages or spec.pythons():
             self._say(f"image {spec.name}: compiling")
+            sites = [home.site for _, home in spec.pythons()]
             with self._ground(spec, root) as ground:
-                tree.compile_all(root, [tree.STDLIB, Path("usr/lib/python3/dist-packages"), tree.SITE], ground)
+                tree.compile_all(root, [tree.STDLIB, Path("usr/lib/python3/dist-packages"), *sites], ground)
+
+    def _fill_modules(self, spec: Spec, root: Path) -> None:
+        wanted = spec.packages_of_npm()
+        if wanted:
+            self._say(f"image {spec.name}: fetching npm packages")
+        try:
+            for package, integrity in wanted:
+                npm.unpack(package, npm.fetch(package, integrity, self._cache / "npm"), root)
+        except RuntimeError as error:
+            raise Refused(f"the npm packages of image {spec.name} cannot be had: {error}") from error
 
     def _fill_code(self, spec: Spec, root: Path) -> None:
         for place, source in spec.sources():
@@ -345,12 +430,13 @@ class Workshop:
             subprocess.run(["tar", "-xf", str(system), "-C", directory, "usr"], check=True)
             yield Path(directory)
 
-    def _write(self, spec: Spec, wanted: str, layers: Sequence[Path], to: Path) -> str:
-        """Writes the image as the engine reads it and returns its id: the digest of all that makes it."""
-        digests = []
-        for layer in layers:
-            with layer.open("rb") as file:
-                digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    def _write(
+        self, spec: Spec, wanted: str, layers: Sequence[Path], digests: Sequence[str], skipped: int, to: Path
+    ) -> str:
+        """Writes the image as the engine reads it and returns its id: the digest of all that makes it.
+
+        The first `skipped` layers are named and left out.
+        """
         when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(tree.EPOCH))
         config = {
             "architecture": architecture(),
@@ -371,7 +457,7 @@ class Workshop:
         names = [f"{digest}/layer.tar" for digest in digests]
         manifest = [{"Config": f"{identity}.json", "RepoTags": [self._images.tag(spec.name, wanted)], "Layers": names}]
         with tarfile.open(to, "w") as archive:
-            for name, layer in zip(names, layers, strict=True):
+            for name, layer in list(zip(names, layers, strict=True))[skipped:]:
                 archive.add(layer, name)
             for name, content in ((f"{identity}.json", text), ("manifest.json", json.dumps(manifest).encode())):
                 member = tarfile.TarInfo(name)
@@ -387,13 +473,28 @@ class Workshop:
                 self._say(f"image {spec.name}: asking the mirror for {kind}")
                 mirror = apt.Apt(self._cache / "apt", kind)
                 mirror.update()
-                lines += [f"{package}\n" for package in mirror.resolve(spec.debian)]
+                lines += [f"{package}\n" for package in mirror.resolve(only(spec.debian, kind))]
             spec.debian_lock.write_text("".join(lines))
-        wanted = spec.folder / "requirements.in"
-        if wanted.exists():
+        if spec.npm:
+            self._say(f"image {spec.name}: asking for npm packages")
+            everywhere = {name for kind in _ARCHITECTURES.values() for name in only(spec.npm, kind)}
+            spec.npm_lock.write_text(npm.lock(sorted(everywhere)))
+        worker = spec.folder / "requirements.in"
+        if worker.exists():
             self._say(f"image {spec.name}: resolving Python packages")
-            below = [spec.parent.requirements] if spec.parent and spec.parent.requirements.exists() else []
-            spec.requirements.write_text(wheels.lock(wanted, below))
+            spec.requirements.write_text(
+                wheels.lock(worker, [each.requirements for each in spec.below() if each.requirements.exists()])
+            )
+        for _, name in spec.venvs:
+            self._say(f"image {spec.name}: resolving Python packages ({name})")
+            (spec.folder / f"{name}.txt").write_text(wheels.lock(spec.folder / f"{name}.in"))
+
+    def needed(self, spec: Spec) -> list[str]:
+        """The Debian packages that those of the image need, and neither it nor one below it names."""
+        mirror = apt.Apt(self._cache / "apt", architecture())
+        mirror.update()
+        there = {name for each in (spec, *spec.below()) for name in only(each.debian, architecture())}
+        return [name for name in mirror.needed(only(spec.debian, architecture())) if name not in there]
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -402,6 +503,18 @@ class Workshop:
         with (self._cache / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _beside(layer: Path) -> Path:
+    """Where the digest of a layer is kept."""
+    return layer.with_suffix(".sha256")
+
+
+def _digest(layer: Path) -> str:
+    if not _beside(layer).exists():
+        with layer.open("rb") as file:
+            _beside(layer).write_text(hashlib.file_digest(file, "sha256").hexdigest())
+    return _beside(layer).read_text()
 
 
 def _skeleton(root: Path) -> None:

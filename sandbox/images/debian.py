@@ -123,6 +123,15 @@ class Apt:
             found.append(Package(name, version.replace("%3a", ":"), self._architecture, digest))
         return sorted(found)
 
+    def needed(self, names: Iterable[str]) -> list[str]:
+        """`names` and what Debian says they need, all the way down: a proposal, for a person to take from.
+
+        Raises:
+            NoDebian: the mirror lacks one.
+        """
+        said = self._run("apt-get", "install", "--simulate", "--yes", "--no-install-recommends", *names)
+        return sorted(re.findall(r"^Inst (\S+)", said, re.MULTILINE))
+
     def versions(self, names: Iterable[str]) -> dict[str, set[str]]:
         """Every version of each that the mirror still has."""
         found: dict[str, set[str]] = {name: set() for name in names}

@@ -14,16 +14,45 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox.images.tree import SITE
 
-BIN = Path("usr/local/bin")
-_SCRIPT = """#!/usr/bin/python3
+_SCRIPT = """#!{python}
 import sys
 from {module} import {name}
 sys.exit({call}())
 """
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where an image keeps Python packages, and by which Python their programs run."""
+
+    site: Path
+    bin: Path
+    data: Path
+    python: str
+    links: bool = True  # `.pth` files, which run at every start, are kept
+
+
+WORKER = Home(SITE, Path("usr/local/bin"), Path("usr/local"), "/usr/bin/python3", links=False)
+
+
+def venv(place: str) -> Home:
+    """A virtual environment at `place` in the image."""
+    root = Path(place)
+    return Home(root / "lib/python3.13/site-packages", root / "bin", root, f"/{place}/bin/python3")
+
+
+def lay_venv(place: str, root: Path) -> None:
+    """Makes an empty virtual environment of the image's Python: it sees the standard library and what it holds."""
+    home = root / venv(place).bin
+    home.mkdir(parents=True)
+    (root / place / "pyvenv.cfg").write_text("home = /usr/bin\ninclude-system-site-packages = false\nversion = 3.13\n")
+    for name in ("python", "python3", "python3.13"):
+        (home / name).symlink_to("/usr/bin/python3.13")
 
 
 def _target(machine: str) -> list[str]:
@@ -90,8 +119,8 @@ def fetch(requirements: Path, cache: Path) -> list[Path]:
         return sorted(file.rename(cache / file.name) for file in Path(to).glob("*.whl"))
 
 
-def unpack(wheel: Path, root: Path) -> None:
-    """Unpacks one wheel into an image's tree: libraries to SITE, programs to BIN, data to usr/local.
+def unpack(wheel: Path, root: Path, home: Home = WORKER) -> None:
+    """Unpacks one wheel into an image's tree: libraries, programs and data where `home` has them.
 
     Raises:
         RuntimeError: the wheel has a member that would land elsewhere.
@@ -100,41 +129,41 @@ def unpack(wheel: Path, root: Path) -> None:
         for member in archive.infolist():
             if member.is_dir():
                 continue
-            place = _place(member.filename)
+            place = _place(member.filename, home)
             if place is None:
                 continue
             if ".." in place.parts or place.is_absolute():
                 raise RuntimeError(f"{wheel.name} has a member {member.filename!r} that leaves its place")
             content = archive.read(member)
-            if place.parent == BIN and content.startswith(b"#!python"):
-                content = b"#!/usr/bin/python3" + content[content.index(b"\n") :]
-            _write(
-                root / place, content, executable=place.parent == BIN or bool(member.external_attr >> 16 & stat.S_IXUSR)
-            )
+            program = place.parent == home.bin
+            if program and content.startswith(b"#!python"):
+                content = f"#!{home.python}".encode() + content[content.index(b"\n") :]
+            _write(root / place, content, executable=program or bool(member.external_attr >> 16 & stat.S_IXUSR))
         for member in archive.infolist():
             if re.fullmatch(r"[^/]+\.dist-info/entry_points\.txt", member.filename):
-                _scripts(archive.read(member).decode(), root)
+                _scripts(archive.read(member).decode(), root, home)
 
 
-def _place(name: str) -> Path | None:
+def _place(name: str, home: Home) -> Path | None:
     """Where a member of a wheel belongs, by the wheel specification."""
     head, _, rest = name.partition("/")
     if not head.endswith(".data"):
-        return None if name.endswith((".dist-info/RECORD", ".pth")) else SITE / name
+        dropped = name.endswith(".dist-info/RECORD") or (name.endswith(".pth") and not home.links)
+        return None if dropped else home.site / name
     scheme, _, rest = rest.partition("/")
-    return {"purelib": SITE, "platlib": SITE, "scripts": BIN, "data": Path("usr/local")}.get(
+    return {"purelib": home.site, "platlib": home.site, "scripts": home.bin, "data": home.data}.get(
         scheme, Path("usr/include")
     ) / rest
 
 
-def _scripts(entry_points: str, root: Path) -> None:
+def _scripts(entry_points: str, root: Path, home: Home) -> None:
     parser = configparser.ConfigParser(delimiters=("=",), interpolation=None)
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     parser.read_string(entry_points)
     for command, target in parser.items("console_scripts") if parser.has_section("console_scripts") else ():
         module, _, call = target.partition("[")[0].strip().partition(":")
-        script = _SCRIPT.format(module=module, name=call.split(".")[0], call=call)
-        _write(root / BIN / command, script.encode(), executable=True)
+        script = _SCRIPT.format(python=home.python, module=module, name=call.split(".")[0], call=call)
+        _write(root / home.bin / command, script.encode(), executable=True)
 
 
 def _write(path: Path, content: bytes, *, executable: bool) -> None:

@@ -1,13 +1,15 @@
 """What makes an image, without an engine: what image.toml may say, what stays in a tree, where a wheel's files go."""
 
+import io
 import os
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from sandbox.images import pulled, tree, wheels
-from sandbox.images.build import Refused, key, read
+from sandbox.images import npm, pulled, tree, wheels
+from sandbox.images.build import Refused, architecture, key, only, read
 from sandbox.images.debian import Package, read_lock
 
 
@@ -134,6 +136,73 @@ def test_a_wheel_with_a_member_that_leaves_is_refused(tmp_path: Path, name: str)
     with pytest.raises(RuntimeError, match="leaves its place"):
         wheels.unpack(wheel, tmp_path / "root")
     assert not (tmp_path / "etc").exists()
+
+
+def test_a_virtual_environment_holds_its_own_packages_and_runs_them_by_its_own_python(tmp_path: Path) -> None:
+    wheel = tmp_path / "tool-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("tool/__init__.py", "def main(): ...\n")
+        archive.writestr("shim.pth", "import tool\n")
+        archive.writestr("tool-1.dist-info/entry_points.txt", "[console_scripts]\ntool = tool:main\n")
+    wheels.lay_venv("opt/own", tmp_path)
+    wheels.unpack(wheel, tmp_path, wheels.venv("opt/own"))
+    site = tmp_path / "opt/own/lib/python3.13/site-packages"
+    assert {"tool", "shim.pth"} <= {path.name for path in site.iterdir()}
+    assert (tmp_path / "opt/own/bin/tool").read_text().startswith("#!/opt/own/bin/python3\n")
+    assert os.readlink(tmp_path / "opt/own/bin/python3") == "/usr/bin/python3.13"
+    assert "include-system-site-packages = false" in (tmp_path / "opt/own/pyvenv.cfg").read_text()
+    assert not (tmp_path / "usr").exists()
+
+
+def test_a_package_may_be_for_one_architecture_alone() -> None:
+    assert only(["git", "gcc-x86-64 [amd64]", "gcc-aarch64 [arm64]"], "amd64") == ["git", "gcc-x86-64"]
+    with pytest.raises(Refused, match="no package"):
+        only(["git (>= 2)"], "amd64")
+
+
+def tarball(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(content), 0o755 if name.endswith("/run") else 0o644
+            archive.addfile(member, io.BytesIO(content))
+        link = tarfile.TarInfo("package/link")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    return path
+
+
+def test_an_npm_package_is_unpacked_below_its_name_without_its_links(tmp_path: Path) -> None:
+    packed = tarball(tmp_path / "x.tgz", {"package/package.json": b"{}", "package/bin/run": b"#!/bin/sh\n"})
+    npm.unpack("@scope/tool@1.0.0-linux", packed, tmp_path / "root")
+    home = tmp_path / "root" / npm.MODULES / "@scope/tool"
+    assert sorted(str(path.relative_to(home)) for path in home.rglob("*")) == ["bin", "bin/run", "package.json"]
+    assert (home / "bin/run").stat().st_mode & 0o111
+    with pytest.raises(RuntimeError, match="leaves its place"):
+        npm.unpack("x@1", tarball(tmp_path / "y.tgz", {"package/../../../up": b""}), tmp_path / "root")
+
+
+def test_an_npm_package_without_an_integrity_is_refused(tmp_path: Path) -> None:
+    folder = image(tmp_path / "box", f'from = "base"\nnpm = ["tool@1", "other@1 (not-{architecture()})"]')
+    with pytest.raises(Refused, match="no package"):
+        read(str(folder)).packages_of_npm()
+    image(folder, 'from = "base"\nnpm = ["tool@1"]')
+    with pytest.raises(Refused, match="lock box"):
+        read(str(folder)).packages_of_npm()
+    (folder / "npm.lock").write_text("tool@1 sha512-abc\n")
+    assert read(str(folder)).packages_of_npm() == [("tool@1", "sha512-abc")]
+
+
+def test_the_key_changes_with_links_environments_and_their_locks(tmp_path: Path) -> None:
+    folder = image(tmp_path / "box", 'from = "base"')
+    keys = [key(read(str(folder)))]
+    image(folder, 'from = "base"\n[links]\n"usr/bin/cc" = "gcc"')
+    keys.append(key(read(str(folder))))
+    image(folder, 'from = "base"\n[venvs]\n"opt/own" = "own"')
+    keys.append(key(read(str(folder))))
+    (folder / "own.txt").write_text("tool==1 --hash=sha256:00\n")
+    keys.append(key(read(str(folder))))
+    assert len(set(keys)) == 4
 
 
 def test_a_lock_is_read_as_it_is_written(tmp_path: Path) -> None:
