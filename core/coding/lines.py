@@ -14,8 +14,16 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-STEPS = 2_000_000  # per pair of texts; about a second
+STEPS = 2_000_000  # for a pair of texts; about a second
 DIFFERENCES = 400  # the most that is looked for in one stretch: the memory for it grows with the square
+
+
+@dataclass
+class Effort:
+    """How many steps may still be taken, for one pair of texts and for all."""
+
+    each: int = STEPS
+    all: int = 10 * STEPS
 
 
 @dataclass(frozen=True)
@@ -34,8 +42,10 @@ def split(text: bytes) -> list[bytes]:
     return [each + b"\n" for each in lines] + ([last] if last else [])
 
 
-def matches(old: Sequence[bytes], new: Sequence[bytes], steps: int = STEPS) -> list[Same]:
+def matches(old: Sequence[bytes], new: Sequence[bytes], effort: Effort | None = None) -> list[Same]:
     """The stretches of equal lines, in order, as long as they can be; adjacent ones are one."""
+    effort = effort or Effort()
+    steps = min(effort.each, effort.all)
     numbers: dict[bytes, int] = {}
     search = _Search(
         [numbers.setdefault(each, len(numbers)) for each in old],
@@ -47,6 +57,7 @@ def matches(old: Sequence[bytes], new: Sequence[bytes], steps: int = STEPS) -> l
         if found and (found[-1].old + found[-1].count, found[-1].new + found[-1].count) == (same.old, same.new):
             same = Same(found[-1].old, found[-1].new, found.pop().count + same.count)
         found.append(same)
+    effort.all -= steps - search.steps
     return found
 
 
@@ -70,12 +81,14 @@ class _Search:
                 high, right = high - 1, right - 1
             if end > high:
                 yield Same(high, right, end - high)
-            self.steps -= high - low + right - left
+            self.steps -= 3 * (high - low + right - left)
             if low == high or left == right or self.steps < 0:
                 continue
             anchors = self._anchors(low, high, left, right)
             if not anchors:
-                yield from self._greedy(low, high, left, right)
+                at, there, found = self._greedy(low, high, left, right)
+                yield from found
+                waiting.append((at, high, there, right))
                 continue
             for at, there in anchors:
                 waiting.append((low, at, left, there))
@@ -104,39 +117,41 @@ class _Search:
             index = before[index]
         return chosen[::-1]
 
-    def _greedy(self, low: int, high: int, left: int, right: int) -> Iterator[Same]:
-        """Myers' algorithm on one stretch; nothing where it would take too long."""
+    def _greedy(self, low: int, high: int, left: int, right: int) -> tuple[int, int, list[Same]]:
+        """Myers' algorithm on the beginning of one stretch: how far it came, and what is equal up to there."""
         old, new = self.old[low:high], self.new[left:right]
         reach = {1: 0}  # how far into `old` each diagonal has come
         trace = []
         for differences in range(min(len(old) + len(new), DIFFERENCES) + 1):
             trace.append(dict(reach))
             for diagonal in range(-differences, differences + 1, 2):
-                self.steps -= 1
-                down = diagonal == -differences or (
-                    diagonal != differences and reach[diagonal - 1] < reach[diagonal + 1]
-                )
-                at = reach[diagonal + 1] if down else reach[diagonal - 1] + 1
-                start = at
+                down = _is_down(reach, diagonal, differences)
+                start = at = reach[diagonal + 1] if down else reach[diagonal - 1] + 1
                 while at < len(old) and at - diagonal < len(new) and old[at] == new[at - diagonal]:
                     at += 1
-                self.steps -= at - start
+                self.steps -= 1 + at - start
                 reach[diagonal] = at
                 if at >= len(old) and at - diagonal >= len(new):
-                    yield from self._back(trace, low, left, len(old), len(new))
-                    return
-            if self.steps < 0:
-                return
+                    return high, right, list(_back(trace, low, left, at, at - diagonal))
+        within = (each for each in range(-differences, differences + 1, 2) if reach[each] - each <= len(new))
+        diagonal = max((each for each in within if reach[each] <= len(old)), key=lambda each: 2 * reach[each] - each)
+        at, there = reach[diagonal], reach[diagonal] - diagonal
+        return low + at, left + there, list(_back(trace, low, left, at, there))
 
-    @staticmethod
-    def _back(trace: list[dict[int, int]], low: int, left: int, at: int, there: int) -> Iterator[Same]:
-        for differences in range(len(trace) - 1, -1, -1):
-            reach, diagonal = trace[differences], at - there
-            down = diagonal == -differences or (diagonal != differences and reach[diagonal - 1] < reach[diagonal + 1])
-            previous = diagonal + 1 if down else diagonal - 1
-            start = reach[previous] if down else reach[previous] + 1
-            if differences == 0:
-                start = 0
-            if at > start:
-                yield Same(low + start, left + start - diagonal, at - start)
-            at, there = reach[previous], reach[previous] - previous
+
+def _is_down(reach: dict[int, int], diagonal: int, differences: int) -> bool:
+    """Whether the best way to a diagonal is by a line that came, and not by one that went."""
+    return diagonal == -differences or (diagonal != differences and reach[diagonal - 1] < reach[diagonal + 1])
+
+
+def _back(trace: list[dict[int, int]], low: int, left: int, at: int, there: int) -> Iterator[Same]:
+    """The equal lines on the way to a place, from its end to its beginning."""
+    for differences in range(len(trace) - 1, -1, -1):
+        reach, diagonal = trace[differences], at - there
+        down = _is_down(reach, diagonal, differences)
+        start = 0 if not differences else reach[diagonal + 1] if down else reach[diagonal - 1] + 1
+        if at > start:
+            yield Same(low + start, left + start - diagonal, at - start)
+        if differences:
+            at = reach[diagonal + 1] if down else reach[diagonal - 1]
+            there = at - (diagonal + 1 if down else diagonal - 1)

@@ -7,13 +7,14 @@ never asked. The contents come from `changes.py`, the rules from `review.py`; he
 
 import zlib
 from base64 import b85encode
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import accumulate, islice
+from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, Literal
 
 from core.coding.changes import Changes, Limits, Pair, Refusal, Side, open_changes, restored
-from core.coding.lines import Same, matches, split
+from core.coding.lines import Effort, Same, matches, split
 from core.coding.objects import EXECUTABLE, LINK, NULL
 from core.coding.review import Flag, flags_of_line, flags_of_path, is_test, steers_tests
 from core.coding.secrets import masked, secrets_in
@@ -25,6 +26,7 @@ BLOCK = 64 * 1024  # bytes compared at once
 CONTEXT = 3  # lines around each change
 HEADING_LINES, HEADING_BYTES = 200, 80  # how far up a hunk's heading is looked for, and how long it is
 FLAGS = 500  # so many are listed
+LOOKED_BYTES = 32 * 1024**2  # of added text are looked through for secrets
 NO_NEWLINE = b"\\ No newline at end of file\n"
 ESCAPES = {7: "a", 8: "b", 9: "t", 10: "n", 11: "v", 12: "f", 13: "r", 34: '"', 92: "\\"}
 
@@ -120,9 +122,9 @@ def render(changes: Changes, limits: Limits | None = None) -> Patch:
     files: list[FileChange] = []
     flags: list[Flag] = []
     secrets: list[Flag] = []
-    size = 0
+    size, effort = 0, _Effort()
     for pair in changes.pairs.values():
-        made = _Section(changes, pair, limits, by_name=size > limits.diff_bytes)
+        made = _Section(changes, pair, limits, effort, by_name=size > limits.diff_bytes)
         sections.append(made.text)
         size += len(made.text)
         files.append(made.change)
@@ -148,11 +150,20 @@ def quoted(path: bytes) -> bytes:
     return b'"' + shown.encode("ascii") + b'"'
 
 
+@dataclass
+class _Effort:
+    """What may still be done for one patch."""
+
+    lines: Effort = field(default_factory=Effort)
+    looked: int = LOOKED_BYTES
+
+
 class _Section:
     """The part of a patch that is about one path."""
 
-    def __init__(self, changes: Changes, pair: Pair, limits: Limits, *, by_name: bool) -> None:
+    def __init__(self, changes: Changes, pair: Pair, limits: Limits, effort: _Effort, *, by_name: bool) -> None:
         self._changes, self._pair, self._limits, self._by_name = changes, pair, limits, by_name
+        self._effort = effort
         self._name = pair.path.encode("utf-8", "surrogateescape")
         self._added = self._removed = 0
         self._binary, self._whole = False, True
@@ -212,7 +223,8 @@ class _Section:
         window = None if is_binary(before) or is_binary(after) else _Window(before, after, self._limits.text_bytes)
         if window is None or window.too_big:
             if new:
-                self._look(after, before)
+                lines = 0 if is_binary(after) else 1
+                self._look([(at * lines, line) for at, line in enumerate(split(after), start=1)], before)
             yield from self._without_lines(old, new, after, left, right)
             return
         hunks = list(self._hunks(window, before))
@@ -237,7 +249,8 @@ class _Section:
             yield from _literal(b"")
 
     def _hunks(self, window: "_Window", before: bytes) -> Iterator[bytes]:
-        for hunk in _hunks(matches(window.old, window.new), len(window.old), len(window.new)):
+        added: list[tuple[int, bytes]] = []
+        for hunk in _hunks(matches(window.old, window.new, self._effort.lines), len(window.old), len(window.new)):
             yield b"@@ -%s +%s @@%s\n" % (
                 _range(window.line, hunk.old),
                 _range(window.line, hunk.new),
@@ -247,25 +260,27 @@ class _Section:
                 line = window.new[index] if sign == b"+" else window.old[index]
                 if sign == b"+":
                     self._added += 1
-                    self._look_at(line, window.line + index + 1, before)
+                    added.append((window.line + index + 1, line))
                 elif sign == b"-":
                     self._removed += 1
                 yield sign + line + (b"" if line.endswith(b"\n") else b"\n" + NO_NEWLINE)
+        self._look(added, before)
 
-    def _look(self, after: bytes, before: bytes) -> None:
-        """Looks through a file that has no lines, or too many."""
-        for number, line in enumerate(islice(after.split(b"\n"), 1_000_000), start=1):
-            self._look_at(line, 0 if is_binary(after) else number, before)
-
-    def _look_at(self, line: bytes, number: int, known: bytes) -> None:
-        if len(self.flags) < FLAGS:
-            self.flags += flags_of_line(self._pair.path, number, line)
-        if len(self.secrets) < FLAGS:
-            self.secrets += [
-                Flag(self._pair.path, number, f"adds {masked(value, what)}")
-                for value, what in secrets_in(line)
-                if value not in known
-            ]
+    def _look(self, lines: list[tuple[int, bytes]], known: bytes) -> None:
+        """Looks through what is added, numbered from where it is; what was `known` is not news."""
+        text = b"".join(line for _, line in lines)
+        self._effort.looked -= len(text)
+        if self._effort.looked < 0:
+            self.secrets.append(Flag(self._pair.path, 0, "was not looked through for secrets: it is too much"))
+            return
+        for number, line in lines:
+            if len(self.flags) < FLAGS:
+                self.flags += flags_of_line(self._pair.path, number, line)
+        ends = list(accumulate(len(line) for _, line in lines))
+        for value, what in secrets_in(text):
+            if value not in known and len(self.secrets) < FLAGS:
+                number = lines[bisect_right(ends, text.find(value))][0]
+                self.secrets.append(Flag(self._pair.path, number, f"adds {masked(value, what)}"))
 
 
 class _Window:

@@ -115,7 +115,7 @@ def test_text_that_differs_too_widely_for_lines_is_whole_and_what_is_too_big_is_
     named = patch_of(old, {"a": bytes(4000)}, limits)
     assert named.diff.endswith(b"Binary files a/a and b/a differ\n")
     assert not named.files[0].whole
-    assert patch_of(named and {"a": bytes(4000)}, {}, limits).files[0].whole
+    assert patch_of({"a": bytes(4000)}, {}, limits).files[0].whole
 
 
 def test_random_trees_with_random_edits(tmp_path: Path) -> None:
