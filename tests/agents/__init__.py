@@ -21,6 +21,7 @@ from tests.repositories import Seeded
 
 Step = Mapping[str, Any]
 Tries: TypeAlias = tuple[Step | Play, ...]
+ADVICE = "change nothing"  # what planners and reviewers are told
 STANDS = re.compile(r"a(\d+)s(\d+)_\d+")
 
 
@@ -63,6 +64,14 @@ def _text(content: Any) -> str:
     return content if isinstance(content, str) else ""
 
 
+@dataclass(frozen=True)
+class Until:
+    """Waits, a command at a time, until it has been told some words."""
+
+    words: str
+    pause_s: float = 0.3
+
+
 @dataclass
 class Agent:
     """Somebody to play. What it was told stays in `heard`.
@@ -73,7 +82,7 @@ class Agent:
 
     name: str
     does: str  # for people
-    steps: Callable[[int], Sequence[Step | Play | Tries]]  # of one attempt, by its number
+    steps: Callable[[int], Sequence[Step | Play | Tries | Until]]  # of one attempt, by its number
     repository: str = "python-unittest"
     outcome: str = "succeeded"  # what its run comes to
     for_ever: bool = False  # the last step is played again and again; else the model has nothing more to say
@@ -88,6 +97,8 @@ class Agent:
         """What it says now."""
         told = heard(request)
         self.heard.append(told)
+        if ADVICE in told.said:
+            return Play(text="", calls=[called({"tool": "finish", "summary": "As you think.", "done": True})])
         attempt = max(told.attempt, 0)
         if told.attempt < 0 and self.many:
             attempt, self.attempts = self.attempts, self.attempts + 1
@@ -97,7 +108,16 @@ class Agent:
             if not self.for_ever:
                 return Play(text="There is nothing left to do.")
             at = len(steps) - 1
-        step, stands = steps[at], f"a{attempt}s{at}"
+        step = steps[at]
+        if isinstance(step, Until) and step.words in told.said:
+            at += 1
+            step = steps[at]
+        stands = f"a{attempt}s{at}"
+        if isinstance(step, Until):
+            self.reached[attempt, at] += 1
+            times = self.reached[attempt, at]
+            wait = run(f"sleep {step.pause_s}; echo {times}")
+            return Play(text="I wait.", calls=[called(wait)], call_id=f"waits{times}")
         if isinstance(step, tuple):
             times = self.reached[attempt, at]
             self.reached[attempt, at] += 1
@@ -125,7 +145,7 @@ def good(repository: Seeded) -> Agent:
     return Agent(f"good/{repository.name}", "mends it", always(*repository.steps), repository.name, repository.outcome)
 
 
-def always(*steps: Step | Play | Tries) -> Callable[[int], Sequence[Step | Play | Tries]]:
+def always(*steps: Step | Play | Tries | Until) -> Callable[[int], Sequence[Step | Play | Tries | Until]]:
     """The same in every attempt."""
     return lambda _: steps
 

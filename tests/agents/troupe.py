@@ -4,23 +4,25 @@ from collections.abc import Iterable
 
 from tests.agents import Agent, good
 from tests.agents.bad import bad
+from tests.agents.patient import patient
 from tests.model_server import ModelServer, Play, Request
 from tests.repositories import seeded, small
 
+AT = "@"
 PROTOCOLS = ("openai", "anthropic")
 
 
 def everybody() -> dict[str, Agent]:
     """All agents, by name, fresh."""
     agents = [good(each) for each in (*seeded().values(), *small().values())]
-    return {each.name: each for each in (*agents, *bad())}
+    return {each.name: each for each in (*agents, *bad(), *patient())}
 
 
 class Troupe:
     """The script."""
 
     def __init__(self) -> None:
-        self.agents = {f"{name}@{protocol}": each for protocol in PROTOCOLS for name, each in everybody().items()}
+        self.agents = {f"{name}{AT}{protocol}": each for protocol in PROTOCOLS for name, each in everybody().items()}
 
     def __call__(self, request: Request) -> Play:
         """See `Agent`."""
@@ -29,7 +31,7 @@ class Troupe:
 
 def alias(model: str) -> str:
     """What an agent is called in `madlab.toml`: an alias has no @."""
-    return model.replace("@", ":")
+    return model.replace(AT, ":")
 
 
 def settings(server: ModelServer, models: Iterable[str], **limits: object) -> str:
@@ -38,9 +40,9 @@ def settings(server: ModelServer, models: Iterable[str], **limits: object) -> st
         f'[providers.{protocol}]\nkind = "{protocol}"\nbase_url = "{getattr(server, protocol)}"\nkey_file = "key"\n'
         for protocol in PROTOCOLS
     ]
-    usual = {"input_usd": 3, "output_usd": 15, "max_tokens": 60_000, "first_output_s": 4, "idle_s": 4, "attempts": 2}
-    told = "".join(f"{name} = {value}\n" for name, value in (usual | limits).items())
+    usual = {"input_usd": 3, "output_usd": 15, "max_tokens": 6000, "first_output_s": 4, "idle_s": 4, "attempts": 2}
     for each in models:
-        provider = each.rpartition("@")[2]
-        lines.append(f'[models."{alias(each)}"]\nprovider = "{provider}"\nmodel = "{each}"\n{told}')
+        own = {"max_tokens": 64_000} if each.startswith("crowd@") else {}
+        told = "".join(f"{name} = {value}\n" for name, value in (usual | own | limits).items())
+        lines.append(f'[models."{alias(each)}"]\nprovider = "{each.rpartition(AT)[2]}"\nmodel = "{each}"\n{told}')
     return "".join(lines)

@@ -1,0 +1,27 @@
+"""Agents who mean well and take their time, so that something can happen meanwhile: a remark, a kill, the last cent."""
+
+from collections.abc import Iterator, Sequence
+
+from tests.agents import Agent, Step, Until, always, called, run
+from tests.agents.bad import EDIT, FINISH, MENDS
+from tests.model_server import Play
+
+REMARK = "mend it now, and call it an interval"
+
+
+def patient() -> Iterator[Agent]:
+    """All of them."""
+    yield Agent("listener", "waits for a remark, then mends it", always(Until(REMARK), *MENDS))
+    yield Agent("waiter", "runs something that takes long, then mends it", always(run("sleep 5"), *MENDS))
+    speech = Play(text="Let me think. " * 60, calls=[called(EDIT)], pause_s=0.02)
+    yield Agent("speaker", "thinks aloud for a while, then mends it", always(speech, *MENDS[1:]))
+    note = {"tool": "write", "path": "NOTES.md", "content": "Half of the work is done.\n"}
+    looks = [run(f"head -c 6000 /dev/zero | tr '\\0' x; echo {at}") for at in range(50)]
+    yield Agent("spender", "does half of the work, then reads on", always(note, *looks), outcome="out_of_budget")
+    yield Agent("three", "lies, mends it clumsily, mends it well", attempts_of_three, many=True)
+
+
+def attempts_of_three(attempt: int) -> Sequence[Step | Play]:
+    """One lies, one mends it and leaves rubbish, one mends it."""
+    rubbish = {"tool": "write", "path": "scratch.txt", "content": "rubbish\n" * 40}
+    return ((FINISH,), (rubbish, *MENDS), MENDS)[attempt % 3]

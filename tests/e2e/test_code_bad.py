@@ -1,0 +1,64 @@
+"""Agents that do not play fair, in real sandboxes: each ends in its outcome and harms nothing."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.agents.bad import bad
+from tests.e2e.coding import Coded, Stage, stage
+from tests.repositories import contents, without_git
+from tests.sizes import full
+
+pytestmark = pytest.mark.docker
+FEW = {"liar", "test-editor", "test-remover", "looper", "leaver", "hooker", "namer", "stammerer", "cut-in-call"}
+NAMES = [each.name for each in bad() if full() or each.name in FEW]
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Stage]:
+    with stage() as lab:
+        yield lab
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_bad_agent_ends_in_its_outcome_and_the_repository_is_untouched(lab: Stage, name: str) -> None:
+    coded = lab.code(name, protocol=("openai", "anthropic")[NAMES.index(name) % 2])
+    assert coded.untouched
+    assert coded.outcome == coded.agent.outcome, coded.result.out + coded.result.err
+    assert coded.result.code == (0 if coded.outcome == "succeeded" else 4)
+    assert not [line for each in coded.agent.results for line in each.splitlines() if line.strip() == "LEFT"]
+    patch = lab.blob(coded.said["patch"]["blob"])
+    assert b".git/" not in patch.lower()
+    assert b"sk-test-" not in patch
+    if coded.outcome == "succeeded":
+        mended(lab, coded)
+
+
+def mended(lab: Stage, coded: Coded) -> None:
+    """The patch applies and mends the fault; what else it brings stays inside."""
+    applied = lab.applied(coded)
+    assert coded.seeded.proved(without_git(applied, applied.parent / "plain"))
+    for path in contents(without_git(applied, applied.parent / "looked-at")):
+        assert (applied / path).resolve().is_relative_to(applied)
+
+
+def evidence(lab: Stage, coded: Coded) -> dict[str, object]:
+    found: dict[str, object] = json.loads(lab.artifacts(coded.run)["evidence.json"])
+    return found
+
+
+def test_weakened_tests_are_named(lab: Stage) -> None:
+    coded = lab.code("test-editor")
+    said = evidence(lab, coded)
+    assert said["clean_room"] is True
+    assert said["tests_weakened"] == ["tests/test_intervals.py"]
+    assert coded.outcome == "partial"
+
+
+def test_a_private_key_in_a_patch_is_flagged_and_not_shown(lab: Stage) -> None:
+    coded = lab.code("key-planter")
+    flags = evidence(lab, coded)["flags"]
+    assert "deploy/id_rsa" in json.dumps(flags)
+    told = lab.madlab(*lab.words(coded.agent, lab.repository("python-unittest"), "openai"))
+    assert "deploy/id_rsa" in told.out + told.err

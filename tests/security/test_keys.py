@@ -1,0 +1,121 @@
+"""No key of a provider is found in any sandbox, journal, blob, log or process listing, in any of its usual encodings.
+
+The key is a real key file's random value. A worker that looks for it is played in full; meanwhile everything of its
+sandbox that the engine and the kernel show of it is read from outside.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import docker
+import pytest
+
+from tests.e2e.coding import Stage, stage
+from tests.security.forms import forms, seen
+
+pytestmark = pytest.mark.docker
+FILE_BYTES = 64 * 1024 * 1024
+SYSTEM = ("proc", "sys", "usr", "lib", "lib64", "bin", "sbin")  # the image's and the kernel's, the same for everybody
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Stage]:
+    with stage() as lab:
+        yield lab
+
+
+def found_below(root: Path, key: str, *, but: tuple[Path, ...] = ()) -> list[str]:
+    """Every file below a directory that holds a form of the key, links not followed, and the names themselves."""
+    found = []
+    for directory, directories, files in os.walk(root):
+        for name in (*directories, *files):
+            path = Path(directory, name)
+            if path in but:
+                continue
+            content = str(path).encode("utf-8", "surrogateescape")
+            if path.is_file() and not path.is_symlink() and path.stat().st_size < FILE_BYTES:
+                content += path.read_bytes()
+            found += [f"{path}: {form}" for form in seen(key, content)]
+    return found
+
+
+def told_by_processes(key: str) -> list[str]:
+    """Every process of this machine whose command line or environment holds a form of the key."""
+    found = []
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit() or int(process.name) == os.getpid():
+            continue
+        for each in ("cmdline", "environ"):
+            try:
+                content = (process / each).read_bytes()
+            except OSError:
+                continue
+            found += [f"{process / each}: {form}" for form in seen(key, content)]
+    return found
+
+
+def test_the_forms_of_a_key_are_found_where_they_are(tmp_path: Path) -> None:
+    key = "sk-test-0123456789abcdef"
+    for number, form in enumerate(forms(key).values()):
+        (tmp_path / f"{number:02}").write_bytes(b"before" + form + b"after")
+    assert len({each.partition(":")[0] for each in found_below(tmp_path, key)}) == len(forms(key))
+
+
+def test_no_key_is_in_a_sandbox_while_it_lives(lab: Stage) -> None:
+    agent, made = lab.troupe.agents["waiter@openai"], lab.repository("python-unittest")
+    api = docker.APIClient(version="auto")
+    api.trust_env = False
+    looked = 0
+    with lab.madlab.started(*lab.words(agent, made, "openai", ["--json"])) as process:
+        while process.poll() is None:
+            for container in api.containers(filters={"label": f"madlab.lab={lab.home.lab}"}):
+                try:
+                    said = json.dumps([api.inspect_container(container["Id"]), api.top(container["Id"])])
+                    pid = api.inspect_container(container["Id"])["State"]["Pid"]
+                except docker.errors.APIError:
+                    continue  # it has just ended
+                assert not seen(lab.key, said.encode())
+                for each in Path(f"/proc/{pid}/root").iterdir() if pid else ():
+                    if each.name not in SYSTEM and each.is_dir():
+                        assert found_below(each, lab.key) == []
+                looked += 1
+            assert told_by_processes(lab.key) == []
+            time.sleep(0.2)
+        out, err = process.communicate()
+    api.close()
+    assert looked > 3
+    assert json.loads(out)["outcome"] == "succeeded", err
+    assert not seen(lab.key, (out + err).encode())
+
+
+@pytest.mark.parametrize("protocol", ["openai", "anthropic"])
+def test_a_worker_that_looks_for_a_key_finds_none(lab: Stage, protocol: str) -> None:
+    coded = lab.code("asker", protocol=protocol)
+    assert coded.outcome == "succeeded", coded.result.out + coded.result.err
+    requests = [each for each in lab.server.requests if each.body.get("model") == f"asker@{protocol}"]
+    assert len(requests) >= 6
+    assert all(lab.key in " ".join(each.headers.values()) for each in requests), "the provider got the key"
+    assert not [form for each in requests for form in seen(lab.key, each.content)], "and the agent did not"
+    assert any("PATH=" in each for each in coded.agent.results), "it did read an environment"
+
+
+def test_no_key_is_left_in_the_lab(lab: Stage) -> None:
+    lab.code("good/no-tests")
+    key_file = lab.home.path / "key"
+    assert key_file.read_text() == lab.key
+    assert found_below(lab.home.path, lab.key, but=(key_file,)) == []
+    assert found_below(lab.home.runtime, lab.key) == []
+    shown = [
+        lab.madlab(*words) for words in (("models",), ("costs", "--json"), ("runs", "--json"), ("status", "--json"))
+    ]
+    assert not [form for each in shown for form in seen(lab.key, (each.out + each.err).encode())]
+    api = docker.APIClient(version="auto")
+    api.trust_env = False
+    for image in api.images():
+        if any(tag.startswith(f"madlab-{lab.home.lab}/") for tag in image["RepoTags"] or ()):
+            told = json.dumps([api.inspect_image(image["Id"]), api.history(image["Id"])])  # type: ignore[no-untyped-call]
+            assert not seen(lab.key, told.encode())
+    api.close()
