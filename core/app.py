@@ -33,6 +33,7 @@ import structlog
 from anyio import create_task_group
 
 from core.admission import Admission
+from core.coding.foreman import Foreman
 from core.config import Config, Resident, load
 from core.dispatcher import Dispatcher
 from core.fiedler.fiedler import Fiedler
@@ -69,7 +70,7 @@ from sandbox.profile import Profile
 
 VERSION = "0.1.0"
 OWN_RESIDENTS = {"fiedler": Resident.model_validate({"class": "core.fiedler.mad:Fiedler"})}
-OWN_EMADS: dict[str, Callable[[], Any]] = {}  # started for a message, served in this process
+OWN_EMADS: dict[str, Callable[[], Any]] = {"foreman": Foreman}  # started for a message, served in this process
 CORE_RUN_S = 24 * 3600.0  # the longest that a run of theirs may take
 REFILL_S = 0.1  # what a handed-over worker has for its first words before the pool starts another one
 logger = structlog.get_logger()

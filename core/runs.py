@@ -29,10 +29,12 @@ class RunsView:
             created REAL, outcome TEXT, started REAL DEFAULT 0, ended REAL DEFAULT 0, deadline REAL DEFAULT 0,
             reason TEXT DEFAULT '', sandbox TEXT DEFAULT '', token TEXT DEFAULT '', credential TEXT DEFAULT '',
             confirmed INTEGER DEFAULT 0,
-            parent TEXT DEFAULT '', terms TEXT DEFAULT '{}', cancel TEXT DEFAULT '', cost TEXT DEFAULT '{}', evidence TEXT DEFAULT '{}',
+            parent TEXT DEFAULT '', terms TEXT DEFAULT '{}', cancel TEXT DEFAULT '',
+            cost TEXT DEFAULT '{}', evidence TEXT DEFAULT '{}',
             artifacts TEXT DEFAULT '[]');
         CREATE INDEX IF NOT EXISTS runs_live ON runs (created) WHERE state != 'destroyed';
         CREATE INDEX IF NOT EXISTS runs_created ON runs (created);
+        CREATE INDEX IF NOT EXISTS runs_parent ON runs (parent) WHERE parent != '';
     """
 
     def apply(self, db: sqlite3.Connection, row: Row) -> None:
@@ -113,6 +115,11 @@ class Runs:
     async def newest(self, limit: int = 50) -> list[Run]:
         """The newest runs first."""
         rows = await self._journal.query(SELECT + "ORDER BY created DESC, trigger_sequence DESC LIMIT ?", (limit,))
+        return [_run(each) for each in rows]
+
+    async def children(self, run: str) -> list[Run]:
+        """The runs that one asked for, oldest first, over or not."""
+        rows = await self._journal.query(SELECT + "WHERE parent = ? AND parent != '' ORDER BY trigger_sequence", (run,))
         return [_run(each) for each in rows]
 
     async def live(self) -> list[Run]:

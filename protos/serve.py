@@ -50,12 +50,21 @@ async def handle(mad: object, message: Message, ctx: Context) -> None:
             await _dispatch(mad, message, ctx)
     except TimeoutError:
         await _fail(ctx, message, "deadline_exceeded", "The deadline passed before there was an answer.", "")
-    except Error as error:
-        await _fail(ctx, message, error.code.lower(), error.message, error.next, outcome_of(error))
-    except Exception as error:
-        logger.exception("%s failed", message.id)
-        sentence = f"The tool failed: {type(error).__name__}: {error}"[:2000]
-        await _fail(ctx, message, "internal", sentence, "", outcome_of(error))
+    except Exception as raised:
+        match only(raised):
+            case Error() as error:
+                await _fail(ctx, message, error.code.lower(), error.message, error.next, outcome_of(error))
+            case error:
+                logger.exception("%s failed", message.id)
+                sentence = f"The tool failed: {type(error).__name__}: {error}"[:2000]
+                await _fail(ctx, message, "internal", sentence, "", outcome_of(error))
+
+
+def only(error: Exception) -> Exception:
+    """The one error that a group holds, or the error itself: a task group wraps what its tasks raise."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 def outcome_of(error: BaseException) -> Outcome.ValueType:

@@ -29,6 +29,7 @@ from core.grace.edge import (
     Empty,
     MessageBody,
     NameBody,
+    RemarkBody,
     ShutdownBody,
     after_of,
     json_of,
@@ -42,10 +43,10 @@ from core.grace.streams import BlobStream
 from core.lab import Lab
 from core.ports import is_uuid
 from core.router import Ephemeral
-from core.run import Run, run_id
-from protos.errors import Error, Exhausted, InvalidArgument, NotFound, Unavailable
-from protos.ids import new_id
-from protos.v1.message_pb2 import KIND_CALL, KIND_EVENT, KIND_PROSE, Blob, Message
+from core.run import Run, State, run_id
+from protos.errors import Conflict, Error, Exhausted, InvalidArgument, NotFound, Unavailable
+from protos.ids import id_from, new_id
+from protos.v1.message_pb2 import KIND_CALL, KIND_EVENT, KIND_PROSE, Blob, Message, Terms
 
 OPERATOR = "operator"
 PAGE = 1000
@@ -78,6 +79,7 @@ def _routes() -> Iterator[Route]:
         ("GET", "/runs/{id}", _run),
         ("POST", "/runs/{id}/cancel", _cancel),
         ("GET", "/runs/{id}/logs", _logs),
+        ("POST", "/runs/{id}/remarks", _remark),
         ("POST", "/blobs", _put_blob),
         ("GET", "/blobs/{digest}", _get_blob),
         ("GET", "/files/{name}", _get_file),
@@ -124,6 +126,8 @@ async def _publish(request: Request) -> Response:
         recipient=body.recipient,
         blobs=[await _attached(lab, each) for each in body.blobs],
     )
+    if body.terms.model_fields_set:
+        message.terms.CopyFrom(Terms(**body.terms.model_dump(exclude_none=True)))
     if body.kind == "call":
         lab.registry.check_call(body.recipient, body.tool, body.arguments)
         message.kind, message.tool, message.data = KIND_CALL, body.tool, json.dumps(body.arguments, ensure_ascii=False)
@@ -214,14 +218,32 @@ async def _cancel(request: Request) -> Response:
     return JSONResponse(run_json(lab, run), 202)
 
 
+async def _remark(request: Request) -> Response:
+    """Says something to a run that is at work, and to those that work for it. They read it at their next step."""
+    lab, body = _lab(request), await json_of(request, RemarkBody)
+    run = await lab.runs.get(request.path_params["id"])
+    if not run.live or run.state is State.COLLECTING:
+        raise Conflict(f"the run {run.id} has ended", next=f"see: madlab show {run.id}")
+    id, listening = new_id(), [run, *lab.dispatcher.children(run.id)]
+    said = [
+        Message(id=id_from(id, each.id) if each is not run else id, conversation=each.conversation, kind=KIND_PROSE)
+        for each in listening
+    ]
+    for each in said:
+        each.text, each.causation = body.text, id
+        sequence = await lab.rogers.publish(each, sender=OPERATOR)
+    ids = {run.id: message.id for run, message in zip(listening, said, strict=True)}
+    return JSONResponse({"id": id, "sequence": sequence, "runs": ids}, 202)
+
+
 async def _logs(request: Request) -> Response | EventStream:
     lab = _lab(request)
     run = await lab.runs.get(request.path_params["id"])
     after, changes = after_of(request), request.app.state.changes
     if not _wants_stream(request):
         limit = number_of(request, "limit", PAGE, PAGE, least=1)
-        lines = await _some(_said_in(lab, run, after), lambda each: _is_log(each, run), limit)
-        return JSONResponse({"logs": lines})
+        lines = await _lines_of(lab, run, after)
+        return JSONResponse({"logs": [message_json(each) for each in lines[:limit]]})
 
     @asynccontextmanager
     async def source() -> AsyncIterator[AsyncIterator[Item]]:
@@ -236,13 +258,24 @@ async def _log_lines(lab: Lab, changes: Changes, id: str, after: int) -> AsyncGe
     while True:
         with changes.of((await lab.runs.get(id)).conversation) as changed:
             run = await lab.runs.get(id)
-            async for each in _said_in(lab, run, after):
+            for each in await _lines_of(lab, run, after):
                 after = each.sequence
-                if _is_log(each, run):
-                    yield each.sequence, message_json(each)
+                yield each.sequence, message_json(each)
             if not run.live:
                 return
             await changed.wait()
+
+
+async def _lines_of(lab: Lab, run: Run, after: int) -> list[Message]:
+    """What the run and those that work for it have said past `after`, in the journal's order."""
+    head = lab.journal.statistics().entries  # what comes while they are read one by one is left for the next time
+    found = [
+        message
+        for each in (run, *await lab.runs.children(run.id))
+        async for message in _said_in(lab, each, after)
+        if _is_log(message, each) and message.sequence <= head
+    ]
+    return sorted(found, key=lambda each: each.sequence)
 
 
 def _is_log(message: Message, run: Run) -> bool:

@@ -53,6 +53,21 @@ class BlobBody(_Strict):
     media_type: Annotated[str, Field(max_length=255)] = ""
 
 
+class TermsBody(_Strict):
+    """What whoever asks sets for the run that a message starts."""
+
+    usd: Annotated[float | None, Field(ge=0, le=1_000_000)] = None
+    tokens: Annotated[int | None, Field(ge=0, le=2**53)] = None
+    seconds: Annotated[float | None, Field(gt=0, le=30 * 86_400)] = None
+    image: Annotated[str, Field(max_length=255)] = ""
+
+
+class RemarkBody(_Strict):
+    """Something to be said to a run that is at work."""
+
+    text: Annotated[str, Field(min_length=1, max_length=8000)]
+
+
 class MessageBody(_Strict):
     """Something to be said."""
 
@@ -63,6 +78,7 @@ class MessageBody(_Strict):
     text: str = ""
     conversation: Annotated[str, Field(max_length=128)] = ""
     blobs: Annotated[list[BlobBody], Field(max_length=64)] = []
+    terms: TermsBody = TermsBody()
     id: str = ""
 
 

@@ -62,7 +62,7 @@ async def _say(send: Send, text: str) -> None:
 
 
 class Changes:
-    """Wakes whoever waits for anything new in a conversation: what was said, or how a run of it stands."""
+    """Wakes whoever waits for anything new in a conversation or within it: what was said, or how a run stands."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, set[Event]] = {}
@@ -70,8 +70,9 @@ class Changes:
     def committed(self, rows: Sequence[Row]) -> None:
         """For the journal to call after each commit."""
         for conversation in {each.conversation for each in rows}:
-            for event in self._waiting.get(conversation, ()):
-                event.set()
+            for name in {conversation, conversation.partition("/")[0]}:
+                for event in self._waiting.get(name, ()):
+                    event.set()
 
     @contextmanager
     def of(self, conversation: str) -> Iterator[Event]:

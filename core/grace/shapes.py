@@ -69,6 +69,7 @@ def run_json(lab: Lab, run: Run) -> dict[str, Any]:
         "reason": run.reason,
         "cost": run.cost,
         "conversation": run.conversation,
+        "parent": run.parent or None,
         "place": lab.dispatcher.place(run.id),
     }
 

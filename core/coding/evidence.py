@@ -1,0 +1,131 @@
+"""What an attempt has shown, which of several is best, and what the run has come to: plain data and plain rules.
+
+The one thing that makes a run green is a test command that passes on the original tree plus only the patch, in a
+sandbox that no agent has touched. What an agent says of its own work counts for nothing here; it is kept beside the
+proof, so that people can compare the two.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from core.run import Outcome
+
+TestResult = Mapping[str, Any]  # as `hopper.test` returns it
+
+# How an attempt that was not proved ended, the most telling first: it is what the run has come to.
+_TELLING = (
+    Outcome.OUT_OF_BUDGET,
+    Outcome.STUCK,
+    Outcome.TIMED_OUT,
+    Outcome.OUT_OF_MEMORY,
+    Outcome.OUT_OF_DISK,
+    Outcome.KILLED,
+    Outcome.LOST,
+)
+
+
+@dataclass
+class Attempt:
+    """One try at the goal, and what is known of it on the trusted side."""
+
+    number: int
+    claimed: Outcome = Outcome.FAILED  # what its worker came to, by its own word or by the core's
+    reason: str = ""
+    worked: Mapping[str, Any] = field(default_factory=dict)  # what `hopper.work` returned
+    files: int = 0
+    added: int = 0
+    removed: int = 0
+    refused: Sequence[tuple[str, str]] = ()  # paths left out of the patch, and why
+    flags: Sequence[tuple[str, int, str]] = ()  # path, line, what a person should look at
+    tests_changed: Sequence[str] = ()  # tests that were there and read differently now, and files that steer tests
+    proof: TestResult | None = None  # the clean room
+    original: TestResult | None = None  # the same with the tests as they were, where the patch changes any
+    review: str = ""  # what a reviewer said
+
+    @property
+    def proved(self) -> bool:
+        """Whether its patch passes the tests in a clean sandbox."""
+        return bool(self.proof and self.proof["found"] and self.proof["passed"])
+
+    @property
+    def weakened(self) -> Sequence[str]:
+        """Tests that were changed, and without whose change the patch does not pass."""
+        return self.tests_changed if self.original is not None and not self.original["passed"] else ()
+
+
+def best(attempts: Sequence[Attempt]) -> Attempt:
+    """The attempt with the best evidence: proved, with the tests as they were, nothing refused or flagged, short."""
+    return min(attempts, key=_order)
+
+
+def _order(attempt: Attempt) -> tuple[Any, ...]:
+    return (
+        not attempt.proved,
+        bool(attempt.weakened),
+        bool(attempt.refused),
+        len(attempt.flags),
+        not attempt.files,
+        attempt.claimed is not Outcome.SUCCEEDED,
+        attempt.added + attempt.removed,
+        attempt.number,
+    )
+
+
+def outcome_of(attempt: Attempt) -> tuple[Outcome, str]:
+    """What the run has come to with this attempt as its best, and one sentence why."""
+    if attempt.proved and attempt.weakened:
+        changed = ", ".join(attempt.weakened[:5])
+        return Outcome.PARTIAL, f"The tests pass only with changes to the tests or to what runs them: {changed}."
+    if attempt.proved and attempt.refused:
+        path, why = attempt.refused[0]
+        return Outcome.PARTIAL, f"The tests pass, and a part of the patch was refused: {path!r}: {why}."
+    if attempt.proved and attempt.files:
+        return Outcome.SUCCEEDED, ""
+    if attempt.claimed in _TELLING:
+        return attempt.claimed, attempt.reason
+    if not attempt.files:
+        return Outcome.FAILED, attempt.reason or "Nothing was changed."
+    if attempt.proof is None or not attempt.proof["found"]:
+        return Outcome.PARTIAL, "There is a patch, and no test command that could show whether it works."
+    claim = " Its author said it was done." if attempt.claimed is Outcome.SUCCEEDED else ""
+    return Outcome.FAILED, f"The tests do not pass on a clean copy with only the patch.{claim}"
+
+
+def as_json(before: TestResult | None, attempt: Attempt, others: Sequence[Attempt]) -> dict[str, Any]:
+    """The evidence of a run."""
+    worked = attempt.worked
+    return {
+        "tests_before": before,
+        "tests_after": worked.get("tests_after"),
+        "clean_room": attempt.proved if attempt.proof is not None else None,
+        "clean_room_tests": attempt.proof,
+        "original_tests": attempt.original,
+        "red_first": bool(before and before["found"] and not before["passed"]) or bool(worked.get("red_first")),
+        "tests_changed": list(attempt.tests_changed),
+        "tests_weakened": list(attempt.weakened),
+        "refused": [{"path": path, "reason": reason} for path, reason in attempt.refused],
+        "flags": [{"path": path, "line": line, "what": what} for path, line, what in attempt.flags],
+        "claimed": str(attempt.claimed),
+        "summary": str(worked.get("summary", "")),
+        "agent": str(worked.get("agent", "")),
+        "model": str(worked.get("model", "")),
+        "small_model": bool(worked.get("small")),
+        "commands": list(worked.get("commands", ()))[-100:],
+        "steps": worked.get("steps", 0),
+        "seconds": {key: worked.get(f"{key}_seconds", 0.0) for key in ("model", "command", "loop")},
+        "review": attempt.review,
+        "attempt": attempt.number,
+        "attempts": [
+            {
+                "attempt": each.number,
+                "claimed": str(each.claimed),
+                "clean_room": each.proved,
+                "files": each.files,
+                "added": each.added,
+                "removed": each.removed,
+                "reason": each.reason,
+            }
+            for each in sorted((attempt, *others), key=lambda each: each.number)
+        ],
+    }

@@ -1,0 +1,410 @@
+"""The foreman has code written by agents that nobody trusts, and finds out for himself what it is worth.
+
+    the goal ─▶ tests of the untouched tree, in a clean sandbox ───────────────┐
+            └─▶ K attempts side by side, each an agent in a sandbox of its own  │
+                   │ the files that came out                                    │
+                   ▼                                                            ▼
+                the patch, computed and reviewed here ─▶ the proof: the original tree plus only
+                                                         the patch, in another clean sandbox ─▶ the best
+
+He is a MAD of the core and a run like any other: what he asks of Hopper are calls in conversations within his own, with
+ids made of his message's. So a core that dies in the middle is followed by one that asks the same again, and gets the
+answers that were given meanwhile. He reads no code and asks no model: everything here is bytes, rules and evidence.
+"""
+
+import json
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping, Sequence
+from contextlib import aclosing, closing
+from dataclasses import dataclass, field
+from tempfile import TemporaryFile
+from typing import IO, Any, cast
+
+from anyio import create_task_group, from_thread, to_thread
+from typing_extensions import TypedDict
+
+from core.coding.changes import open_changes, restored
+from core.coding.evidence import Attempt, TestResult, as_json, best, outcome_of
+from core.coding.patch import Patch, render
+from core.run import Outcome
+from protos.blobs import CHUNK_BYTES, store
+from protos.errors import Error, InvalidArgument
+from protos.ids import id_from
+from protos.mad import Files
+from protos.tools import Call, tool
+from protos.v1.message_pb2 import KIND_CALL, KIND_PROSE, KIND_REPLY, Blob, Message, Terms
+from protos.v1.session_pb2 import Outcome as WireOutcome
+
+HAND = "hopper"  # the eMAD that works and tests in a sandbox
+AGENTS_IMAGE = "lab:hopper-agents"  # where the agents are that are not ours
+OWN_AGENTS = frozenset({"", "hopper", "small"})
+MOST_ATTEMPTS = 8
+GOAL_CHARACTERS = 12_000
+PROOF_SHARE, PROOF_S = 0.25, 600.0  # of the time that is left: kept back for the proof, and at most so much
+DELETED_BYTES = 4 * 1024 * 1024
+
+
+class PatchSize(TypedDict):
+    """A patch in numbers, and where it is."""
+
+    files: int
+    added: int
+    removed: int
+    blob: str
+
+
+class Coded(TypedDict):
+    """What has come of a goal."""
+
+    outcome: str
+    reason: str
+    summary: str
+    patch: PatchSize
+    model: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """What was asked for."""
+
+    call: Call
+    source: Blob
+    goal: str
+    test: str
+    model: str
+    agent: str
+
+    @property
+    def deadline(self) -> float:
+        """Seconds since the epoch."""
+        return self.call.ctx.assignment.deadline or time.time() + 24 * 3600
+
+    @property
+    def image(self) -> str:
+        """Whose programs the sandboxes have."""
+        return self.call.message.terms.image or ("" if self.agent in OWN_AGENTS else AGENTS_IMAGE)
+
+
+@dataclass
+class Came:
+    """The files that came out of an attempt, as they are proved and kept."""
+
+    patch: Patch
+    changes: Blob  # as they were taken in here: what was refused is not among them
+    deleted: Blob
+
+
+class Foreman:
+    """Has code written in sandboxes, proves the patch in a clean one, and keeps the best."""
+
+    @tool(effects="write", idempotent=True)
+    async def code(
+        self,
+        call: Call,
+        *,
+        source: str,
+        goal: str,
+        name: str = "",
+        test: str = "",
+        model: str = "",
+        agent: str = "hopper",
+        attempts: int = 1,
+        base: str = "",
+    ) -> Coded:
+        """Has `goal` reached in the attached tree `source` and returns the best patch, proved or not.
+
+        `test` is the command that tests the tree (empty: it is detected), `model` an alias (empty: the lab's default),
+        `agent` who writes, `attempts` how many tries are made side by side, `name` and `base` what the tree is called
+        and the commit it was taken from, for people.
+        """
+        blob = next((each for each in call.blobs if each.digest == source), None)
+        if blob is None:
+            raise InvalidArgument("source: the tree is not attached.", next="Attach the blob to the call.")
+        if not goal.strip() or len(goal) > GOAL_CHARACTERS:
+            raise InvalidArgument(f"goal: it has 1 to {GOAL_CHARACTERS} characters.", next="Say what shall be reached.")
+        if not 1 <= attempts <= MOST_ATTEMPTS:
+            raise InvalidArgument(f"attempts: 1 to {MOST_ATTEMPTS} are made.", next="Choose fewer.")
+        return await _Work(Job(call, blob, goal, test, model, agent)).done(attempts)
+
+
+@dataclass
+class _Work:
+    """One goal on its way."""
+
+    job: Job
+    before: TestResult | None = None
+    before_trouble: str = ""
+    came: dict[int, Came] = field(default_factory=dict)
+
+    async def done(self, attempts: int) -> Coded:
+        notes = await self._plan() if attempts > 1 else ""
+        tries = [Attempt(number) for number in range(1, attempts + 1)]
+        async with create_task_group() as tasks:
+            tasks.start_soon(self._test_before)
+            for each in tries:
+                tasks.start_soon(self._try, each, notes)
+        async with create_task_group() as tasks:
+            for each in tries:
+                tasks.start_soon(self._prove, each)
+        chosen = best(tries)
+        if attempts > 1 and chosen.files:
+            await self._review(chosen)
+        return await self._hand_over(chosen, [each for each in tries if each is not chosen])
+
+    # --- what is asked of Hopper
+
+    async def _test_before(self) -> None:
+        """The untouched tree, tested: what there was to begin with."""
+        answer = await self._ask("before", "test", {"command": self.job.test}, (), share=0.5)
+        if isinstance(answer, str):
+            self.before_trouble = answer
+        else:
+            self.before = answer
+
+    async def _plan(self) -> str:
+        """What a planner proposes: for several developers, so that they do not all begin with nothing."""
+        notes = "Read what matters for the goal, change nothing, and finish with a plan."
+        given = self._work_arguments("planner", notes)
+        answer = await self._ask("plan", "work", given, (), share=0.2)
+        return "" if isinstance(answer, str) else str(answer.get("summary", ""))[:4000]
+
+    async def _try(self, attempt: Attempt, notes: str) -> None:
+        """Has an agent work, and computes the patch of what came out."""
+        several = f"You are developer {attempt.number} of several; choose your own way. " if notes else ""
+        plan = f"{several}A planner proposes:\n{notes}" if notes else ""
+        label = str(attempt.number)
+        remarks = await self._remarks() if notes else ""
+        given = self._work_arguments("developer" if notes else "", f"{plan}\n{remarks}".strip())
+        message = await self.job.call.ctx.bus.ask(self._question(label, "work", given, (), share=1 - PROOF_SHARE))
+        if message.kind == KIND_REPLY:
+            attempt.worked = await self._content(message)
+            attempt.claimed = _outcome(str(attempt.worked.get("outcome", "")))
+            attempt.reason = str(attempt.worked.get("reason", ""))[:500]
+        else:
+            fault = json.loads(message.data or "{}")
+            attempt.claimed, attempt.reason = _outcome(str(fault.get("code", ""))), message.text[:500]
+        await self._measure(attempt, message.blobs)
+
+    async def _prove(self, attempt: Attempt) -> None:
+        """The original tree plus only the patch, tested where no agent has been."""
+        came = self.came.get(attempt.number)
+        if came is None or not attempt.files:
+            return
+        command = self.job.test
+        if not command and self.before and self.before["found"]:
+            command = str(self.before["command"])
+        if not command:
+            command = str((attempt.worked.get("tests_after") or {}).get("command", ""))
+        attempt.proof = await self._test(f"{attempt.number}.proof", command, came.changes, came.deleted)
+        if attempt.tests_changed and attempt.proved:
+            changes, deleted = await self._without(came, attempt.tests_changed)
+            attempt.original = await self._test(f"{attempt.number}.original", command, changes, deleted)
+
+    async def _test(self, label: str, command: str, changes: Blob, deleted: Blob) -> TestResult:
+        given = {"command": command, "changes": changes.digest, "deleted": deleted.digest}
+        answer = await self._ask(label, "test", given, (changes, deleted), share=0.9)
+        return _untested(command, answer) if isinstance(answer, str) else answer
+
+    async def _review(self, attempt: Attempt) -> None:
+        """What a reviewer says of the best patch. It is kept beside the proof and does not outweigh it."""
+        changes = self.came[attempt.number].changes
+        notes = "The change to review is in the working tree. Read it, change nothing, and finish with what you think."
+        given = self._work_arguments("reviewer", notes) | {"changes": changes.digest}
+        answer = await self._ask("review", "work", given, [changes], share=0.5)
+        attempt.review = answer if isinstance(answer, str) else str(answer.get("summary", ""))[:2000]
+
+    def _work_arguments(self, role: str, notes: str) -> dict[str, Any]:
+        job = self.job
+        given = {"goal": job.goal, "test": job.test, "model": job.model, "agent": job.agent}
+        return given | {"role": role, "notes": notes}
+
+    async def _remarks(self) -> str:
+        """What people have said to this run before anybody was at work who could hear it."""
+        asked, bus = self.job.call.message, self.job.call.ctx.bus
+        said = await bus.history(asked.conversation, after=asked.sequence, limit=1000)
+        heard = [each.text for each in said if each.kind == KIND_PROSE and not each.recipient]
+        return "\n".join(f"The operator remarks: {each}" for each in heard)
+
+    async def _ask(
+        self, label: str, tool: str, arguments: Mapping[str, Any], blobs: Sequence[Blob], *, share: float
+    ) -> Mapping[str, Any] | str:
+        """What Hopper returned, or the sentence that says why it did not."""
+        answer = await self.job.call.ctx.bus.ask(self._question(label, tool, arguments, blobs, share=share))
+        return await self._content(answer) if answer.kind == KIND_REPLY else answer.text
+
+    def _question(
+        self, label: str, tool: str, arguments: Mapping[str, Any], blobs: Sequence[Blob], *, share: float
+    ) -> Message:
+        asked, job = self.job.call.message, self.job
+        left = job.deadline - time.time()
+        return Message(
+            id=id_from(asked.id, label),
+            conversation=f"{asked.conversation}/{label}",
+            recipient=HAND,
+            kind=KIND_CALL,
+            causation=asked.id,
+            tool=tool,
+            data=json.dumps({"source": job.source.digest} | dict(arguments), ensure_ascii=False),
+            blobs=[job.source, *blobs],
+            terms=Terms(seconds=max(1.0, left * share, left - PROOF_S), image=job.image),
+        )
+
+    async def _content(self, reply: Message) -> Mapping[str, Any]:
+        """The result of a call, however long."""
+        text = reply.data
+        if not text:
+            blob = next(each for each in reply.blobs if each.name == "result.json")
+            text = (await _read(self.job.call.ctx.files, blob, blob.size)).decode()
+        content: Mapping[str, Any] = json.loads(text)
+        return content
+
+    # --- what is computed here
+
+    async def _measure(self, attempt: Attempt, blobs: Sequence[Blob]) -> None:
+        """The patch of an attempt, from the files that came out."""
+        named = {each.name: each for each in blobs}
+        changes, deleted = named.get("changes.tar"), named.get("deleted.json")
+        if changes is None or deleted is None:
+            return
+        files = self.job.call.ctx.files
+        try:
+            gone = _names(await _read(files, deleted, DELETED_BYTES))
+            with TemporaryFile() as clean:
+                patch, gone = await to_thread.run_sync(
+                    self._compute, _stream(files, changes), gone, clean, abandon_on_cancel=False
+                )
+                kept = await files.put(_from(clean), name="changes.tar", media_type="application/x-tar")
+        except Error as error:  # no honest worker hands that over
+            attempt.claimed, attempt.reason = Outcome.FAILED, f"What came out was refused: {error.message}"[:500]
+            return
+        attempt.files, attempt.added, attempt.removed = len(patch.files), patch.added, patch.removed
+        attempt.refused, attempt.flags = patch.refused, patch.flags
+        attempt.tests_changed = sorted({*patch.tests_changed, *patch.steers_tests})
+        self.came[attempt.number] = Came(patch, kept, await self._store_names(gone))
+
+    def _compute(
+        self, changes: Generator[bytes, None, None], gone: list[str], clean: IO[bytes]
+    ) -> tuple[Patch, list[str]]:
+        """In a thread: the patch, and into `clean` the changed files that it takes over."""
+        source = _stream(self.job.call.ctx.files, self.job.source)
+        with closing(source), closing(changes), open_changes(source, changes, gone) as found:
+            patch = render(found)
+            clean.writelines(found.pack())
+            return patch, found.deleted
+
+    async def _without(self, came: "Came", paths: Sequence[str]) -> tuple[Blob, Blob]:
+        """The files of an attempt without some of them: those stay as they were."""
+        files = self.job.call.ctx.files
+        gone = [each for each in _names(await _read(files, came.deleted, DELETED_BYTES)) if each not in paths]
+        with TemporaryFile() as rest:
+            changes = _stream(files, came.changes)
+            await to_thread.run_sync(lambda: rest.writelines(restored(changes, paths)))
+            kept = await files.put(_from(rest), name="changes.tar", media_type="application/x-tar")
+        return kept, await self._store_names(gone)
+
+    async def _store_names(self, names: Sequence[str]) -> Blob:
+        files = self.job.call.ctx.files
+        return await store(files, _json(names), name="deleted.json", media_type="application/json")
+
+    async def _hand_over(self, chosen: Attempt, others: Sequence[Attempt]) -> Coded:
+        """Fixes the verdict, with everything that came of the best attempt as artifacts of the run."""
+        call, came = self.job.call, self.came.get(chosen.number)
+        outcome, reason = outcome_of(chosen)
+        evidence = as_json(self.before, chosen, others) | {"goal": self.job.goal[:500], "model_alias": self.job.model}
+        if self.before_trouble:
+            evidence["tests_before_trouble"] = self.before_trouble
+        files, verdict = call.ctx.files, call.ctx.verdict
+        diff = await store(files, came.patch.diff if came else b"", name="patch.diff", media_type="text/x-diff")
+        verdict.artifacts.append(diff)
+        if came is not None:
+            verdict.artifacts.extend((came.changes, came.deleted))
+            evidence["patch_report"] = came.patch.report()
+        size: PatchSize = {
+            "files": chosen.files,
+            "added": chosen.added,
+            "removed": chosen.removed,
+            "blob": diff.digest,
+        }
+        evidence["patch"] = size
+        report = await store(files, _json(evidence), name="evidence.json", media_type="application/json")
+        verdict.artifacts.append(report)
+        verdict.outcome, verdict.reason = WireOutcome.Value(f"OUTCOME_{outcome.upper()}"), reason
+        verdict.evidence |= evidence
+        return {
+            "outcome": str(outcome),
+            "reason": reason,
+            "summary": evidence["summary"],
+            "patch": size,
+            "model": evidence["model"],
+        }
+
+
+def _untested(command: str, why: str) -> TestResult:
+    """A test run that did not come about, as one that did not pass."""
+    return {
+        "command": command,
+        "detected": False,
+        "found": True,
+        "passed": False,
+        "exit_code": -1,
+        "seconds": 0.0,
+        "timed_out": False,
+        "tail": why[:4000],
+        "counts": None,
+    }
+
+
+def _outcome(word: str) -> Outcome:
+    return Outcome(word) if word in set(Outcome) else Outcome.FAILED
+
+
+def _names(content: bytes) -> list[str]:
+    """The list in a deleted.json; a worker wrote it, so it may be anything.
+
+    Raises:
+        InvalidArgument: it is no list of names.
+    """
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+        raise InvalidArgument("deleted.json is no list of names.")
+    return found
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, indent=1).encode()
+
+
+async def _read(files: Files, blob: Blob, most: int) -> bytes:
+    """A small blob whole.
+
+    Raises:
+        InvalidArgument: it is not small.
+    """
+    if blob.size > most:
+        raise InvalidArgument(f"{blob.name} has {blob.size} bytes; {most} are read.")
+    async with aclosing(files.get(blob.digest)) as stream:  # type: ignore[type-var]
+        return b"".join([chunk async for chunk in stream])
+
+
+async def _from(file: IO[bytes]) -> AsyncIterator[bytes]:
+    """What was written to a file, from its start."""
+    file.seek(0)
+    while chunk := await to_thread.run_sync(file.read, CHUNK_BYTES):
+        yield chunk
+
+
+def _stream(files: Files, blob: Blob) -> Generator[bytes, None, None]:
+    """A blob's bytes for a thread that computes with them, chunk by chunk from the event loop."""
+    chunks = cast("AsyncGenerator[bytes, None]", files.get(blob.digest))
+
+    async def following() -> bytes:
+        return await anext(chunks, b"")
+
+    try:
+        while chunk := from_thread.run(following):
+            yield chunk
+    finally:
+        from_thread.run(chunks.aclose)

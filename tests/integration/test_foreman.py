@@ -1,0 +1,128 @@
+"""The foreman without sandboxes and models: what he makes of honest hands, of liars, and of several at once."""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from core.lab import Lab
+from core.run import Outcome, Run, run_id
+from protos import tree
+from protos.ids import new_id
+from protos.v1.message_pb2 import KIND_CALL, Blob, Message
+from tests.hand import Edits, Hand
+from tests.integration.test_core_runs import ended
+from tests.labs import a_home, ask, opened
+
+FAULTY = {
+    "adder.py": "def add(a, b):\n    return a - b\n",
+    "test_adder.py": "import unittest\nfrom adder import add\n\n\nclass Test(unittest.TestCase):\n"
+    "    def test(self):\n        self.assertEqual(add(2, 2), 4)\n",
+}
+EMPTY_TEST = "import unittest\nclass T(unittest.TestCase):\n    def test(self): pass\n"
+MENDED = {"adder.py": "def add(a, b):\n    return a + b\n"}
+
+
+@asynccontextmanager
+async def lab_with(edits: Callable[[str], Edits], **about: str) -> AsyncIterator[Lab]:
+    class Played(Hand):
+        def __init__(self) -> None:
+            super().__init__(edits, **about)
+
+    with a_home() as home:
+        async with opened(home, hopper=Played) as lab:
+            yield lab
+
+
+async def coded(lab: Lab, place: Path, **arguments: object) -> tuple[Run, bytes]:
+    """The run that mended the faulty tree, and its diff."""
+    for name, content in FAULTY.items():
+        (place / name).write_text(content)
+
+    async def packed() -> AsyncIterator[bytes]:
+        for chunk in tree.pack(place, tree.walk(place)):
+            yield chunk
+
+    blob: Blob = await lab.horace.put(packed(), name="source.tar")
+    asked = Message(id=new_id(), conversation=new_id(), recipient="foreman", kind=KIND_CALL, tool="code", blobs=[blob])
+    asked.data = json.dumps({"source": blob.digest, "goal": "add shall add"} | arguments)
+    await ask(lab, asked)
+    run = await ended(lab, run_id("foreman", asked.id))
+    diffs = [each for each in run.artifacts if each["name"] == "patch.diff"]
+    return run, b"".join([chunk async for chunk in lab.horace.get(diffs[0]["digest"])]) if diffs else b""
+
+
+async def test_a_patch_that_passes_in_the_clean_room_is_a_success_with_its_evidence(tmp_path: Path) -> None:
+    async with lab_with(lambda _: MENDED) as lab:
+        run, diff = await coded(lab, tmp_path)
+    assert run.outcome is Outcome.SUCCEEDED
+    assert run.evidence["tests_before"]["passed"] is False
+    assert run.evidence["clean_room"] is True
+    assert run.evidence["red_first"] is True
+    assert run.evidence["patch"]["files"] == run.evidence["patch"]["added"] == run.evidence["patch"]["removed"] == 1
+    assert b"-    return a - b\n+    return a + b\n" in diff
+    assert {each["name"] for each in run.artifacts} == {"patch.diff", "changes.tar", "deleted.json", "evidence.json"}
+
+
+async def test_who_says_it_is_done_and_changes_nothing_that_helps_is_not_believed(tmp_path: Path) -> None:
+    async with lab_with(lambda _: {"adder.py": "def add(a, b):\n    return b - a\n"}) as lab:
+        run, diff = await coded(lab, tmp_path)
+    assert run.outcome is Outcome.FAILED
+    assert "Its author said it was done" in run.reason
+    assert run.evidence["clean_room"] is False
+    assert diff
+
+
+@pytest.mark.parametrize(
+    "edits",
+    [
+        {"test_adder.py": FAULTY["test_adder.py"].replace("4", "0")},
+        {"test_adder.py": None, "test_other.py": EMPTY_TEST},
+    ],
+)
+async def test_tests_that_were_changed_until_they_passed_are_told_and_no_success(tmp_path: Path, edits: Edits) -> None:
+    async with lab_with(lambda _: edits) as lab:
+        run, _ = await coded(lab, tmp_path)
+    assert run.outcome is Outcome.PARTIAL
+    assert run.evidence["tests_weakened"] == ["test_adder.py"]
+    assert "test_adder.py" in run.reason
+
+
+async def test_tests_may_be_changed_where_the_code_passes_the_old_ones_too(tmp_path: Path) -> None:
+    more = FAULTY["test_adder.py"] + "\n    def test_more(self):\n        self.assertEqual(add(1, 2), 3)\n"
+    async with lab_with(lambda _: MENDED | {"test_adder.py": more}) as lab:
+        run, _ = await coded(lab, tmp_path)
+    assert run.outcome is Outcome.SUCCEEDED
+    assert run.evidence["tests_changed"] == ["test_adder.py"]
+    assert run.evidence["tests_weakened"] == []
+
+
+async def test_of_several_attempts_the_one_with_the_best_evidence_is_kept(tmp_path: Path) -> None:
+    def edits(label: str) -> Edits:
+        return MENDED if label == "2" else {"adder.py": f"# {label}\n" + FAULTY["adder.py"]}
+
+    async with lab_with(edits) as lab:
+        run, diff = await coded(lab, tmp_path, attempts=3)
+        children = await lab.runs.children(run.id)
+    assert run.outcome is Outcome.SUCCEEDED
+    assert run.evidence["attempt"] == 2
+    assert [each["clean_room"] for each in run.evidence["attempts"]] == [False, True, False]
+    assert b"a + b" in diff
+    assert run.evidence["review"].startswith("as reviewer")
+    assert len(children) == 1 + 1 + 3 + 3 + 1  # before, plan, developers, proofs, review
+
+
+async def test_nothing_changed_is_no_success_and_says_how_it_ended(tmp_path: Path) -> None:
+    async with lab_with(lambda _: {}, outcome="stuck") as lab:
+        run, diff = await coded(lab, tmp_path)
+    assert run.outcome is Outcome.STUCK
+    assert diff == b""
+
+
+async def test_a_path_that_may_not_be_changed_is_refused_and_the_rest_is_proved(tmp_path: Path) -> None:
+    async with lab_with(lambda _: MENDED | {".github/workflows/ci.yml": "on: push\n"}) as lab:
+        run, _ = await coded(lab, tmp_path)
+    assert run.outcome is Outcome.SUCCEEDED
+    assert [each["path"] for each in run.evidence["flags"]] == [".github/workflows/ci.yml"]
