@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from periphery.hopper.shell import Shell
+from periphery.hopper.testing import TestResult
 from protos.errors import InvalidArgument
 from protos.llm import Llm
 from protos.tools import Call
@@ -36,6 +37,7 @@ class Ending:
     how: How
     summary: str  # what was done, in the agent's words, for people
     reason: str = ""  # why it is not done, and what more it needs, in one sentence
+    tests: TestResult | None = None  # of the tree just as it is now; None: Hopper runs them
 
 
 @dataclass

@@ -1,6 +1,5 @@
 """Runs a tree's tests once and tells what came of it."""
 
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from typing_extensions import TypedDict
@@ -9,6 +8,7 @@ from periphery.hopper.counts import Counts, count
 from periphery.hopper.detection import NOTHING, Project, detect
 from periphery.hopper.printable import tail
 from periphery.hopper.shell import Shell
+from protos.tools import Call
 
 TAIL_BYTES = 4096
 NO_TESTS = 5  # pytest's exit code, and since Python 3.12 unittest's, where there was nothing to run
@@ -26,9 +26,6 @@ class TestResult(TypedDict):
     timed_out: bool
     tail: str  # the last 4 KiB of its output, printable
     counts: Counts | None
-
-
-Progress = Callable[..., Awaitable[None]]
 
 
 async def project_of(shell: Shell, command: str) -> Project:
@@ -83,3 +80,16 @@ def told(result: TestResult) -> str:
         return f"The tests did not end in {result['seconds']:.0f} s."
     state = "pass" if result["passed"] else f"fail (exit {result['exit_code']})"
     return f"The tests {state}" + (f": {numbers}." if numbers else ".")
+
+
+async def tell_tests(call: Call, result: TestResult, when: str) -> None:
+    """Tells people what a run of the tests came to: before, during, after, or in a clean tree."""
+    await call.progress(
+        told(result),
+        what="tests",
+        when=when,
+        command=result["command"][:1000],
+        exit_code=result["exit_code"],
+        passed=result["passed"],
+        counts=result["counts"],
+    )

@@ -6,9 +6,9 @@ Rules of the file
   2. A file is touched when its inode, its size or its `ctime` differs. The `ctime` cannot be set back, so neither
      `touch` nor an archive that restores times hides a change.
   3. Changed is what differs in content, executable bit or a link's target. Directories are not kept: git knows none.
-  4. Added files are the agent's, unless a tool dropped them: what the tree's own `.gitignore` names (git is asked,
-     where there is one), caches and modules by name, and programs and objects by their first bytes. What is left out
-     is counted and said. Nothing that was in the tree is ever left out.
+  4. Added files are the agent's, unless a tool dropped them: caches and modules by name, programs and objects by their
+     first bytes. (`Tree` also asks git what the tree's own `.gitignore` names.) What is left out is counted and said.
+     Nothing that was in the tree is ever left out.
   5. `.git` is neither taken in nor given out, at any depth and in any case: a tree's configuration and hooks are not
      ours to run, and a patch has no use for them.
 
@@ -38,8 +38,6 @@ DROPPED = (".pyc", ".pyo", ".o", ".obj", ".gcda", ".gcno", ".egg-info", ".swp")
 DROPPED_NAMES = frozenset({".coverage", "CMakeCache.txt", ".DS_Store"})
 PROGRAMS = (b"\x7fELF", b"!<arch>\n", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe")
 FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-
-Ignored = Callable[[list[str]], set[str]]
 
 
 @dataclass(slots=True)
@@ -126,8 +124,8 @@ class Workspace:
                 with suppress(OSError):
                     above.rmdir()  # only what is empty goes
 
-    def changes(self, ignored: Ignored = lambda names: set()) -> Changes:
-        """What differs from the tree as it came. `ignored` is asked which added names the tree does not want."""
+    def changes(self) -> Changes:
+        """What differs from the tree as it came."""
         modified, added = [], []
         left_out: Counter[str] = Counter()
         seen = 0
@@ -146,10 +144,6 @@ class Workspace:
                 left_out[why] += 1
             else:
                 added.append(name)
-        unwanted = ignored(added) if added else set()
-        if unwanted:
-            left_out["ignored by .gitignore"] += len(unwanted)
-            added = [each for each in added if each not in unwanted]
         return Changes(sorted(modified), sorted(added), sorted(missing), left_out)
 
     def packed(self, names: Iterable[str], note: Callable[[str], None]) -> Iterator[bytes]:

@@ -1,0 +1,76 @@
+"""Asking a model, and booking what it took: used by the agents of our own."""
+
+import time
+
+from anyio import sleep
+
+from periphery.hopper.agent import Task
+from protos.errors import Denied, Unavailable
+from protos.ids import new_id
+from protos.llm import Completion, Llm, complete
+from protos.v1.llm_pb2 import CompleteRequest, Model
+
+TRIES = 3
+PAUSE_S = 1.0  # before the second try; doubled before the third
+
+
+async def model_of(llm: Llm, alias: str) -> Model:
+    """What there is to know of a model; an empty description of one that is not listed."""
+    try:
+        listed = await llm.models()
+    except Denied:
+        return Model(alias=alias)
+    for each in listed:
+        if each.alias == alias or (not alias and each.is_default):
+            return each
+    return Model(alias=alias)
+
+
+async def ask(task: Task, request: CompleteRequest) -> Completion:
+    """The whole answer to `request`, each try under its own id: a stream that broke is asked for from its start.
+
+    Raises:
+        Exhausted: the budget does not cover it.
+        Unavailable: no answer came whole.
+        InvalidArgument, Denied: as `Llm.complete`.
+    """
+    for attempt in range(TRIES):
+        request.id = new_id()
+        started = time.monotonic()
+        try:
+            completion = await complete(task.llm, request)
+        except Unavailable as error:
+            if attempt == TRIES - 1:
+                raise
+            await task.call.progress(f"The model broke off, asking again: {error.message[:200]}", what="note")
+            await sleep(PAUSE_S * 2**attempt)
+            continue
+        finally:
+            task.ledger.model_seconds += time.monotonic() - started
+        book(task, completion)
+        return completion
+    raise AssertionError("the last try returns or raises")
+
+
+def book(task: Task, completion: Completion) -> None:
+    """Puts into the ledger what an answer took."""
+    usage = completion.usage
+    task.ledger.book(tokens_in=usage.input_tokens, tokens_out=usage.output_tokens, usd=usage.usd)
+    task.ledger.model = completion.started.model or task.ledger.model
+
+
+async def tell_model(task: Task, text: str = "") -> None:
+    """Tells people how far it is and what it took so far."""
+    ledger = task.ledger
+    tokens = ledger.tokens_in + ledger.tokens_out
+    cost = f", ${ledger.usd:.4f}" if ledger.usd else ""
+    await task.call.progress(
+        text or f"Step {ledger.steps}: {tokens:,} tokens{cost}",
+        what="model",
+        steps=ledger.steps,
+        tokens=tokens,
+        tokens_in=ledger.tokens_in,
+        tokens_out=ledger.tokens_out,
+        usd=ledger.usd,
+        model=ledger.model,
+    )

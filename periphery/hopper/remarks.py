@@ -1,0 +1,46 @@
+"""What an operator says to a run while it works: read before each step, and told how far it has got.
+
+A remark is prose without a recipient in the run's conversation. It is *delivered* when it is in what the model is
+asked next, and *acted on* when the answer to that has come back.
+"""
+
+from protos.tools import Call
+from protos.v1.message_pb2 import KIND_PROSE, Message
+
+SENDER = "operator"
+PAGE = 100
+REMARK_CHARACTERS = 4000
+
+
+class Remarks:
+    """The remarks of one call's conversation."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._after = call.message.sequence
+        self._waiting: list[Message] = []  # delivered, and not yet acted on
+
+    async def fresh(self) -> list[str]:
+        """What was said since the last time, oldest first; it counts as delivered."""
+        said = []
+        while True:
+            page = await self._call.ctx.bus.history(self._call.message.conversation, after=self._after, limit=PAGE)
+            for each in page:
+                self._after = max(self._after, each.sequence)
+                if each.kind == KIND_PROSE and each.sender == SENDER and not each.recipient and each.text.strip():
+                    said.append(each)
+            if len(page) < PAGE:
+                break
+        for each in said:
+            await self._tell(each, "delivered")
+        self._waiting += said
+        return [each.text[:REMARK_CHARACTERS] for each in said]
+
+    async def acted_on(self) -> None:
+        """The model has answered with them before it."""
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            await self._tell(each, "acted_on")
+
+    async def _tell(self, remark: Message, state: str) -> None:
+        await self._call.progress(remark.text[:300], what="remark", remark=remark.id, state=state)
