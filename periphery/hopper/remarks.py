@@ -43,4 +43,4 @@ class Remarks:
             await self._tell(each, "acted_on")
 
     async def _tell(self, remark: Message, state: str) -> None:
-        await self._call.progress(remark.text[:300], what="remark", remark=remark.id, state=state)
+        await self._call.progress(remark.text[:300], what="remark", remark=remark.causation or remark.id, state=state)
