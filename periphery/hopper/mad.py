@@ -95,9 +95,9 @@ class Hopper:
     ) -> Worked:
         """Works towards a goal on a packed tree, given as the digest of an attached blob.
 
-        `test` is the command that tests it; left out, it is detected. `agent` is hopper, small, mini-swe-agent or codex.
-        `changes` is the digest of an earlier `changes.tar` to begin from. What was changed hangs on the reply, however
-        the work ended.
+        `test` is the command that tests it; left out, it is detected. `agent` is hopper, small, mini-swe-agent or
+        codex. `changes` is the digest of an earlier `changes.tar` to begin from. What was changed hangs on the reply,
+        however the work ended.
         """
         return await _Work(call, self._place, model, agent, role).run(
             Tree(call.ctx.files, source, self._place, _teller(call)), goal, test, notes, changes, max_steps
@@ -184,8 +184,8 @@ class _Work:
         if self._agent == "hopper" and listed.small:
             self._agent = "small"
             await self._call.progress(
-                f"The model {listed.alias or listed.model} is small: it is asked for one function at a time, and only what "
-                "passes the tests is kept.",
+                f"The model {listed.alias or listed.model} is small: it is asked for one function at a time, and only "
+                "what passes the tests is kept.",
                 what="note",
             )
         if self._agent == "small":
@@ -234,10 +234,10 @@ class _Work:
     def _summed_up(
         self, ending: Ending, tree: Tree, before: TestResult, after: TestResult | None, *, red_first: bool
     ) -> Worked:
-        ledger, ran = self._ledger, tree.shell.ran
+        ledger = self._ledger
         commands = [
             Command(command=each.command[:400], exit_code=each.exit_code, seconds=round(each.seconds, 3))
-            for each in ran
+            for each in tree.shell.ran
         ]
         taken = time.monotonic() - self._started
         return Worked(

@@ -48,6 +48,7 @@ def _text(description: str) -> dict[str, str]:
 PATH = _text("Relative to the root of the repository.")
 SECONDS = {"type": "number", "minimum": 1, "description": f"After so many it is killed; {RUN_S:.0f} if left out."}
 COMMAND = _text("Instead of the one that was detected.")
+TOUCHING = frozenset({"run", "edit", "write", "remove", "run_install", "run_build", "git_commit"})
 LINE = {"type": "integer", "minimum": 1}
 
 OFFERS = (
@@ -137,7 +138,7 @@ class Toolbox:
     given: bool  # the test command was given, not detected
     finished: Finish | None = None
     steps: list[str] = field(default_factory=list)  # of the plan
-    tests: TestResult | None = None  # the last run of the tests
+    tests: TestResult | None = None  # what they came to, of the tree just as it is now
     red: bool = False  # they failed while nothing but tests was changed
     changed: bool = False  # the last edit made the tree what it had not been before
     _state: dict[str, bytes] = field(default_factory=dict)  # what was edited, and to what
@@ -150,6 +151,8 @@ class Toolbox:
             InvalidArgument: it cannot be done as it was asked.
         """
         self.changed = False
+        if name in TOUCHING:
+            self.tests = None
         method: Callable[..., Awaitable[str]] = getattr(self, name)
         return shortened(await method(**arguments), RESULT_CHARACTERS)
 
