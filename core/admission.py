@@ -31,10 +31,11 @@ class Admission:
         return len(self._queue)
 
     @asynccontextmanager
-    async def share(self, memory_mb: int, *, at_once: bool = False) -> AsyncIterator[None]:
+    async def share(self, memory_mb: int, *, at_once: bool = False, runs: int = 1) -> AsyncIterator[None]:
         """Waits for a share of the machine and holds it during the body.
 
-        `at_once`: takes it without waiting, for what runs already: a run that was taken back after a restart.
+        `at_once`: takes it without waiting, for what runs already: a run that was taken back after a restart; or for
+        what runs wait for and so must not wait for them: a model, which counts as no run (`runs=0`).
 
         Raises:
             Exhausted: the share is larger than the whole.
@@ -45,7 +46,7 @@ class Admission:
                 next="Lower its profile, or raise sandbox.memory_mb in madlab.toml.",
             )
         if at_once:
-            self._take(memory_mb)
+            self._take(memory_mb, runs)
         else:
             waiting = _Waiting(memory_mb)
             self._queue.append(waiting)
@@ -62,14 +63,14 @@ class Admission:
         try:
             yield
         finally:
-            self._give_back(memory_mb)
+            self._give_back(memory_mb, runs)
 
-    def _take(self, memory_mb: int) -> None:
-        self._free -= 1
+    def _take(self, memory_mb: int, runs: int = 1) -> None:
+        self._free -= runs
         self._memory_mb -= memory_mb
 
-    def _give_back(self, memory_mb: int) -> None:
-        self._free += 1
+    def _give_back(self, memory_mb: int, runs: int = 1) -> None:
+        self._free += runs
         self._memory_mb += memory_mb
         self._advance()
 

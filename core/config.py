@@ -13,12 +13,20 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from core.fiedler.local import with_local
 from core.fiedler.settings import Model, Orchestra, Provider
 from core.fiedler.settings import check as check_orchestra
+from core.fiedler.store import Store, chosen
 from core.home import Home
 from protos.errors import InvalidArgument
 
-NOT_SETTINGS = {"MADLAB_FULL", "MADLAB_HOME", "MADLAB_LAB", "MADLAB_PYTHON"}  # variables that mean something else
+NOT_SETTINGS = {
+    "MADLAB_FULL",
+    "MADLAB_HOME",
+    "MADLAB_LAB",
+    "MADLAB_MODELS",
+    "MADLAB_PYTHON",
+}  # variables that mean something else
 
 Runtime = Literal["runc", "runsc"]
 ProviderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
@@ -153,7 +161,9 @@ def load(home: Home, environment: Mapping[str, str] = os.environ) -> Config:
     except ValidationError as error:
         raise InvalidArgument(_sentence(home, error, sources), next="mend it and try again") from None
     places = tuple(each if each.is_absolute() else home.path / each for each in config.emads)
-    return config.model_copy(update={"emads": places})
+    weights, is_chosen = chosen(home.path, Store.locate(environment))
+    llm, providers, models = with_local(config.llm, config.providers, config.models, weights, is_default=is_chosen)
+    return config.model_copy(update={"emads": places, "llm": llm, "providers": providers, "models": models})
 
 
 def _variables(environment: Mapping[str, str]) -> Iterator[tuple[str, tuple[str, ...], str]]:

@@ -25,10 +25,11 @@ import structlog
 from anyio import Event, current_time
 from anyio.lowlevel import checkpoint
 
+from core.fiedler.line import Line
 from core.ports import hash_of
 from core.strict import strict_json
 from core.waiting import first_of
-from protos.errors import Error, Exhausted, InvalidArgument, Unauthenticated
+from protos.errors import Denied, Error, Exhausted, InvalidArgument, Unauthenticated
 from protos.llm import event_pieces, joined, vector_pieces
 from protos.mad import Context, Inbox
 from protos.remote import MESSAGE_BYTES, NEXT
@@ -113,6 +114,7 @@ class Session:
     recorded: Event = field(default_factory=Event)  # the verdict is durable: only now may the worker forget it
     on_credential: Callable[[str], Awaitable[None]] | None = None  # makes a renewed credential's hash durable first
     on_confirmed: Callable[[], None] | None = None
+    line: Line | None = None  # where it was started to serve a model
     _streams: int = 0
 
     async def attach(self, request: session_pb2.AttachRequest) -> str:
@@ -411,6 +413,33 @@ class LlmServicer(_Servicer, llm_pb2_grpc.LlmServicer):
             self._gathered -= mine
 
 
+class ModelHostServicer(_Servicer, llm_pb2_grpc.ModelHostServicer):
+    """The way back: a worker that serves a model to the lab, if that is what it was started for."""
+
+    async def Serve(  # type: ignore[override]  # it reads and writes at once, so it is no generator
+        self, requests: AsyncIterator[llm_pb2.Served], servicing: Servicing
+    ) -> None:
+        async with answering(servicing):
+            self._check(servicing)
+            line = self._session.line
+            if line is None:
+                raise Denied("This worker is not there to serve a model.", next="Serve what you were assigned.")
+
+            async def tell() -> None:
+                async for each in line.outgoing():
+                    await servicing.write(each)
+
+            async def listen() -> None:
+                async for each in requests:
+                    line.hear(each)
+
+            line.take()
+            try:
+                await first_of(tell, listen)
+            finally:
+                line.close("The worker that served the model ended its stream.")
+
+
 async def _bytes_of(requests: AsyncIterator[files_pb2.PutRequest]) -> AsyncIterator[bytes]:
     async for request in requests:
         if request.WhichOneof("part") != "bytes":
@@ -441,6 +470,7 @@ async def open_door(directory: Path, session: Session) -> AsyncIterator[None]:
     bus_pb2_grpc.add_BusServicer_to_server(BusServicer(session), server)
     files_pb2_grpc.add_FilesServicer_to_server(FilesServicer(session), server)
     llm_pb2_grpc.add_LlmServicer_to_server(LlmServicer(session), server)
+    llm_pb2_grpc.add_ModelHostServicer_to_server(ModelHostServicer(session), server)
     path = directory / "gate.sock"
     server.add_insecure_port(f"unix:{path}")
     await server.start()

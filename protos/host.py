@@ -11,13 +11,17 @@ import os
 import sys
 from collections.abc import Iterator
 from importlib import import_module
+from typing import TYPE_CHECKING, cast
 
 import anyio
 
 from protos.errors import Error, Unavailable
 from protos.mad import Verdict
-from protos.remote import connect
+from protos.remote import RemoteModelHost, connect
 from protos.serve import serve
+
+if TYPE_CHECKING:
+    from protos.llm import ServedModel
 
 HOST = f"madlab-host/1 python/{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"
 
@@ -27,6 +31,9 @@ async def host(mad: object, address: str, token: str) -> int:
     with anyio.CancelScope() as work:
         async with connect(address, token, host=HOST, on_end=work.cancel) as session:
             assignment = await session.assigned()
+            if getattr(mad, "is_model", False):  # it is asked through the core, and by nobody on the bus
+                await RemoteModelHost(session).serve(cast("ServedModel", mad))
+                return 0
             ctx = session.context(assignment)
             await serve(mad, ctx)
             if assignment.run:

@@ -21,6 +21,7 @@ from protos.v1.llm_pb2 import (
     Model,
     Part,
     Reasoning,
+    Serving,
     Started,
     ToolCall,
     ToolResult,
@@ -93,6 +94,32 @@ class NoLlm(Llm):
 
     async def costs(self, by: str = "model", *, since: float = 0.0) -> CostsReply:
         return CostsReply()
+
+
+class ServedModel(Protocol):
+    """A model that a worker serves to the lab: the other side of `ModelHost.Serve`. `protos.host` serves one."""
+
+    is_model: bool  # true: how the host knows one
+
+    async def load(self) -> Serving:
+        """Makes it ready, and says what it is. Called once, first."""
+        ...
+
+    async def answer(self, request: CompleteRequest, say: "Say") -> None:
+        """Answers one request, side by side with others: text, reasoning and tool call fragments as they come, usage,
+        and `finished` as the last. Cancelled when nobody waits for the answer any more.
+
+        Raises:
+            InvalidArgument: it will never take this request.
+            Exhausted: not now.
+        """
+        ...
+
+
+class Say(Protocol):
+    """Where a served model puts its answer."""
+
+    async def __call__(self, event: CompletionEvent) -> None: ...
 
 
 @dataclass

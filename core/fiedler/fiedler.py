@@ -41,6 +41,7 @@ from core.fiedler.ledger import Attempt, Caller, Ledger
 from core.fiedler.money import Used, bound_of_inputs, dollars, used_of
 from core.fiedler.policy import Conduct, Leg, Policy, Start, Stop, Wait, error_of
 from core.fiedler.provider import Ask, Kind, Provider, Trouble
+from core.fiedler.providers.hosted import Hosts
 from core.fiedler.providers.opening import make_provider
 from core.fiedler.repertoire import Repertoire
 from core.fiedler.requests import check_embed, check_request
@@ -91,8 +92,10 @@ class Fiedler(AsyncContextManagerMixin):
         providers: Mapping[str, ProviderSettings],
         models: Mapping[str, Model],
         policy: Policy | None = None,
+        hosts: Hosts | None = None,
     ) -> None:
         self.ledger = ledger
+        self._hosts = hosts
         self.policy = policy or Policy(failures=orchestra.failures, rest_s=orchestra.rest_s)
         self.repertoire = Repertoire(orchestra, providers, models)
         self._keys = keys
@@ -110,7 +113,7 @@ class Fiedler(AsyncContextManagerMixin):
 
     def models(self) -> Sequence[pb.Model]:
         """Every alias, the default first."""
-        return self.repertoire.describe(self.policy, self._keys, current_time())
+        return self.repertoire.describe(self.policy, self._keys, current_time(), self._hosts)
 
     async def complete(self, request: pb.CompleteRequest, caller: Caller) -> AsyncIterator[CompletionEvent]:
         """`protos.llm.Llm.complete`, for `caller`."""
@@ -383,7 +386,7 @@ class Fiedler(AsyncContextManagerMixin):
             async with self._opening:
                 if name not in self._open:
                     settings = self.repertoire.providers[name]
-                    made = await anyio.to_thread.run_sync(make_provider, name, settings)
+                    made = await anyio.to_thread.run_sync(make_provider, name, settings, self._hosts)
                     self._open[name] = await self._stack.enter_async_context(made)
         return self._open[name]
 

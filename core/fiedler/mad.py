@@ -73,6 +73,7 @@ class Described(TypedDict):
     input_usd: float
     output_usd: float
     fallbacks: list[str]
+    small: bool
 
 
 class Known(TypedDict):
@@ -238,4 +239,5 @@ def _described(model: pb.Model) -> Described:
         "input_usd": model.input_usd,
         "output_usd": model.output_usd,
         "fallbacks": list(model.fallbacks),
+        "small": model.small,
     }

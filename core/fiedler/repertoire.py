@@ -5,10 +5,13 @@ from collections.abc import Mapping, Sequence
 from core.fiedler.keys import Keys
 from core.fiedler.money import Bound, bound_of
 from core.fiedler.policy import Leg, Policy, Rules
+from core.fiedler.providers.hosted import Hosts
 from core.fiedler.requests import images_of
 from core.fiedler.settings import Model, Orchestra, Provider
 from protos.errors import Denied, InvalidArgument, NotFound
 from protos.v1 import llm_pb2 as pb
+
+NO_MODEL = "Get a local one with `madlab model install`, or name a provider's with `madlab provider add`."
 
 
 class Repertoire:
@@ -34,7 +37,7 @@ class Repertoire:
             alias = next((name for name, model in self.models.items() if model.embeddings), "")
         alias = alias or self.default
         if not self.models or not alias:
-            raise NotFound("The lab has no model for this.", next="Set one: madlab provider add")
+            raise NotFound("The lab has no model for this.", next=NO_MODEL)
         if alias not in self.models:
             known = ", ".join(sorted(self.models))
             raise NotFound(f"There is no model {alias[:64]!r}.", next=f"There are: {known}.")
@@ -97,16 +100,20 @@ class Repertoire:
         sampling.reasoning_effort = sampling.reasoning_effort or model.reasoning_effort
         return made
 
-    def describe(self, policy: Policy, keys: Keys, now: float) -> Sequence[pb.Model]:
+    def describe(self, policy: Policy, keys: Keys, now: float, hosts: Hosts | None = None) -> Sequence[pb.Model]:
         """Every alias, the default first."""
         default = self.default
         return [
-            self._describe(alias, policy, keys, now) for alias in sorted(self.models, key=lambda each: each != default)
+            self._describe(alias, policy, keys, now, hosts)
+            for alias in sorted(self.models, key=lambda each: each != default)
         ]
 
-    def _describe(self, alias: str, policy: Policy, keys: Keys, now: float) -> pb.Model:
+    def _describe(self, alias: str, policy: Policy, keys: Keys, now: float, hosts: Hosts | None) -> pb.Model:
         model = self.models[alias]
         state, note = "ready", model.note
+        if self.providers[model.provider].kind == "local" and hosts is not None:
+            state, missing = hosts.state(model.model)
+            note = missing or note
         try:
             if keys.find(model.provider) is None and self.providers[model.provider].has_key:
                 state = "no key"
@@ -131,6 +138,7 @@ class Repertoire:
             note=note,
             is_default=alias == self.default,
             fallbacks=model.fallbacks,
+            small=model.small,
         )
 
     def _takes(self, alias: str, request: pb.CompleteRequest) -> bool:

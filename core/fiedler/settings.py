@@ -35,7 +35,7 @@ class Orchestra(Section):
 class Provider(Section):
     """`[providers.NAME]`: a place that serves models."""
 
-    kind: Literal["openai", "anthropic", "recorded"]
+    kind: Literal["openai", "anthropic", "recorded", "local"]
     base_url: str = ""  # empty: the official one
     key_file: Path | None = None  # read by its owner alone (0600); relative to the lab's home
     key: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")] | None = None  # instead: a name below keys/
@@ -44,6 +44,7 @@ class Provider(Section):
     structured: Literal["native", "tool"] = "native"  # how a schema is asked for where the kind is anthropic
     wire: Literal["openai", "anthropic"] = "openai"  # the protocol of recorded exchanges
     directory: Path | None = None  # of recorded exchanges
+    idle_s: Seconds = 600  # kind local: how long a worker stays when nobody asks it
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
@@ -51,6 +52,8 @@ class Provider(Section):
             raise ValueError("has both key_file and key: leave one")
         if (self.kind == "recorded") != (self.directory is not None):
             raise ValueError("kind recorded, and no other, needs a directory")
+        if self.kind == "local" and (self.base_url or self.has_key):
+            raise ValueError("kind local is a worker of this lab: it has neither base_url nor key")
         if self.directory is not None and not self.directory.is_absolute():
             raise ValueError("directory must begin with /")
         address = urlsplit(self.address)
@@ -113,6 +116,7 @@ class Model(Section):
     deadline_s: Seconds = 600  # for all of it
     hedge_after_s: Seconds | None = None  # ask a second model when the first is silent for so long; both are paid
     note: Annotated[str, Field(max_length=300)] = ""  # what to expect of it, for people
+    small: bool = False  # answers short questions and writes small functions; not to be trusted with a plan
 
     @property
     def price(self) -> Price:
@@ -135,6 +139,8 @@ def check(orchestra: Orchestra, providers: Mapping[str, Provider], models: Mappi
         if model.provider not in providers:
             known = ", ".join(sorted(providers)) or "none"
             raise ValueError(f"models.{alias}.provider: there is no provider {model.provider!r} (there are: {known})")
+        if model.extra and providers[model.provider].kind == "local":
+            raise ValueError(f"models.{alias}.extra: a local model has no body of a request to put it into")
         for each in model.fallbacks:
             if each not in models or each == alias:
                 raise ValueError(f"models.{alias}.fallbacks: {each!r} is no other alias")

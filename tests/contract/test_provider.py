@@ -1,7 +1,8 @@
-"""What every provider does: one body per behaviour, over both protocols, streamed and whole, live and replayed.
+"""What every provider does: one body per behaviour, over both protocols, streamed and whole, live and replayed, and
+over a worker of the lab that serves a model.
 
 The server is ours and real (`tests/model_server.py`); a replayed provider answers from files that were recorded from
-it a moment before, so it must give the same events.
+it a moment before, so it must give the same events. The worker is as real (`tests/served.py`): it dials a gate.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -17,14 +18,16 @@ from anyio import fail_after, sleep
 from core.fiedler.keys import Key
 from core.fiedler.provider import Ask, Kind, Provider, Reported, Trouble
 from core.fiedler.providers.anthropic import AnthropicProvider
+from core.fiedler.providers.hosted import HostedProvider
 from core.fiedler.providers.openai import OpenAIProvider
 from core.fiedler.providers.recorded import Recorder, Replay
 from protos.llm import Completion, prompt
 from protos.v1 import llm_pb2 as pb
 from tests.model_server import ModelServer, Play, model_server
+from tests.served import PlayingModel, served
 
 KEY = Key("sk-test-0123456789abcdef")
-KINDS = ("openai", "anthropic", "openai replayed", "anthropic replayed")
+KINDS = ("openai", "anthropic", "openai replayed", "anthropic replayed", "hosted")
 PICTURE = b"\x89PNG\r\n\x1a\n picture"
 
 
@@ -34,7 +37,7 @@ class Stage:
 
     kind: str
     whole: bool
-    server: ModelServer
+    server: ModelServer | PlayingModel
     directory: Path
     structured: str = "native"
     reported: list[Reported] = field(default_factory=list)
@@ -42,6 +45,10 @@ class Stage:
     @property
     def is_openai(self) -> bool:
         return self.kind.startswith("openai")
+
+    @property
+    def is_hosted(self) -> bool:
+        return self.kind == "hosted"
 
     @property
     def is_replayed(self) -> bool:
@@ -55,7 +62,14 @@ class Stage:
     @asynccontextmanager
     async def open(self, transport: httpx2.AsyncBaseTransport | None = None) -> AsyncIterator[Provider]:
         """The provider, on a transport of its own or on the one given."""
-        if self.is_openai:
+        if isinstance(self.server, PlayingModel):
+            async with (
+                served(self.server, self.directory / "door") as hosts,
+                HostedProvider(hosts, idle_s=60) as hosted,
+            ):
+                yield hosted
+                assert hosts.claims == 0
+        elif self.is_openai:
             async with OpenAIProvider(self.server.openai, transport=transport) as openai:
                 yield openai
         else:
@@ -103,7 +117,8 @@ def _add(completion: Completion, fragment: pb.ToolCallFragment) -> None:
 
 @pytest.fixture(params=KINDS)
 async def stage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Callable[..., Stage]]:
-    async with model_server() as server:
+    async with model_server() as http:
+        server = PlayingModel() if request.param == "hosted" else http
 
         def make(play: Play, *, whole: bool = False, **changes: Any) -> Stage:
             server.script = lambda _: play
@@ -118,6 +133,11 @@ whole_or_not = pytest.mark.parametrize("whole", [False, True], ids=["streamed", 
 def skip_replayed(stage: Stage) -> None:
     if stage.is_replayed:
         pytest.skip("a broken connection cannot be recorded")
+
+
+def skip_hosted(stage: Stage) -> None:
+    if stage.is_hosted:
+        pytest.skip("a worker speaks the contract, not HTTP: tests/contract/test_hosted.py")
 
 
 @whole_or_not
@@ -171,7 +191,7 @@ async def test_cached_and_hidden_tokens_are_told_apart(stage: Callable[..., Stag
     assert told.cached_tokens == 5
     assert told.input_tokens == tried.server.requests[-1].input_tokens
     assert told.output_tokens == tried.server.bill[-1][1]
-    assert told.reasoning_tokens == (7 if tried.is_openai else 0)
+    assert told.reasoning_tokens == (7 if tried.is_openai or tried.is_hosted else 0)
 
 
 @whole_or_not
@@ -201,6 +221,10 @@ async def test_a_conversation_is_sent_as_its_protocol_has_it(stage: Callable[...
     tried = stage(Play())
     await tried.ask(request, max_tokens=77)
     sent = tried.sent
+    if tried.is_hosted:
+        request.model, request.sampling.max_tokens = "scripted", 77
+        assert sent == request
+        return
     assert sent["max_tokens"] == 77
     assert sent["temperature"] == 0.5
     if tried.is_openai:
@@ -229,15 +253,17 @@ async def test_structured_output_comes_as_text(stage: Callable[..., Stage], whol
     request.format.schema.name = "amount"
     request.format.schema.schema = '{"type": "object", "properties": {"n": {"type": "integer"}}}'
     tried = stage(Play(text='{"n": 3}'), whole=whole, structured=structured)
-    if tried.is_openai and structured == "tool":
-        pytest.skip("OpenAI's protocol needs no tool for it")
+    if structured == "tool" and (tried.is_openai or tried.is_hosted):
+        pytest.skip("only Anthropic's protocol needs a tool for it")
     if structured == "tool":
         tried.server.script = lambda _: Play(text="", calls=[("amount", '{"n": 3}')])
     completion = await tried.ask(request)
     assert completion.text == '{"n": 3}'
     assert completion.tool_calls == []
     assert completion.finished.reason == pb.FINISH_STOP
-    if tried.is_openai:
+    if tried.is_hosted:
+        assert tried.sent.format.schema.name == "amount"
+    elif tried.is_openai:
         assert tried.sent["response_format"]["json_schema"]["name"] == "amount"
     elif structured == "native":
         assert tried.sent["output_config"]["format"]["schema"]["type"] == "object"
@@ -265,6 +291,7 @@ async def test_a_status_says_what_the_trouble_is(
     stage: Callable[..., Stage], whole: bool, status: int, kind: Kind
 ) -> None:
     tried = stage(Play(status=status), whole=whole)
+    skip_hosted(tried)
     with pytest.raises(Trouble) as caught:
         await tried.ask()
     assert (caught.value.kind, caught.value.status) == (kind, status)
@@ -276,6 +303,7 @@ async def test_a_spent_quota_is_not_a_busy_provider(stage: Callable[..., Stage])
     error = {"error": {"type": "insufficient_quota", "code": "insufficient_quota", "message": "no credit"}}
     tried = stage(Play(status=429, error=error))
     skip_replayed(tried)
+    skip_hosted(tried)
     with pytest.raises(Trouble) as caught:
         await tried.ask()
     assert caught.value.kind is Kind.SPENT
@@ -296,6 +324,7 @@ async def test_a_spent_quota_is_not_a_busy_provider(stage: Callable[..., Stage])
 async def test_retry_after_is_read(stage: Callable[..., Stage], header: dict[str, str], seconds: float | None) -> None:
     tried = stage(Play(status=429, headers=header))
     skip_replayed(tried)
+    skip_hosted(tried)
     with pytest.raises(Trouble) as caught:
         await tried.ask()
     assert caught.value.retry_after_s == seconds
@@ -322,6 +351,7 @@ async def test_a_stream_that_breaks_is_told_after_what_came(
 ) -> None:
     tried = stage(play)
     skip_replayed(tried)
+    skip_hosted(tried)
     completion = Completion()
     async with tried.open() as provider:
         with fail_after(20), pytest.raises(Trouble) as caught:  # noqa: PT012  what came before counts too
@@ -354,6 +384,7 @@ async def test_what_breaks_after_the_end_of_an_answer_does_not_break_the_answer(
 ) -> None:
     tried = stage(play)
     skip_replayed(tried)
+    skip_hosted(tried)
     completion = await tried.ask()
     assert completion.text == "Hello there."
     assert completion.finished.reason == pb.FINISH_STOP
@@ -378,6 +409,7 @@ async def test_what_breaks_after_the_end_of_an_answer_does_not_break_the_answer(
 async def test_nonsense_is_trouble_and_nothing_worse(stage: Callable[..., Stage], whole: bool, garbage: bytes) -> None:
     tried = stage(Play(garbage=garbage), whole=whole)
     skip_replayed(tried)
+    skip_hosted(tried)
     with pytest.raises(Trouble) as caught:
         await tried.ask()
     assert caught.value.kind in (Kind.NONSENSE, Kind.CUT, Kind.BROKEN)
@@ -386,6 +418,8 @@ async def test_nonsense_is_trouble_and_nothing_worse(stage: Callable[..., Stage]
 async def test_nobody_there_is_unreachable(stage: Callable[..., Stage]) -> None:
     tried = stage(Play())
     skip_replayed(tried)
+    skip_hosted(tried)
+    assert isinstance(tried.server, ModelServer)
     tried.server.port = 9  # discard: nothing listens there
     with pytest.raises(Trouble) as caught:
         await tried.ask()

@@ -4,18 +4,23 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from core.fiedler.provider import Provider
+from core.fiedler.providers.hosted import HostedProvider, Hosts
 from core.fiedler.settings import Provider as Settings
 from protos.errors import InvalidArgument
 
 
-def make_provider(name: str, settings: Settings) -> AbstractAsyncContextManager[Provider]:
+def make_provider(name: str, settings: Settings, hosts: Hosts | None = None) -> AbstractAsyncContextManager[Provider]:
     """A provider, not yet entered. Takes a second the first time: call it in a thread.
 
     Raises:
-        InvalidArgument: its recorded exchanges cannot be read.
+        InvalidArgument: its recorded exchanges cannot be read, or it is a local one and nobody keeps workers here.
     """
+    if settings.kind == "local":
+        if hosts is None:
+            raise InvalidArgument(f"providers.{name}: local models are served by a running lab.", next="Use one.")
+        return HostedProvider(hosts, idle_s=settings.idle_s)
     transport = None
-    wire = settings.kind
+    wire: str = settings.kind
     if settings.kind == "recorded":
         from core.fiedler.providers.recorded import Replay
 
