@@ -14,8 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from sandbox.images.build import architecture
 from sandbox.images.debian import Apt, NoDebian, unpack
+from sandbox.images.spec import architecture
 
 PROGRAM = Path("/usr/local/lib/madlab/runsc")
 DAEMON = Path("/etc/docker/daemon.json")

@@ -32,7 +32,7 @@ class Bundle:
 class Profile:
     """Limits of one sandbox. The kernel enforces each; none is a wish."""
 
-    image: str
+    image: str  # of the lab, as `sandbox.images` calls it
     entry: tuple[str, ...]  # the program and its arguments inside the image
     runtime: str = "runc"  # an OCI runtime the engine knows: runc, runsc
     memory_mb: int = 256  # without the workspace; swap is off
@@ -41,6 +41,7 @@ class Profile:
     pids: int = 128  # processes and threads
     warm: int = 0  # started, attached, unassigned sandboxes kept ready
     bundles: tuple[Bundle, ...] = ()  # mounted read-only
+    foreign: bool = False  # `image` is no image of the lab, but what the engine itself calls so: "alpine:3.20"
 
     @property
     def pids_limit(self) -> int:

@@ -39,7 +39,7 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
 from sandbox.cgroup import starved, usage_of
 from sandbox.engine import DOOR, Exit, Program, SandboxError, Usage
-from sandbox.profile import BUNDLES
+from sandbox.profile import BUNDLES, Profile
 from sandbox.profiles import seccomp
 
 T = TypeVar("T")
@@ -77,11 +77,15 @@ def _client() -> Any:
 
 
 @contextmanager
-def _speaking_plainly(image: str = "", runtime: str = "") -> Iterator[None]:
+def _speaking_plainly(image: str = "", runtime: str = "", *, foreign: bool = False) -> Iterator[None]:
     """Turns the SDK's errors into one that says what to do. The one place where that happens."""
     try:
         yield
     except ImageNotFound as error:
+        if foreign:
+            raise SandboxError(
+                f"the engine has no image {image}: nothing is pulled for a sandbox, so `docker pull` or build it first"
+            ) from error
         raise SandboxError(
             f"the engine has no image {image}: run "
             f"`python -m sandbox.images build {image.partition('/')[2].partition(':')[0] or image}`"
@@ -106,6 +110,11 @@ def _speaking_plainly(image: str = "", runtime: str = "") -> Iterator[None]:
 def image_tag(lab: str, image: str, key: str = "current") -> str:
     """What an image of one lab is called in the engine."""
     return f"madlab-{lab[:8]}/{image}:{key}"
+
+
+def image_of(lab: str, profile: Profile) -> str:
+    """The image of a profile in the engine's words."""
+    return profile.image if profile.foreign else image_tag(lab, profile.image)
 
 
 class DockerSandbox:
@@ -196,13 +205,15 @@ class DockerEngine:
         self._api: Any = None
         self._limiter = CapacityLimiter(_CALLS)
 
-    async def call(self, function: Callable[..., T], *arguments: Any, image: str = "", runtime: str = "") -> T:
+    async def call(
+        self, function: Callable[..., T], *arguments: Any, image: str = "", runtime: str = "", foreign: bool = False
+    ) -> T:
         """Runs `function(api, *arguments)` in a thread; its errors come back as SandboxError."""
 
         def run() -> T:
             if self._api is None:
                 self._api = _client()
-            with _speaking_plainly(image, runtime):
+            with _speaking_plainly(image, runtime, foreign=foreign):
                 return function(self._api, *arguments)
 
         return await to_thread.run_sync(run, limiter=self._limiter)
@@ -222,9 +233,15 @@ class DockerEngine:
     async def open(self, name: str, program: Program) -> AsyncIterator[DockerSandbox]:
         """See `Engine.open`."""
         container = self._container(name)
-        image, runtime = image_tag(self._lab, program.profile.image), program.profile.runtime
+        profile = program.profile
+        image, runtime = image_of(self._lab, profile), profile.runtime
         config = container_config(self._lab, name, program)
-        call = partial(self.call, image=image, runtime=runtime)
+        call = partial(self.call, image=image, runtime=runtime, foreign=profile.foreign)
+        if profile.foreign:
+            config["Image"], volumes = await call(_inspect_foreign, image)
+            given = config["HostConfig"]
+            taken = {*given["Tmpfs"], *(mount["Target"] for mount in given["Mounts"])}
+            given["Tmpfs"] |= {place: _tmpfs(_SMALL_MB) for place in volumes if place not in taken}
         with CancelScope(shield=True):
             identity = await call(_create, container, config)
         sandbox = DockerSandbox(name, identity, self, own_kernel=runtime.startswith("runsc"))
@@ -297,7 +314,7 @@ def container_config(lab: str, name: str, program: Program) -> dict[str, Any]:
     if profile.bundles:
         variables.append(f"MADLAB_BUNDLES={BUNDLES}")
     return {
-        "Image": image_tag(lab, profile.image),
+        "Image": image_of(lab, profile),
         "Entrypoint": [],
         "Cmd": list(profile.entry),
         "User": f"{UID}:{UID}",
@@ -327,10 +344,7 @@ def container_config(lab: str, name: str, program: Program) -> dict[str, Any]:
             "NanoCpus": int(profile.cpus * 1e9),
             "PidsLimit": profile.pids_limit,
             "OomScoreAdj": 500,  # when the machine runs out of memory, a sandbox dies before the core
-            "Tmpfs": {
-                place: f"rw,exec,nosuid,nodev,size={mb}m,nr_inodes={mb * 256},mode=0700,uid={UID},gid={UID}"
-                for place, mb in memory_files.items()
-            },
+            "Tmpfs": {place: _tmpfs(mb) for place, mb in memory_files.items()},
             "ShmSize": _SMALL_MB * _MB,
             "Ulimits": [
                 {"Name": "core", "Soft": 0, "Hard": 0},
@@ -355,6 +369,10 @@ def container_config(lab: str, name: str, program: Program) -> dict[str, Any]:
     }
 
 
+def _tmpfs(mb: int) -> str:
+    return f"rw,exec,nosuid,nodev,size={mb}m,nr_inodes={mb * 256},mode=0700,uid={UID},gid={UID}"
+
+
 def _create(api: Any, container: str, config: dict[str, Any]) -> str:
     try:
         return str(api.create_container_from_config(config, container)["Id"])
@@ -364,6 +382,21 @@ def _create(api: Any, container: str, config: dict[str, Any]) -> str:
             with _quietly():
                 api.remove_container(container, force=True)
         raise
+
+
+def _inspect_foreign(api: Any, image: str) -> tuple[str, list[str]]:
+    """The id of an image that is not ours, and where it wants volumes.
+
+    A volume would be on the host and without a limit: a small tmpfs takes its place.
+
+    Raises:
+        SandboxError: it is for another kind of machine.
+    """
+    found = api.inspect_image(image)
+    made_for, here = (found["Os"], found["Architecture"]), api.version()["Arch"]
+    if made_for != ("linux", here):
+        raise SandboxError(f"the image {image} is for {'/'.join(made_for)}, and this engine runs linux/{here}")
+    return str(found["Id"]), sorted(found["Config"].get("Volumes") or ())
 
 
 def _start(api: Any, container: str, stdin: bytes) -> None:

@@ -1,4 +1,4 @@
-"""`python -m sandbox.images build|list|lock|needed`: what a person or deploy.sh types."""
+"""`python -m sandbox.images build|bundle|list|lock|needed`: what a person or deploy.sh types."""
 
 import argparse
 import os
@@ -9,6 +9,7 @@ from pathlib import Path
 from sandbox.engine import SandboxError
 from sandbox.engines.docker import Images
 from sandbox.images.build import Refused, Workshop, default_cache, read
+from sandbox.images.bundle import make_bundle
 from sandbox.images.debian import NoDebian
 
 
@@ -23,8 +24,9 @@ def main() -> int:
     needed = commands.add_parser("needed", help="propose the Debian packages that those of an image need")
     for command in (build, lock, needed):
         command.add_argument("names", nargs="+", metavar="NAME", help="an image here, or the path of a folder")
+    bundle = commands.add_parser("bundle", help="make the worker for images that are not ours")
     listing = commands.add_parser("list", help="this lab's images")
-    for command in (build, lock, needed, listing):
+    for command in (build, bundle, lock, needed, listing):
         command.add_argument("--lab", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     given = parser.parse_args()
 
@@ -34,6 +36,10 @@ def main() -> int:
         print(f"[{time.monotonic() - started:5.1f} s] {text}", flush=True)
 
     try:
+        if given.command == "bundle":
+            made = make_bundle(given.cache, say)
+            print(f"{made.host}  {made.digest}")
+            return 0
         images = Images(given.lab)
         workshop = Workshop(images, given.cache, say)
         if given.command == "list":

@@ -9,7 +9,7 @@ import tarfile
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sandbox.images.build import Spec
+    from sandbox.images.spec import Spec
 
 FROM = "python:3.13-slim-trixie"
 _SITE = "/usr/local/lib/python3.13/site-packages"

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from sandbox.engines.docker import DockerEngine, Images
-from sandbox.images.build import ROOM, Refused, Workshop, default_cache, read
+from sandbox.images.build import Refused, Workshop, default_cache, read
+from sandbox.images.spec import ROOM
 from tests.docker_lab import built, docker_lab
 
 pytestmark = pytest.mark.docker

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from sandbox.images import npm, pulled, tree, wheels
-from sandbox.images.build import Refused, architecture, key, only, read
 from sandbox.images.debian import Package, read_lock
+from sandbox.images.spec import Refused, architecture, key, only, read
 
 
 def image(folder: Path, text: str) -> Path:
