@@ -55,6 +55,8 @@ class Command(TypedDict):
 class Worked(TypedDict):
     """What came of the work; `changes.tar` and `deleted.json` hang on the reply."""
 
+    outcome: str  # succeeded, partial, failed, stuck, out_of_budget or out_of_disk: as it is claimed in the end
+    reason: str
     summary: str
     agent: str
     model: str
@@ -241,6 +243,8 @@ class _Work:
         ]
         taken = time.monotonic() - self._started
         return Worked(
+            outcome="",
+            reason="",
             summary=(ending.summary or ending.reason)[:8000],
             agent=self._agent,
             model=ledger.model or self._model,
@@ -264,7 +268,11 @@ class _Work:
         verdict.outcome, verdict.reason = _outcome(ending, worked["tests_after"], found, self._role)
         if self._full:
             verdict.outcome = OUTCOME_OUT_OF_DISK
-        evidence = {key: value for key, value in worked.items() if key not in ("summary", "commands")}
+        worked["outcome"] = Outcome.Name(verdict.outcome).removeprefix("OUTCOME_").lower()
+        worked["reason"] = verdict.reason
+        evidence = {
+            key: value for key, value in worked.items() if key not in ("summary", "commands", "outcome", "reason")
+        }
         if worked["tests_after"] is None:
             del evidence["tests_after"]
         verdict.evidence = {**evidence, "commands": len(worked["commands"]), "files": len(found.written)}

@@ -1,9 +1,88 @@
-"""The agent for small models."""
+"""The agent for small models: it asks for one function at a time, and keeps what the tests accept.
+
+What such a model can and cannot do was measured: it mends or writes one small function if a test decides; it plans
+badly, calls tools badly, does not learn from its error, and may not judge its work. So everything but the function is
+done here, without it:
+
+::
+
+    failing tests, goal ─▶ places, the likeliest first ─▶ ask for one function, several times ─▶ the tests decide
+
+Each question is one short JSON object under a schema, its fields in the order in which they should be decided, with a
+limit on tokens and on time. An answer that is not code, not that function or not new is not even tested.
+"""
+
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from periphery.hopper.agent import Ending, Task
+from periphery.hopper.asking import ask, tell_model
 from periphery.hopper.detection import Project
-from periphery.hopper.testing import TestResult
+from periphery.hopper.places import Place, likely, only, replaced
+from periphery.hopper.printable import shortened
+from periphery.hopper.remarks import Remarks
+from periphery.hopper.testing import TestResult, nothing_found, run_tests, tell_tests
 from periphery.hopper.tree import Tree
+from protos.llm import Completion
+from protos.v1.llm_pb2 import (
+    ROLE_SYSTEM,
+    ROLE_USER,
+    CompleteRequest,
+    OutputFormat,
+    OutputSchema,
+    Part,
+    Sampling,
+    Turn,
+)
+
+ORDER = (0, 0, 1, 0, 1, 2, 0, 1, 0)  # which place is tried next: five times the likeliest
+TEMPERATURES = (0.1, 0.7, 0.7, 0.9, 0.9, 0.9, 1.0, 1.0, 1.0)
+ANSWER_TOKENS = 700
+ANSWER_S = 180.0
+GOAL_CHARACTERS = 1500
+OUTPUT_CHARACTERS = 1600
+TESTS_S = 300.0
+
+SYSTEM = "You mend one function of a program. You answer with JSON only."
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "fault": {"type": "string", "maxLength": 300, "description": "What is wrong, in one sentence."},
+        "code": {"type": "string", "description": "The whole function, corrected."},
+    },
+    "required": ["fault", "code"],
+    "additionalProperties": False,
+}
+
+
+NO_FAILING_TEST = "A small model needs a failing test that shows what is wrong. Give it one, or use a larger model."
+NO_PLACE = "Neither the goal nor the failing tests point to a function that is small enough for a small model."
+
+
+@dataclass
+class _Tried:
+    """A file with another function in it, and what the tests said of it."""
+
+    place: Place
+    fault: str
+    text: str
+    before: TestResult
+    result: TestResult = field(default_factory=nothing_found)
+
+    @property
+    def summary(self) -> str:
+        what = "wrote" if self.place.last < self.place.first else "rewrote"
+        return f"{self.fault} A small model {what} {self.place.title}".strip()
+
+    @property
+    def mended(self) -> int:
+        """How many more tests pass than before, as far as they are counted."""
+        counts, before = self.result["counts"], self.before["counts"]
+        return counts["passed"] - before["passed"] if counts and before else 0
 
 
 class Small:
@@ -11,6 +90,119 @@ class Small:
 
     def __init__(self, tree: Tree, project: Project, before: TestResult, *, given: bool) -> None:
         self._tree = tree
+        self._project = project
+        self._before = before
+        self._given = given
+        self._seen: set[tuple[str, str, str]] = set()
 
     async def work(self, task: Task) -> Ending:
-        raise NotImplementedError
+        """Asks until the tests pass, or there is nothing left to ask."""
+        if not self._before["found"] or self._before["passed"]:
+            return Ending("failed", "", NO_FAILING_TEST)
+        places = likely(task.root, f"{task.goal}\n{task.notes}", self._before["tail"])
+        if not places:
+            return Ending("failed", "", NO_PLACE)
+        await task.call.progress("\n".join(f"{each.title}: {each.why}" for each in places), what="plan")
+        best: _Tried | None = None
+        try:
+            async with aclosing(self._tries(task, places)) as tries:  # type: ignore[type-var]
+                async for tried in tries:
+                    if tried.result["passed"]:
+                        best = tried
+                        return Ending("done", f"{best.summary}; it was kept because the tests pass.", tests=best.result)
+                    if tried.mended > (best.mended if best else 0):
+                        best = tried
+        finally:
+            if best is not None:  # also where the time ran out meanwhile
+                _write(task.root, best)
+        if best is None:
+            return Ending("stuck", "", "None of the functions that the model wrote makes a failing test pass.")
+        summary = f"{best.summary}; {best.mended} more tests pass with it, and others still fail."
+        return Ending("partial", summary, "Some tests still fail, and the model found nothing better.")
+
+    async def _tries(self, task: Task, places: list[Place]) -> AsyncIterator["_Tried"]:
+        """One function after another, with what the tests say of it."""
+        remarks = Remarks(task.call)
+        notes = task.notes.strip()
+        for attempt, which in enumerate(ORDER):
+            if which >= len(places) or task.ledger.steps >= task.max_steps:
+                continue
+            notes = "\n".join([notes, *(await remarks.fresh())]).strip()
+            completion = await ask(task, self._question(task, places[which], notes, attempt))
+            await remarks.acted_on()
+            task.ledger.steps += 1
+            await tell_model(task)
+            tried = await self._try(task, places[which], *_answer(completion, places[which]))
+            if tried is not None:
+                yield tried
+
+    async def _try(self, task: Task, place: Place, fault: str, code: str | None) -> "_Tried | None":
+        """What the tests say of a function; the file is as before afterwards. Nothing, if there is nothing to try."""
+        if code is None or (place.path, place.name, code.strip()) in self._seen:
+            await task.call.progress(f"{place.title}: no new function came back.", what="note")
+            return None
+        self._seen.add((place.path, place.name, code.strip()))
+        original = _read(task.root, place.path)
+        text = replaced(original, place, code)
+        added, removed = code.strip("\n").count("\n") + 1, max(place.last - place.first + 1, 0)
+        told = f"{place.title}: +{added} -{removed}"
+        await task.call.progress(told, what="edit", path=place.path, added=added, removed=removed)
+        tried = _Tried(place, fault, text, self._before)
+        _write(task.root, tried)
+        try:
+            seconds = max(min(TESTS_S, task.deadline - time.time()), 1.0)
+            tried.result = await run_tests(task.shell, self._project, given=self._given, seconds=seconds)
+        finally:
+            _write(task.root, _Tried(place, "", original, self._before))
+        await tell_tests(task.call, tried.result, "during")
+        return tried
+
+    def _question(self, task: Task, place: Place, notes: str, attempt: int) -> CompleteRequest:
+        said = [f"Goal: {shortened(task.goal.strip(), GOAL_CHARACTERS)}"]
+        if notes:
+            said.append(f"Note: {shortened(notes, GOAL_CHARACTERS // 2)}")
+        said.append(f"The tests fail like this:\n{shortened(_failure(self._before['tail']), OUTPUT_CHARACTERS)}")
+        if place.last < place.first:
+            said.append(f"Write the missing {place.language} function `{place.name}` of {place.path}.")
+        elif place.name:
+            said.append(f"This is the {place.language} function `{place.name}` of {place.path}:\n{place.code}")
+        else:
+            said.append(f"This is {place.path}:\n{place.code}")
+        said.append("Say what is wrong, then give the whole function, corrected, without anything around it.")
+        return CompleteRequest(
+            model=task.model,
+            turns=[
+                Turn(role=ROLE_SYSTEM, parts=[Part(text=SYSTEM)]),
+                Turn(role=ROLE_USER, parts=[Part(text="\n\n".join(said))]),
+            ],
+            format=OutputFormat(schema=OutputSchema(name="function", schema=json.dumps(SCHEMA), strict=True)),
+            sampling=Sampling(max_tokens=ANSWER_TOKENS, temperature=TEMPERATURES[attempt], seed=attempt + 1),
+            deadline=min(time.time() + ANSWER_S, task.deadline),
+        )
+
+
+def _answer(completion: Completion, place: Place) -> tuple[str, str | None]:
+    """The fault and the function of an answer; no function where there is none that fits."""
+    try:
+        said = json.loads(completion.text)
+        fault, code = str(said["fault"]), str(said["code"])
+    except (ValueError, TypeError, KeyError):
+        return "", None
+    return " ".join(fault.split())[:300], only(place, code)
+
+
+def _failure(tail: str) -> str:
+    """The part of a test run's output that tells the most: from the first failure on."""
+    for mark in ("= FAILURES =", "Traceback (most", "--- FAIL", "not ok ", "AssertionError", "error:"):
+        at = tail.find(mark)
+        if at >= 0:
+            return tail[tail.rfind("\n", 0, at) + 1 :]
+    return tail
+
+
+def _read(root: Path, path: str) -> str:
+    return (root / path).read_bytes().decode("utf-8", "surrogateescape")
+
+
+def _write(root: Path, tried: _Tried) -> None:
+    (root / tried.place.path).write_bytes(tried.text.encode("utf-8", "surrogateescape"))

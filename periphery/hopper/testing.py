@@ -1,5 +1,7 @@
 """Runs a tree's tests once and tells what came of it."""
 
+import re
+from collections.abc import Iterable
 from dataclasses import replace
 
 from typing_extensions import TypedDict
@@ -11,6 +13,9 @@ from periphery.hopper.shell import Shell
 from protos.tools import Call
 
 TAIL_BYTES = 4096
+TEST_FILE = re.compile(
+    r"(^|/)(tests?|spec|__tests__|testing)/|(^|/)test_[^/]*$|(^|/)conftest\.py$|[._-](test|spec)s?\.\w+$"
+)
 NO_TESTS = 5  # pytest's exit code, and since Python 3.12 unittest's, where there was nothing to run
 
 
@@ -93,3 +98,8 @@ async def tell_tests(call: Call, result: TestResult, when: str) -> None:
         passed=result["passed"],
         counts=result["counts"],
     )
+
+
+def only_tests(names: Iterable[str]) -> bool:
+    """Whether all of these are files of tests, by how such files are called."""
+    return all(TEST_FILE.search(each) for each in names)

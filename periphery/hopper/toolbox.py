@@ -18,7 +18,7 @@ from periphery.hopper.agent import Task
 from periphery.hopper.detection import Project
 from periphery.hopper.printable import shortened
 from periphery.hopper.shell import Ran
-from periphery.hopper.testing import TestResult, run_tests, tell_tests, told
+from periphery.hopper.testing import TestResult, only_tests, run_tests, tell_tests, told
 from periphery.hopper.tree import Tree
 from periphery.hopper.workspace import inside
 from protos.v1.llm_pb2 import ToolOffer
@@ -26,9 +26,6 @@ from protos.v1.llm_pb2 import ToolOffer
 RESULT_CHARACTERS = 16_000
 RUN_S = 120.0
 LONG_S = 1800.0
-TEST_FILE = re.compile(
-    r"(^|/)(tests?|spec|__tests__|testing)/|(^|/)test_[^/]*$|(^|/)conftest\.py$|[._-](test|spec)s?\.\w+$"
-)
 
 
 def _offer(name: str, description: str, required: Iterable[str] = (), **properties: object) -> ToolOffer:
@@ -244,11 +241,6 @@ class Toolbox:
             removed=done.removed,
         )
         return done.said
-
-
-def only_tests(names: Iterable[str]) -> bool:
-    """Whether all of these are files of tests, by how such files are called."""
-    return all(TEST_FILE.search(each) for each in names)
 
 
 def _spoken(ran: Ran) -> str:
