@@ -121,7 +121,7 @@ class Config(Section):
     journal: Journal = Journal()
     advisories: Advisories = Advisories()
     emads: Annotated[tuple[Path, ...], BeforeValidator(_paths)] = (
-        Path(__file__).resolve().parents[1] / "periphery" / "mcnamara",
+        *(Path(__file__).resolve().parents[1] / "periphery" / name for name in ("mcnamara", "hopper")),
     )
     residents: dict[str, Resident] = {}
     profile: dict[str, Override] = {}

@@ -186,7 +186,7 @@ class Lives:
         try:
             if emad.make is not None:
                 return await self._work_here(live, emad, emad.make)
-            return await self._work_outside(live, emad, self._profile(live, emad), resumed=resumed)
+            return await self._work_outside(live, emad, await self._profile(live, emad), resumed=resumed)
         except SandboxError as error:
             return (
                 Ending(Outcome.LOST, f"Its sandbox is gone: {error}") if resumed else Ending(Outcome.FAILED, str(error))
@@ -307,11 +307,11 @@ class Lives:
         parent = self.all.get(run.parent)
         return min(latest, parent.run.deadline) if parent is not None and parent.run.deadline else latest
 
-    def _profile(self, live: Live, emad: Dispatchable) -> Profile:
+    async def _profile(self, live: Live, emad: Dispatchable) -> Profile:
         """The limits of the run's sandbox, with the image its asker may have wished for."""
         assert emad.profile is not None
         image = live.run.terms.get("image", "")
-        return self._workers.with_image(emad.profile, image) if image else emad.profile
+        return await self._workers.with_image(emad.profile, image) if image else emad.profile
 
     def _ports(self, live: Live, emad: Dispatchable) -> tuple[Context, Identity]:
         run, manifest = live.run, emad.mad.manifest

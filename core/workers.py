@@ -76,15 +76,28 @@ class Workers:
     lease_s: float
     standing: dict[str, str] = field(default_factory=dict)  # sandboxes that exist now, each with the MAD it is for
 
-    def with_image(self, profile: Profile, image: str) -> Profile:
+    async def with_image(self, profile: Profile, image: str) -> Profile:
         """`profile` with another image: `lab:NAME` is one of this lab's, anything else a local one of the engine.
 
+        The latter need not hold anything of ours: the worker is mounted into it.
+
         Raises:
-            InvalidArgument: such an image cannot be used here.
+            InvalidArgument: the eMAD cannot run in an image that is not ours.
+            Unavailable: the worker for such images cannot be made here.
         """
         if image.startswith("lab:"):
             return replace(profile, image=image.removeprefix("lab:"))
-        raise InvalidArgument(f"The image {image[:100]!r} cannot be used.", next="Leave it out.")
+        from sandbox.images.bundle import make_bundle, worker_entry  # the builder, which a core seldom needs
+        from sandbox.images.spec import Refused, default_cache
+
+        try:
+            bundle = await to_thread.run_sync(make_bundle, default_cache())
+            entry = worker_entry(profile.entry)
+        except Refused as error:
+            raise Unavailable(f"The worker for other images cannot be made: {error}", next=NEXT_STEP) from None
+        except ValueError as error:
+            raise InvalidArgument(str(error), next="Leave the image out.") from None
+        return replace(profile, image=image, foreign=True, entry=entry, bundles=(*profile.bundles, bundle))
 
     @asynccontextmanager
     async def open(self, mad: str, profile: Profile) -> AsyncIterator[Worker]:
