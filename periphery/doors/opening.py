@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 
 import uvicorn
-from anyio import TASK_STATUS_IGNORED, CancelScope, create_task_group, sleep_forever
+from anyio import TASK_STATUS_IGNORED, CancelScope, Event, create_task_group, sleep_forever
 from anyio.abc import TaskStatus
 
 from periphery.doors.application import Application
@@ -81,11 +81,11 @@ async def open_doors(llm: Llm, model: str = "") -> AsyncIterator[Doors]:
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn as a task of ours: signals belong to the worker, and being ready is said and not polled."""
+    """Uvicorn as a task of ours: signals belong to the worker; being ready is said and the end awaited, not polled."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None], closing: Event) -> None:
         super().__init__(config)
-        self._ready = ready
+        self._ready, self._closing = ready, closing
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -94,6 +94,10 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._ready()
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)  # once is enough: it renews a date that is not sent
+        await self._closing.wait()
 
 
 async def _serve(application: Application, *, task_status: TaskStatus[int] = TASK_STATUS_IGNORED) -> None:
@@ -107,7 +111,7 @@ async def _serve(application: Application, *, task_status: TaskStatus[int] = TAS
             server_header=False, date_header=False, proxy_headers=False, timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=GRACE_S,
         )  # fmt: skip
-        server = _Server(config, lambda: task_status.started(port))
+        server = _Server(config, lambda: task_status.started(port), application.closing)
 
         async def run() -> None:
             with CancelScope(shield=True):
@@ -119,4 +123,3 @@ async def _serve(application: Application, *, task_status: TaskStatus[int] = TAS
                 await sleep_forever()
             finally:
                 application.closing.set()
-                server.should_exit = True
