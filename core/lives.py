@@ -109,7 +109,7 @@ class Lives:
 
     def parent_of(self, sender: str, conversation: str) -> str:
         """The live run that speaks as `sender` in this conversation or in the one around it; empty if none does."""
-        around = conversation.partition("/")[0]
+        around = conversation.rpartition("/")[0]
         for each in self.all.values():
             if each.run.mad == sender and each.run.conversation in (conversation, around):
                 return each.run.id

@@ -69,10 +69,11 @@ class Changes:
 
     def committed(self, rows: Sequence[Row]) -> None:
         """For the journal to call after each commit."""
-        for conversation in {each.conversation for each in rows}:
-            for name in {conversation, conversation.partition("/")[0]}:
+        for name in {each.conversation for each in rows}:
+            while name:
                 for event in self._waiting.get(name, ()):
                     event.set()
+                name = name.rpartition("/")[0]  # noqa: PLW2901  the conversation around it
 
     @contextmanager
     def of(self, conversation: str) -> Iterator[Event]:
