@@ -41,6 +41,7 @@ class Attempt:
     tests_changed: Sequence[str] = ()  # tests that were there and read differently now, and files that steer tests
     proof: TestResult | None = None  # the clean room
     original: TestResult | None = None  # the same with the tests as they were, where the patch changes any
+    missing: int = 0  # tests that ran before and do not run in the clean room
     review: str = ""  # what a reviewer said
 
     @property
@@ -54,6 +55,18 @@ class Attempt:
         return self.tests_changed if self.original is not None and not self.original["passed"] else ()
 
 
+def missing_tests(before: TestResult | None, proof: TestResult) -> int:
+    """How many tests ran on the untouched tree and not in the clean room: a program that ends early looks green."""
+    if before is None or not before.get("counts"):
+        return 0
+    return max(_ran(before) - _ran(proof), 0)
+
+
+def _ran(result: TestResult) -> int:
+    counts = result.get("counts") or {}
+    return sum(int(counts.get(each, 0)) for each in ("passed", "failed"))
+
+
 def best(attempts: Sequence[Attempt]) -> Attempt:
     """The attempt with the best evidence: proved, with the tests as they were, nothing refused or flagged, short."""
     return min(attempts, key=_order)
@@ -62,7 +75,7 @@ def best(attempts: Sequence[Attempt]) -> Attempt:
 def _order(attempt: Attempt) -> tuple[Any, ...]:
     return (
         not attempt.proved,
-        bool(attempt.weakened),
+        bool(attempt.weakened) or attempt.missing > 0,
         bool(attempt.refused),
         len(attempt.flags),
         not attempt.files,
@@ -77,6 +90,8 @@ def outcome_of(attempt: Attempt) -> tuple[Outcome, str]:
     if attempt.proved and attempt.weakened:
         changed = ", ".join(attempt.weakened[:5])
         return Outcome.PARTIAL, f"The tests pass only with changes to the tests or to what runs them: {changed}."
+    if attempt.proved and attempt.missing:
+        return Outcome.PARTIAL, f"The test command passes, and {attempt.missing} tests that ran before did not run."
     if attempt.proved and attempt.refused:
         path, why = attempt.refused[0]
         return Outcome.PARTIAL, f"The tests pass, and a part of the patch was refused: {path!r}: {why}."
@@ -104,6 +119,7 @@ def as_json(before: TestResult | None, attempt: Attempt, others: Sequence[Attemp
         "red_first": bool(before and before["found"] and not before["passed"]) or bool(worked.get("red_first")),
         "tests_changed": list(attempt.tests_changed),
         "tests_weakened": list(attempt.weakened),
+        "tests_missing": attempt.missing,
         "refused": [{"path": path, "reason": reason} for path, reason in attempt.refused],
         "flags": [{"path": path, "line": line, "what": what} for path, line, what in attempt.flags],
         "claimed": str(attempt.claimed),

@@ -24,7 +24,7 @@ from anyio import create_task_group, from_thread, to_thread
 from typing_extensions import TypedDict
 
 from core.coding.changes import open_changes, restored
-from core.coding.evidence import Attempt, TestResult, as_json, best, outcome_of
+from core.coding.evidence import Attempt, TestResult, as_json, best, missing_tests, outcome_of
 from core.coding.patch import Patch, render
 from core.run import Outcome
 from protos.blobs import CHUNK_BYTES, store
@@ -196,6 +196,7 @@ class _Work:
         if not command:
             command = str((attempt.worked.get("tests_after") or {}).get("command", ""))
         attempt.proof = await self._test(f"{attempt.number}.proof", command, came.changes, came.deleted)
+        attempt.missing = missing_tests(self.before, attempt.proof)
         if attempt.tests_changed and attempt.proved:
             changes, deleted = await self._without(came, attempt.tests_changed)
             attempt.original = await self._test(f"{attempt.number}.original", command, changes, deleted)

@@ -73,7 +73,7 @@ class Changes:
             while name:
                 for event in self._waiting.get(name, ()):
                     event.set()
-                name = name.rpartition("/")[0]  # noqa: PLW2901  the conversation around it
+                name = name.rpartition("/")[0]
 
     @contextmanager
     def of(self, conversation: str) -> Iterator[Event]:

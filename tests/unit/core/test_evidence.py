@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from core.coding.evidence import Attempt, best, outcome_of
+from core.coding.evidence import Attempt, best, missing_tests, outcome_of
 from core.run import Outcome
 
 PASSED: dict[str, Any] = {"found": True, "passed": True}
@@ -28,12 +28,22 @@ def attempt(number: int = 1, **about: Any) -> Attempt:
         (attempt(proof=PASSED, refused=[(".git/hooks/x", "no")]), Outcome.PARTIAL),
         (attempt(proof=PASSED, claimed=Outcome.STUCK), Outcome.SUCCEEDED),
         (attempt(proof=FAILED, claimed=Outcome.STUCK), Outcome.STUCK),
+        (attempt(proof=PASSED, missing=3), Outcome.PARTIAL),
         (attempt(files=0, claimed=Outcome.OUT_OF_BUDGET), Outcome.OUT_OF_BUDGET),
         (attempt(files=0, claimed=Outcome.LOST), Outcome.LOST),
     ],
 )
 def test_only_a_proof_in_the_clean_room_makes_a_run_green(tried: Attempt, outcome: Outcome) -> None:
     assert outcome_of(tried)[0] is outcome
+
+
+def test_tests_that_no_longer_run_are_missed() -> None:
+    before = FAILED | {"counts": {"passed": 4, "failed": 2, "errors": 0, "skipped": 1}}
+    assert missing_tests(before, PASSED | {"counts": {"passed": 6, "failed": 0}}) == 0
+    assert missing_tests(before, PASSED | {"counts": {"passed": 2, "failed": 0, "skipped": 5}}) == 4
+    assert missing_tests(before, PASSED | {"counts": None}) == 6
+    assert missing_tests(FAILED | {"counts": None}, PASSED) == 0
+    assert missing_tests(None, PASSED) == 0
 
 
 def test_whatever_is_not_green_says_why() -> None:
