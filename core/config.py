@@ -156,14 +156,23 @@ def load(home: Home, environment: Mapping[str, str] = os.environ) -> Config:
                 raise InvalidArgument(f"{home.settings}: {part} must be a table", next="mend the file and try again")
         inner[key[-1]] = value
         sources[key] = variable
-    try:
-        config = Config.model_validate(table)
-    except ValidationError as error:
-        raise InvalidArgument(_sentence(home, error, sources), next="mend it and try again") from None
+    config = check_table(home, table, sources)
     places = tuple(each if each.is_absolute() else home.path / each for each in config.emads)
     weights, is_chosen = chosen(home.path, Store.locate(environment))
     llm, providers, models = with_local(config.llm, config.providers, config.models, weights, is_default=is_chosen)
     return config.model_copy(update={"emads": places, "llm": llm, "providers": providers, "models": models})
+
+
+def check_table(home: Home, table: dict[str, Any], sources: Mapping[tuple[str, ...], str] | None = None) -> Config:
+    """What a whole file says. `sources` names the variables that some settings come from.
+
+    Raises:
+        InvalidArgument: a setting is wrong; the message names file, key and what is allowed.
+    """
+    try:
+        return Config.model_validate(table)
+    except ValidationError as error:
+        raise InvalidArgument(_sentence(home, error, sources or {}), next="mend it and try again") from None
 
 
 def _variables(environment: Mapping[str, str]) -> Iterator[tuple[str, tuple[str, ...], str]]:

@@ -74,7 +74,7 @@ class KeyFiles:
             version = (about.st_ino, about.st_mtime_ns, about.st_ctime_ns, about.st_size)
             if provider in self._known and self._known[provider][0] == version:
                 return self._known[provider][1]
-            key = _parse(provider, path, os.read(descriptor, MAX_BYTES + 1))
+            key = parse(provider, path, os.read(descriptor, MAX_BYTES + 1))
         finally:
             os.close(descriptor)
         self._known[provider] = version, key
@@ -93,7 +93,12 @@ def _check(provider: str, path: Path, about: os.stat_result) -> None:
         raise Denied(f"The key file {path} of {provider} {wrong}.", next=f"Own it, and: chmod 600 {path}")
 
 
-def _parse(provider: str, path: Path, content: bytes) -> Key:
+def parse(provider: str, path: Path, content: bytes) -> Key:
+    """The key that a file holds.
+
+    Raises:
+        Denied: it holds something else.
+    """
     value = content.strip()
     if not value or len(content) > MAX_BYTES or not all(33 <= byte <= 126 for byte in value):
         raise Denied(

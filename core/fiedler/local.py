@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from core.fiedler.settings import Model, Orchestra, Provider
-from core.fiedler.store import Weights
+from core.fiedler.store import Weights, catalogue
 
 ALIAS, PROVIDER = "local", "llama"
 MAX_TOKENS = 2048
@@ -21,12 +21,15 @@ def with_local(
     *,
     is_default: bool,
 ) -> tuple[Orchestra, dict[str, Provider], dict[str, Model]]:
-    """The settings with the alias `local`, unless the operator has given one of its names to something else.
+    """The settings with the alias `local`, unless the operator has given one of its names to something else, and with
+    what the catalogue knows of other local models.
 
-    It is the lab's default where there is no other model, or where a person chose it (`madlab model use`) and
+    The alias is the lab's default where there is no other model, or where a person chose it (`madlab model use`) and
     `llm.default` does not say otherwise.
     """
-    providers, models = dict(providers), dict(models)
+    local = {name for name, each in providers.items() if each.kind == "local"}
+    providers = dict(providers)
+    models = {alias: _filled(each) if each.provider in local else each for alias, each in models.items()}
     if weights is None or ALIAS in models or PROVIDER in providers:
         return orchestra, providers, models
     providers[PROVIDER] = Provider(kind="local")
@@ -51,3 +54,12 @@ def model_of(weights: Weights, provider: str) -> Model:
         note=weights.expect,
         small=True,
     )
+
+
+def _filled(model: Model) -> Model:
+    """A local model as the operator set it up; what he left out is as the catalogue says."""
+    weights = catalogue().get(model.model)
+    if weights is None:
+        return model
+    said = {name: getattr(model, name) for name in model.model_fields_set}
+    return model_of(weights, model.provider).model_copy(update=said)

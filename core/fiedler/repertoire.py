@@ -8,10 +8,9 @@ from core.fiedler.policy import Leg, Policy, Rules
 from core.fiedler.providers.hosted import Hosts
 from core.fiedler.requests import images_of
 from core.fiedler.settings import Model, Orchestra, Provider
+from core.fiedler.store import NO_MODEL
 from protos.errors import Denied, InvalidArgument, NotFound
 from protos.v1 import llm_pb2 as pb
-
-NO_MODEL = "Get a local one with `madlab model install`, or name a provider's with `madlab provider add`."
 
 
 class Repertoire:

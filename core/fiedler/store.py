@@ -35,6 +35,7 @@ from protos.errors import Conflict, Exhausted, InvalidArgument, NotFound, Unavai
 
 CHUNK = 1 << 20
 SPARE_BYTES = 64 << 20  # what a disk should still have afterwards
+NO_MODEL = "Get a local one with `madlab model install`, or name a provider's with `madlab provider add`."
 CHOICE = "model"  # the file in a lab's home that holds the name `madlab model use` was given
 
 Fetch = Callable[[Sequence[str], Path], None]

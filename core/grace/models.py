@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from core.fiedler.store import NO_MODEL
 from core.grace import screen
 from core.grace.client import Client
 from core.grace.life import Json
@@ -89,7 +90,7 @@ def models(context: typer.Context, json: Json = False) -> None:
         screen.data(found)
         return
     if not found["models"]:
-        screen.note("There is no model. Set [providers.NAME] and [models.ALIAS] in madlab.toml, and restart the lab.")
+        screen.note(f"There is no model. {NO_MODEL}")
         return
     screen.table(
         ("ALIAS", "MODEL", "PROVIDER", "STATE", "CAN", "IN", "OUT", "NOTE"),
