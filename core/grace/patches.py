@@ -1,0 +1,81 @@
+"""A patch and what speaks for it, as a person reads them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from core.grace import screen
+
+SHOWN_LINES = 2_000  # of a diff; the rest is in the file
+STYLES = (("+++", "bold"), ("---", "bold"), ("@@", "cyan"), ("+", "green"), ("-", "red"), ("diff ", "bold"))
+
+
+def show_diff(diff: bytes) -> None:
+    """Prints a diff, in colour where a person looks at it."""
+    from rich.text import Text
+
+    console = screen.console()
+    lines = diff.decode("utf-8", "backslashreplace").split("\n")
+    for number, line in enumerate(lines[:-1] if lines[-1] == "" else lines):
+        if number == SHOWN_LINES and console.is_terminal:
+            screen.note(f"… and {len(lines) - number:,} lines more")
+            return
+        style = next((style for start, style in STYLES if line.startswith(start)), "")
+        if console.is_terminal:
+            console.print(Text(screen.plain(line), style=style), soft_wrap=True)
+        else:
+            print(screen.plain(line, lines=True))
+
+
+def tests(result: Any) -> str:
+    """What a test run came to, in a few words."""
+    if not isinstance(result, Mapping):
+        return "not run"
+    if not result.get("found", True):
+        return "no test command was found"
+    verdict = "passed" if result.get("passed") else f"failed with exit code {result.get('exit_code')}"
+    if result.get("timed_out"):
+        verdict = "did not end in time"
+    counts = result.get("counts")
+    counted = ""
+    if isinstance(counts, Mapping):
+        named = [f"{counts[each]} {each}" for each in ("passed", "failed", "errors", "skipped") if counts.get(each)]
+        counted = f" ({', '.join(named)})" if named else ""
+    seconds = result.get("seconds")
+    took = f" in {screen.span(seconds)}" if isinstance(seconds, (int, float)) else ""
+    return screen.plain(f"{verdict}{counted}{took}: {result.get('command') or '?'}")
+
+
+def clean_room(evidence: Mapping[str, Any]) -> str:
+    """What the patch came to where no agent has been."""
+    proved = evidence.get("clean_room")
+    if proved is None:
+        return "not tested there"
+    return ("passed" if proved else "failed") + " on the original tree plus only the patch"
+
+
+def counted(number: int, what: str) -> str:
+    """A number with its noun: 1 file, 2 files."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def warnings(evidence: Mapping[str, Any]) -> Iterator[str]:
+    """What a person should know before they take a patch, a sentence each."""
+    for each in _mappings(evidence.get("refused")):
+        yield f"refused: {each.get('path')}: {each.get('reason') or each.get('why')}"
+    for each in _mappings(evidence.get("flags")):
+        line = f":{each['line']}" if each.get("line") else ""
+        yield f"look at: {each.get('path')}{line} {each.get('what')}"
+    weakened = _words(evidence.get("tests_weakened"))
+    if weakened:
+        yield f"the tests pass only because these were changed: {', '.join(weakened[:10])}"
+    changed = [each for each in _words(evidence.get("tests_changed")) if each not in weakened]
+    if changed:
+        yield f"tests, or what runs them, were changed: {', '.join(changed[:10])}"
+
+
+def _mappings(value: Any) -> list[Mapping[str, Any]]:
+    return [each for each in value if isinstance(each, Mapping)] if isinstance(value, Sequence) else []
+
+
+def _words(value: Any) -> list[str]:
+    return [each for each in value if isinstance(each, str)] if isinstance(value, Sequence) else []
