@@ -34,7 +34,7 @@ from protos.v1.session_pb2 import (
 
 WORKSPACE = Path("/workspace")
 BEFORE_S = 600.0  # for the tests before, and at most a quarter of the time there is
-HAND_OVER_S = 30.0  # at the end, and at most a tenth of the time there is
+HAND_OVER_S = 30.0  # at the end, and at most a quarter of the time there is
 COMMANDS = 200  # in the result; the last ones
 OUTCOMES = {
     "partial": OUTCOME_PARTIAL,
@@ -219,7 +219,7 @@ class _Work:
 
     async def _after(self, tree: Tree, project: Project, *, given: bool) -> TestResult | None:
         """What the tests come to in the end; nothing, where no time is left for them."""
-        left = _deadline(self._call) - time.time() - 5
+        left = _deadline(self._call) - time.time() - 1
         if left < 1:
             return None
         result = await run_tests(tree.shell, project, given=given, seconds=min(BEFORE_S, left))
@@ -320,4 +320,4 @@ def _reserve(left: float, before: TestResult) -> float:
     """What is kept of the time for the tests in the end, and for handing over."""
     if left == inf:
         return 0.0
-    return min(HAND_OVER_S, left / 10) + min(2 * before["seconds"], left / 5)
+    return min(HAND_OVER_S, left / 4) + min(2 * before["seconds"], left / 4)

@@ -164,7 +164,7 @@ def _imported(root: Path, environment: dict[str, str], tree: Iterator[Member]) -
         assert process.stdin is not None
         try:
             process.stdin.write(
-                b"commit refs/heads/main\ncommitter Hopper <hopper@madlab.invalid> 0 +0000\ndata 14\nThe repository\n\n"
+                b"commit refs/heads/main\ncommitter Hopper <hopper@madlab.invalid> 0 +0000\ndata 14\nThe repository\n"
             )
             for member in tree:
                 for piece in _entry(member):

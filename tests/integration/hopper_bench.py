@@ -1,6 +1,9 @@
 """Hopper at work in this process: a real Fiedler before a model server of ours, files and bus in memory."""
 
 import json
+import os
+import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -8,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from anyio import fail_after
 
 from core.fiedler.ledger import Caller
@@ -29,11 +33,12 @@ from tests.unit.mcnamara.lab import MemoryBus, MemoryFiles, packed, write
 CALLER = Caller("run-1", "hopper", "c", "run-1", "run:run-1")
 MODEL = a_model(max_tokens=4000, context_tokens=100_000, bytes_per_token=3)
 
-# A small library with a seeded fault, and the tests that show it.
+# A small library with a seeded fault, and the test that shows it.
 BUGGY = {
     "calc.py": "def mean(values):\n    return sum(values) / (len(values) - 1)\n",
-    "test_calc.py": "from calc import mean\n\n\ndef test_mean():\n    assert mean([1, 2, 3]) == 2\n",
+    "test_calc.py": "from calc import mean\n\n\ndef test_mean():\n    assert mean([1, 2, 3]) == 2\n\n\ntest_mean()\n",
 }
+FAST = "for each in test_*.py; do python3 -S $each || exit 1; done"  # starting pytest takes a second on a busy machine
 WRONG, RIGHT = "(len(values) - 1)", "len(values)"
 
 
@@ -149,12 +154,15 @@ class Bench:
         goal: str = "The mean of three values is wrong: mend it.",
         within_s: float = 30,
         seconds: float = 0,
+        test: str = FAST,
         **arguments: Any,
     ) -> Done:
         """Calls `work`; `seconds` is what the run has."""
         call = self.call(seconds)
         with fail_after(within_s):
-            worked = await Hopper(self.place / "sandbox").work(call, source=self.keep(tree), goal=goal, **arguments)
+            worked = await Hopper(self.place / "sandbox").work(
+                call, source=self.keep(tree), goal=goal, test=test, **arguments
+            )
         verdict = call.ctx.verdict
         assert [each.name for each in verdict.artifacts] == ["changes.tar", "deleted.json"]
         changes, deleted = (self.files.blobs[each.digest] for each in verdict.artifacts)
@@ -170,8 +178,7 @@ class Bench:
         """The digest of a packed tree."""
         if isinstance(tree, str):
             return tree
-        folder = self.place / f"tree-{len(self.files.blobs)}"
-        folder.mkdir()
+        folder = Path(tempfile.mkdtemp(dir=self.place))
         return self.files.keep(packed(write(folder, tree)))
 
     def call(self, seconds: float = 0) -> Call:
@@ -195,4 +202,6 @@ async def bench(
     async with model_server(script) as server, hall(server, place, {"one": model}, default="one") as opened:
         cap = None if usd is None else picodollars(usd)
         await opened.ledger.open_account("run:run-1", cap_usd=cap, cap_tokens=tokens)
-        yield Bench(place, server, opened)
+        with pytest.MonkeyPatch.context() as patch:  # the commands shall find the Python that has pytest
+            patch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+            yield Bench(place, server, opened)
