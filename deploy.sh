@@ -8,6 +8,7 @@ usage() {
   cat <<'TEXT'
 ./deploy.sh             set everything up, start the lab, scan this repository in a sandbox
 ./deploy.sh --no-demo   the same without the scan
+./deploy.sh --no-model  the same without fetching a small local model (1.1 GB); both can be given
 ./deploy.sh --stop      stop the lab; everything it knows stays
 ./deploy.sh --unit      print a systemd unit for this lab
 ./deploy.sh --help      this
@@ -42,17 +43,22 @@ TEXT
 
 home=${MADLAB_HOME:-$root/.madlab}
 demo=yes
-if [ $# -gt 1 ]; then usage >&2; exit 2; fi
+model=qwen2.5-coder-1.5b
+for word in "$@"; do
+  case "$word" in
+    --no-demo) demo=no ;;
+    --no-model) model= ;;
+    --stop | --unit | --help | -h) if [ $# -gt 1 ]; then usage >&2; exit 2; fi ;;
+    *) usage >&2; exit 2 ;;
+  esac
+done
 case "${1:-}" in
-  "") ;;
-  --no-demo) demo=no ;;
   --stop)
     if [ ! -x .venv/bin/madlab ]; then echo "deploy.sh: nothing was deployed here." >&2; exit 0; fi
     exec .venv/bin/madlab down
     ;;
   --unit) unit; exit 0 ;;
   --help | -h) usage; exit 0 ;;
-  *) usage >&2; exit 2 ;;
 esac
 
 . .ci/steps.sh
@@ -66,7 +72,13 @@ engine_ensure || stop_with "sandboxes need a Docker engine: do what is said abov
 engine_gvisor "$root/$python"
 
 step "Images of this lab (no registry needed)"
-ensure_images base mcnamara
+ensure_images base mcnamara hopper ${model:+llama}
+
+if [ -n "$model" ]; then
+  step "A small local model, so that the lab thinks without a key ($model)"
+  .venv/bin/madlab --home "$home" model install "$model" ||
+    printf '      The lab goes on without it. Try again with: .venv/bin/madlab model install %s\n' "$model"
+fi
 
 step "The core"
 # A core that started before the code or its settings changed is replaced; runs in progress go on.
@@ -89,10 +101,21 @@ cat <<TEXT
 The lab listens at $socket (HTTP and JSON, for this user only).
 ${report:+The report is in $report
 }
+$(.venv/bin/madlab models --json | "$python" -c '
+import json, sys
+models = json.load(sys.stdin)["models"]
+first = next((each for each in models if each["is_default"]), None)
+if first is None:
+    print("No model serves: the lab scans, and does not think. See: madlab model install, madlab provider add.")
+else:
+    print("The model", first["alias"], "serves.", first["note"])
+')
+
 Try next (or put .venv/bin on your PATH):
   .venv/bin/madlab status                  what the lab is and does
   .venv/bin/madlab runs                    the runs of its agents, newest first
   .venv/bin/madlab scan PATH               a directory, a repository, a wheel, a zip or tar of your own
+  .venv/bin/madlab code "GOAL" --repo PATH  have code written; you get a patch that was tested in a clean sandbox
   .venv/bin/madlab tools                   what its agents can do
   .venv/bin/madlab doctor                  what is weak on this machine
   ./deploy.sh --stop                       stop it

@@ -89,7 +89,7 @@ engine_ensure || stop_with "these tests run real sandboxes and need a Docker eng
 engine_gvisor "$PWD/$python"
 
 step "Images"
-ensure_images base mcnamara
+ensure_images base mcnamara hopper llama
 
 if [ "$mode" = all ]; then
   export MADLAB_FULL=1
