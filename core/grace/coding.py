@@ -1,0 +1,276 @@
+"""`madlab code`: has a goal reached in a copy of a repository, and shows the patch with what speaks for it; `steer`."""
+
+import re
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from core.grace import screen
+from core.grace.client import Client, Fault
+from core.grace.life import Json
+from core.grace.runs import RunId, place, tell_waiting
+from core.grace.scanning import failed
+from core.home import Home
+from protos.errors import Conflict, Error, InvalidArgument
+
+if TYPE_CHECKING:
+    from core.grace.live import Live
+    from core.grace.packing import Source
+
+SUCCEEDED = "succeeded"
+FAILED, INTERRUPTED = 4, 130
+UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
+
+
+class Wish(StrEnum):
+    """What Ctrl-C is to mean."""
+
+    DETACH = "d"
+    CANCEL = "c"
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(code)
+    app.command()(steer)
+
+
+def code(
+    context: typer.Context,
+    goal: Annotated[str, typer.Argument(metavar="GOAL", help="What shall be reached; - reads it from stdin.")],
+    repo: Annotated[Path, typer.Option(metavar="PATH", help="The repository, or any directory.")] = Path("."),
+    test: Annotated[str, typer.Option(metavar="CMD", help="What tests it; else it is detected.")] = "",
+    model: Annotated[str, typer.Option(metavar="ALIAS", help="Which model; else the lab's default.")] = "",
+    agent: Annotated[str, typer.Option(metavar="NAME", help="Who writes: the lab's own agent, or another.")] = "hopper",
+    budget: Annotated[float | None, typer.Option(min=0, metavar="USD", help="The most that it may cost.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=0, metavar="N", help="The most tokens it may take.")] = None,
+    time: Annotated[str, typer.Option(metavar="20m", help="The longest that it may take.")] = "",
+    image: Annotated[str, typer.Option(metavar="IMAGE", help="Whose programs the sandbox has.")] = "",
+    attempts: Annotated[int, typer.Option(min=1, max=8, metavar="K", help="So many tries; the best counts.")] = 1,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the diff there instead.")] = None,
+    json: Json = False,
+) -> None:
+    """Have code written in a sandbox, and get a tested patch. The directory itself is never touched."""
+    from core.grace.branch import write_diff
+    from core.grace.progress import progress
+
+    client = Client.to(context.obj, waiting=tell_waiting)
+    client.get("/api/v1/status")  # is anybody there? Asked before any packing.
+    words = sys.stdin.read() if goal == "-" else goal
+    source = _source(repo, context.obj)
+    terms = {"usd": budget, "tokens": max_tokens, "seconds": seconds(time) if time else None, "image": image or None}
+    arguments = {
+        "name": source.name,
+        "goal": words,
+        "test": test,
+        "model": model,
+        "agent": agent,
+        "attempts": attempts,
+        "base": _base(repo),
+    }
+    with progress() as shown:
+        what = f"Sending {source.what}"
+        shown.show(what)
+        blob = client.upload(
+            lambda: shown.through(source.chunks(), what, source.size), name=source.name, media_type="application/x-tar"
+        )
+    message = {
+        "recipient": "foreman",
+        "kind": "call",
+        "tool": "code",
+        "arguments": arguments | {"source": blob["digest"]},
+        "blobs": [blob],
+        "terms": {name: value for name, value in terms.items() if value is not None},
+    }
+    found = _watch(client, client.publish(message)["run"], json=json)
+    if out is not None and any(each["name"] == "patch.diff" for each in found["artifacts"]):
+        write_diff(client, found, out)
+    if json:
+        screen.data(as_json(found))
+    else:
+        _tell(client, found, out)
+    if found["outcome"] != SUCCEEDED:
+        raise failed(found)
+
+
+def steer(
+    context: typer.Context,
+    run: RunId,
+    remark: Annotated[str, typer.Argument(metavar="REMARK", help="What to say; - reads it from stdin.")],
+    wait: Annotated[bool, typer.Option(help="Wait until it is acted on.")] = True,
+    json: Json = False,
+) -> None:
+    """Say something to the agent of a run that is at work. It hears it at its next step."""
+    client = Client.to(context.obj, waiting=tell_waiting)
+    text = sys.stdin.read() if remark == "-" else remark
+    said = client.post(place(run) + "/remarks", {"text": text.strip()})
+    if not json:
+        screen.note(f"accepted: {said['id']}")
+    state = _await_remark(client, run, said, json=json) if wait else "accepted"
+    if json:
+        screen.data(said | {"state": state})
+    elif state == "acted_on":
+        screen.say("acted on")
+    if wait and state != "acted_on":
+        raise Fault(
+            "not_acted_on", f"the run {run} ended before it acted on the remark", next=f"see: madlab show {run}"
+        )
+
+
+def seconds(text: str) -> float:
+    """A time span as people write it: 90s, 20m, 1h30m; a bare number is minutes.
+
+    Raises:
+        InvalidArgument: it is none, or there is nothing left of it.
+    """
+    words = text.strip().lower().replace(" ", "")
+    if re.fullmatch(r"\d+(\.\d+)?", words):
+        words += "m"
+    parts = re.findall(r"(\d+(?:\.\d+)?)(min|[smhd])", words)
+    total = sum(float(number) * UNITS[unit] for number, unit in parts)
+    if not total or "".join(number + unit for number, unit in parts) != words:
+        raise InvalidArgument(f"--time: '{screen.plain(text)}' is no time span", next="write 20m, 90s or 1h30m")
+    return total
+
+
+def as_json(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What programs rely on. Of a run that ended before it had them, numbers are 0 and tests null."""
+    evidence, cost = run["evidence"] or {}, run["cost"] or {}
+    patch = evidence.get("patch") or {}
+    return {
+        "run": run["id"],
+        "outcome": run["outcome"],
+        "patch": {name: patch.get(name, 0) for name in ("files", "added", "removed")} | {"blob": patch.get("blob")},
+        "evidence": {name: evidence.get(name) for name in ("tests_before", "tests_after", "clean_room")},
+        "cost": {"tokens": cost.get("tokens", 0), "usd": cost.get("usd", 0.0)},
+        "model": evidence.get("model") or None,
+    }
+
+
+def _source(repo: Path, home: str | None) -> "Source":
+    from core.grace.packing import open_source
+
+    if repo.is_file():
+        raise InvalidArgument(f"{repo} is a file", next="name a repository or a directory")
+    return open_source(repo, Home.find(home), history=False, note=lambda text: screen.note(f"Note: {text}"))
+
+
+def _base(repo: Path) -> str:
+    """The commit that a repository is at; empty where `repo` is not the top of one."""
+    from core.coding.repository import Repository
+
+    try:
+        repository = Repository.find(repo)
+        if repository.place == repo.resolve():
+            return repository.head()
+    except (Error, OSError):
+        return ""
+    below = repo.resolve().relative_to(repository.place)
+    screen.note(
+        f"Note: only what is below {repo} goes in, a part of the repository {repository.place}. "
+        f"Later: madlab apply RUN --below {below}"
+    )
+    return ""
+
+
+def _watch(client: Client, run: str, *, json: bool) -> dict[str, Any]:
+    """Follows a run to its end and returns it. Ctrl-C asks whether to leave it or to cancel it."""
+    from core.grace.live import live
+
+    after = 0
+    while True:
+        try:
+            with live() as shown:
+                _head(client, run, shown)
+                for line in client.follow(place(run) + "/logs", after=after):
+                    after = max(after, int(line["sequence"] or 0))
+                    shown.hear(line)
+            found: dict[str, Any] = client.get(place(run))
+            return found
+        except KeyboardInterrupt:
+            if _wish() is Wish.DETACH:
+                screen.note(f"{run} goes on. See it with: madlab logs -f {run}   End it with: madlab cancel {run}")
+                if json:
+                    screen.data(as_json(client.get(place(run))))
+                raise typer.Exit(INTERRUPTED) from None
+            screen.note(f"Cancelling {run}")
+            with suppress(Conflict):  # it ended in this moment
+                client.post(place(run) + "/cancel", {})
+
+
+def _wish() -> Wish:
+    """What a person wants who pressed Ctrl-C: asked where somebody can answer, else that the run be cancelled."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return Wish.CANCEL
+    try:
+        while True:
+            print("\nDetach and let it go on, or cancel it? [d/c] ", end="", file=sys.stderr, flush=True)
+            answer = sys.stdin.readline().strip().lower()[:1]
+            if answer in tuple(Wish) or not answer:
+                return Wish(answer or "d")
+    except KeyboardInterrupt:
+        screen.note("")
+        return Wish.DETACH
+
+
+def _head(client: Client, run: str, shown: "Live") -> None:
+    now = client.get(place(run))
+    where = f"waits, {now['place']} in the queue" if now.get("place") else f"is {now['state']}"
+    shown.show(f"{'run':<8}{run} {where}")
+
+
+def _tell(client: Client, run: dict[str, Any], out: Path | None) -> None:
+    """The diff on stdout, and what speaks for it on stderr."""
+    from io import BytesIO
+
+    from core.grace import patches
+    from core.grace.live import summary
+    from core.grace.models import money
+
+    evidence = run["evidence"] or {}
+    told = as_json(run)
+    diff = next((each for each in run["artifacts"] if each["name"] == "patch.diff"), None)
+    if diff and diff["size"] and out is None:
+        content = BytesIO()
+        client.download(diff["digest"], content)
+        patches.show_diff(content.getvalue())
+    commands = evidence.get("commands") or []
+    model = told["model"] or "unknown"
+    facts = [
+        ("outcome", f"{run['outcome']}{': ' + run['reason'] if run['reason'] else ''}"),
+        ("summary", " ".join(str(evidence.get("summary") or "-").split())[:400]),
+        ("patch", summary(*(told["patch"][name] for name in ("files", "added", "removed")))),
+        ("before", patches.tests(evidence.get("tests_before"))),
+        ("after", patches.tests(evidence.get("tests_after"))),
+        ("proof", patches.clean_room(evidence)),
+        ("commands", patches.counted(len(commands), "command") + " in the sandbox"),
+        ("model", model + (": a small model, so read its work with care" if evidence.get("small_model") else "")),
+        ("cost", f"{told['cost']['tokens']:,} tokens, {money(told['cost']['usd'])}"),
+    ]
+    screen.note("")
+    for name, value in facts:
+        screen.note(f"{name:<10}{screen.plain(value)}")
+    for each in patches.warnings(evidence):
+        screen.note(f"{'!':<10}{screen.plain(each)}")
+    screen.note(f"{'run':<10}{run['id']}")
+    if told["patch"]["files"]:
+        where = f"It is in {out}. " if out else ""
+        screen.note(f"{where}Put it on a branch with: madlab apply {run['id']}")
+
+
+def _await_remark(client: Client, run: str, said: Mapping[str, Any], *, json: bool) -> str:
+    """Follows a remark until somebody has acted on it or the run has ended; returns how far it came."""
+    state, ours = "accepted", {said["id"], *said["runs"].values()}
+    for line in client.follow(place(run) + "/logs", after=said["sequence"]):
+        fields = line["data"] if isinstance(line["data"], Mapping) else {}
+        if line["tool"] == "progress" and fields.get("what") == "remark" and fields.get("remark") in ours:
+            state = str(fields.get("state"))
+            if state == "acted_on":
+                return state
+            if not json:
+                screen.note(state)
+    return state
