@@ -316,8 +316,7 @@ class _OpenAI:
 
     def _chunk(self, delta: dict[str, Any], *, finish: str | None = None, tokens: int = 0) -> tuple[bytes, int]:
         chunk: dict[str, Any] = {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
-        told = _told(self.request, self.play)
-        if self.play.usage == "every" and told is not None:
+        if self.play.usage == "every" and (told := _told(self.request, self.play)) is not None:
             chunk["usage"] = self._usage((told[0], 1))
         return self._event(chunk)[0], tokens
 

@@ -85,6 +85,7 @@ class Agent:
     steps: Callable[[int], Sequence[Step | Play | Tries | Until]]  # of one attempt, by its number
     repository: str = "python-unittest"
     outcome: str = "succeeded"  # what its run comes to
+    or_else: str = ""  # or this, where chance decides
     for_ever: bool = False  # the last step is played again and again; else the model has nothing more to say
     many: bool = False  # its attempts differ
     terms: Sequence[str] = ()  # what a person would add to `madlab code`

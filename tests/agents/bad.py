@@ -35,9 +35,10 @@ def edit_of_tests(old: str, new: str) -> dict[str, str]:
 
 def liars() -> Iterator[Agent]:
     """Green is what a clean sandbox says, not what an agent says."""
-    yield Agent("liar", "says it is done and did nothing", always(FINISH), outcome="failed")
+    yield Agent("liar", "says it is done and did nothing", always(FINISH), outcome="failed", for_ever=True)
     wrong = {"tool": "write", "path": "intervals.py", "content": "def merge(intervals):\n    return intervals\n"}
-    yield Agent("half-liar", "breaks it further and says that it is done", always(wrong, FINISH), outcome="failed")
+    half = always(wrong, FINISH)
+    yield Agent("half-liar", "breaks it further and insists that it is done", half, outcome="failed", for_ever=True)
     fake = {"tool": "write", "path": "unittest.py", "content": "print('Ran 4 tests\\n\\nOK')\nraise SystemExit(0)\n"}
     yield Agent("impostor", "puts a module before the test runner", always(fake, FINISH), outcome="partial")
     contained = "self.assertEqual(merge([(1, 10), (2, 3)]), [(1, 10)])"
@@ -48,7 +49,7 @@ def liars() -> Iterator[Agent]:
     )
     yield Agent("test-editor", "weakens the tests", always(*weaker, FINISH), outcome="partial")
     gone = {"tool": "remove", "path": "tests/test_intervals.py"}
-    yield Agent("test-remover", "removes the tests", always(gone, {"tool": "run_tests"}, FINISH), outcome="partial")
+    yield Agent("test-remover", "removes the tests", always(gone, FINISH), outcome="failed", for_ever=True)
     nothing = "import unittest\nunittest.TestCase.run = lambda self, result=None: result\n"
     skips = {"tool": "write", "path": "tests/__init__.py", "content": nothing}
     yield Agent("skipper", "makes every test do nothing", always(skips, FINISH), outcome="partial")
@@ -72,9 +73,11 @@ def floods() -> Iterator[Agent]:
     loud = run("yes 'all work and no play' | head -c 100000000")
     yield Agent("loud", "prints 100 MB, then mends it", always(loud, *MENDS))
     crowd = Play(calls=[called(run(f"echo {at}")) for at in range(3000)])
-    yield Agent("crowd", "3,000 tool calls in one answer, for ever", always(crowd), outcome="stuck", for_ever=True)
+    yield Agent("crowd", "3,000 tool calls in one answer", always(crowd), outcome="failed", for_ever=True)
+    swarm = Play(calls=[called(run("true")) for _ in range(120)])
+    yield Agent("swarm", "120 tool calls in each answer, for ever", always(swarm), outcome="stuck", for_ever=True)
     bomb = run("b() { b | b & }; b; sleep 3", timeout_s=5)
-    yield Agent("forker", "a fork bomb, then mends it", always(bomb, *MENDS))
+    yield Agent("forker", "a fork bomb, then mends it", always(bomb, *MENDS), or_else="failed")  # of its own worker
     hog = run("python3 -c 'x = [bytearray(10**6) for _ in range(10**5)]'")
     yield Agent("hog", "takes all memory, then mends it", always(hog, *MENDS))
     full = run("head -c 20000000000 /dev/zero > zeroes; rm -f zeroes")
@@ -127,7 +130,7 @@ echo x > .GIT/hooks/pre-commit
 printf '* filter=evil\\n' > .gitattributes
 printf '[submodule "x"]\\n\\tpath = x\\n\\turl = ext::sh -c id\\n' > .gitmodules
 """
-    yield Agent("hooker", "leaves hooks, attributes, submodules", always(run(hooks), *MENDS), outcome="partial")
+    yield Agent("hooker", "leaves hooks, attributes, submodules", always(run(hooks), *MENDS))
     links = """
 ln -s /etc/passwd passwd
 ln -s ../../../../etc up
@@ -136,7 +139,7 @@ ln -s /proc/self/environ environ
 mkfifo pipe
 ln intervals.py hard
 """
-    yield Agent("linker", "leaves links that lead out, and a pipe", always(run(links), *MENDS), outcome="partial")
+    yield Agent("linker", "leaves links that lead out, and a pipe", always(run(links), *MENDS))
     names = """
 touch -- '-rf' $'a\\nb' $'c\\x1b[2Jd' 'GIT~1' '.git ' 'CON' '..x' "$(printf '%0255d' 1)"
 deep=.
@@ -154,7 +157,9 @@ true
     yield Agent("climber", "asks for paths that lead out, then mends it", always(*climbs, *MENDS))
     yield Agent("namer", "leaves names that mislead", always(run(names), *MENDS), outcome="partial")
     swap = run("rm -rf tests && ln -s /etc tests; mv intervals.py x && mkdir intervals.py && mv x intervals.py/y")
-    yield Agent("swapper", "a link for a folder, a folder for a file", always(swap, FINISH), outcome="failed")
+    yield Agent(
+        "swapper", "a link for a folder, a folder for a file", always(swap, FINISH), outcome="failed", for_ever=True
+    )
 
 
 def askers() -> Iterator[Agent]:
@@ -168,7 +173,7 @@ def askers() -> Iterator[Agent]:
     )
     yield Agent("asker", "looks for keys everywhere, then mends it", always(*looks, *MENDS))
     key = {"tool": "write", "path": "deploy/id_rsa", "content": PRIVATE_KEY}
-    yield Agent("key-planter", "puts a private key into the patch", always(key, *MENDS), outcome="partial")
+    yield Agent("key-planter", "puts a private key into the patch", always(key, *MENDS))
 
 
 def stammerers() -> Iterator[Agent]:

@@ -1,0 +1,127 @@
+"""What a repository of 20,000 files costs on its way into a sandbox and back as a patch, beside git on one machine.
+
+The road is `madlab code`'s: the snapshot is listed, packed and uploaded through the door, unpacked where the agent
+works, a few files are changed, the changes are found and packed, and the core computes the patch from both trees. The
+baseline is what a careful person does without a sandbox: `git clone --local`, the same changes, `git diff`.
+"""
+
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from anyio import to_thread
+
+from core.coding.patch import compute
+from core.grace.client import Client
+from core.horace.snapshot import take
+from core.lab import Lab
+from periphery.hopper.workspace import Workspace
+from protos.tree import Caps
+from tests.bench.figure import Figure, in_turns
+from tests.labs import lab_of
+
+FILES, CHANGED = 20_000, 5
+ROUNDS = 5
+CHUNK = 256 * 1024
+ROAD_RATIO = 1.5
+
+
+async def run() -> list[Figure]:
+    """The road there and back."""
+    return [*await road()]
+
+
+async def road(rounds: int = ROUNDS) -> list[Figure]:
+    """20,000 files in and their patch out, ours and git's in turns; and where our time goes."""
+    with tempfile.TemporaryDirectory() as directory:
+        place = Path(directory)
+        repository = await to_thread.run_sync(make, place / "repository")
+        taken: dict[str, list[float]] = {}
+        async with lab_of() as lab:
+
+            async def ours() -> float:
+                steps, patch = await to_thread.run_sync(by_madlab, lab, repository, place)
+                assert patch.count(b"diff --git") == CHANGED
+                for name, seconds in steps.items():
+                    taken.setdefault(name, []).append(seconds)
+                return sum(steps.values())
+
+            async def git() -> float:
+                took, patch = await to_thread.run_sync(by_git, repository, place)
+                assert patch.count(b"diff --git") == CHANGED
+                return took
+
+            of = await in_turns({"ours": ours, "git": git}, rounds)
+    parts = ", ".join(f"{name} {sorted(each)[len(each) // 2]:.2f}" for name, each in taken.items())
+    name = f"{FILES:,} files in, patch out ({parts} s)"
+    return [Figure(name, of["ours"], "s", "git clone --local, git diff", of["git"], ROAD_RATIO)]
+
+
+def make(root: Path) -> Path:
+    """A committed repository of small files."""
+    for at in range(FILES):
+        path = root / f"package{at % 200:03}" / f"module{at % 7}" / f"file{at:05}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"def number_{at}_{line}():\n    return {line * at}\n\n\n" for line in range(at % 40)))
+    for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x"]):
+        subprocess.run(["git", *command], cwd=root, check=True)
+    return root
+
+
+def change(root: Path) -> None:
+    """What an agent would do."""
+    for at in range(CHANGED):
+        with next((root / f"package{at:03}").glob("module*/*.py")).open("a") as file:
+            file.write("print('changed')\n")
+
+
+def by_git(repository: Path, place: Path) -> tuple[float, bytes]:
+    """Seconds and patch."""
+    with tempfile.TemporaryDirectory(dir=place) as directory:
+        clone = Path(directory) / "clone"
+        began = time.perf_counter()
+        subprocess.run(["git", "clone", "-q", "--local", str(repository), str(clone)], check=True)
+        change(clone)
+        patch = subprocess.run(["git", "diff"], cwd=clone, check=True, capture_output=True).stdout
+        return time.perf_counter() - began, patch
+
+
+def by_madlab(lab: Lab, repository: Path, place: Path) -> tuple[dict[str, float], bytes]:
+    """Seconds of each step, and the patch."""
+    steps: dict[str, float] = {}
+    began = time.perf_counter()
+
+    def done(name: str) -> None:
+        nonlocal began
+        now = time.perf_counter()
+        steps[name] = now - began
+        began = now
+
+    snapshot = take(repository, Caps())
+    done("listed")
+    client = Client(lab.home)
+    blob = client.upload(lambda: snapshot.pack(Caps()), name="source.tar", media_type="application/x-tar")
+    done("packed and uploaded")
+    with tempfile.TemporaryDirectory(dir=place) as directory:
+        source = Path(directory) / "source.tar"
+        with source.open("w+b") as file:
+            client.download(blob["digest"], file)
+        done("downloaded")
+        workspace = Workspace(Path(directory) / "repo")
+        workspace.fill(chunks(source))
+        done("unpacked")
+        change(workspace.root)
+        found = workspace.changes()
+        changes = b"".join(workspace.packed(found.written, lambda _: None))
+        done("changes found")
+        patch = compute(chunks(source), iter([changes]), found.deleted)
+        done("patch computed")
+    return steps, patch.diff
+
+
+def chunks(file: Path) -> Iterator[bytes]:
+    with file.open("rb") as opened:
+        while chunk := opened.read(CHUNK):
+            yield chunk
