@@ -62,7 +62,7 @@ async def test_twenty_thousand_files_go_in_and_out_in_the_time_of_a_clone_and_a_
         assert len(out) == 2048
         shutil.rmtree(workspace.root)
     ratio = min(ours) / min(theirs)
-    print(f"{FILES:,} files: in and out {min(ours):.2f} s, clone and diff {min(theirs):.2f} s: {ratio:.2f} ×")
+    print(f"{FILES:,} files: in and out {min(ours):.2f} s, clone and diff {min(theirs):.2f} s: {ratio:.2f} times")
 
 
 async def test_the_loop_itself_costs_little_beside_model_and_commands(tmp_path: Path) -> None:
