@@ -57,7 +57,7 @@ class Choice:
         lines = ["Answer with one JSON object and nothing else."]
         lines.append('To use a tool: {"tool": NAME, "arguments": {...}}. Its result comes in the next message.')
         if self.may_say:
-            lines.append('To answer in words, when no tool is needed any more: {"say": ...}.')
+            lines.append('To answer in words, as soon as what you have seen is enough: {"say": ...}.')
         lines.append("Tools:")
         for name, (description, schema) in self.tools.items():
             words = " ".join(description.split())
@@ -93,9 +93,9 @@ def _lifted(schema: dict[str, Any], prefix: str, definitions: dict[str, Any]) ->
             return [moved(each) for each in node]
         if not isinstance(node, dict):
             return node
-        made = {
-            key: moved(value) for key, value in node.items() if key not in ("$defs", "definitions", "$schema", "$id")
-        }
+        made = {key: moved(value) for key, value in node.items() if key not in LEFT_OUT}
+        if isinstance(node.get("properties"), dict):  # whose names mean nothing
+            made["properties"] = {name: moved(value) for name, value in node["properties"].items()}
         target = made.get("$ref")
         if isinstance(target, str):
             for head in ("#/$defs/", "#/definitions/"):

@@ -13,7 +13,9 @@ from protos.v1.llm_pb2 import CompletionEvent
 _SAY = re.compile(r'\s*\{\s*"say"\s*:\s*(?=\S)')
 _CALL = re.compile(r'\s*\{\s*"tool"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*(?=\S)')
 _TAIL = re.compile(r"[\s}]*\Z")
-_ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{4}|[^u])")
+_TOKEN = re.compile(r'[^"\\]+|\\u[0-9a-fA-F]{4}|\\["\\/bfnrt]')
+_INSIDE = re.compile(f"(?:{_TOKEN.pattern})*")
+_HALF = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}")
 _REASONS = {"stop": pb.FINISH_STOP, "length": pb.FINISH_LENGTH}
 
 
@@ -91,30 +93,17 @@ class Reading:
 
     def _string(self, text: str) -> Iterator[CompletionEvent]:
         """The part of a JSON string that is whole, as the text it means."""
-        at, shown = 0, []
-        while at < len(text) and text[at] != '"':
-            if text[at] != "\\":
-                shown.append(text[at])
-                at += 1
-                continue
-            escape = _ESCAPE.match(text, at)
-            if escape is None:
-                break
-            pair = _ESCAPE.match(text, escape.end())
-            if escape[0][:3].lower() in ("\\ud",) and escape[0][3] in "89abAB":  # half of a character
-                if pair is None:
-                    break
-                shown.append(_meant(escape[0] + pair[0]))
-                at = pair.end()
-            else:
-                shown.append(_meant(escape[0]))
-                at = escape.end()
-        if at < len(text) and text[at] == '"':
+        inside = _INSIDE.match(text)
+        tokens = _TOKEN.findall(inside[0]) if inside else []
+        rest = text[len("".join(tokens)) :]
+        if rest.startswith('"'):
             self._mode = "over"
         else:
-            self._held = text[at:]
-        if shown:
-            yield CompletionEvent(text="".join(shown))
+            if tokens and _HALF.fullmatch(tokens[-1]):  # of a character
+                rest = tokens.pop() + rest
+            self._held = rest
+        if tokens:
+            yield CompletionEvent(text=_meant("".join(tokens)))
 
     def _raw(self, text: str) -> Iterator[CompletionEvent]:
         if not text:
@@ -125,12 +114,9 @@ class Reading:
             yield CompletionEvent(text=text)
 
 
-def _meant(escape: str) -> str:
-    """What an escape of JSON means; a half character is shown as lost."""
-    try:
-        text: str = json.loads(f'"{escape}"')
-    except ValueError:
-        return "\ufffd"
+def _meant(inside: str) -> str:
+    """What the inside of a JSON string means; half a character is shown as lost."""
+    text: str = json.loads(f'"{inside}"', strict=False)
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
