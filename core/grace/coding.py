@@ -14,7 +14,7 @@ from core.grace import screen
 from core.grace.client import Client, Fault
 from core.grace.life import Json
 from core.grace.runs import RunId, place, tell_waiting
-from core.grace.scanning import failed
+from core.grace.scanning import check_writable, failed
 from core.home import Home
 from protos.errors import Conflict, Error, InvalidArgument
 
@@ -60,7 +60,9 @@ def code(
 
     client = Client.to(context.obj, waiting=tell_waiting)
     client.get("/api/v1/status")  # is anybody there? Asked before any packing.
-    words = sys.stdin.read() if goal == "-" else goal
+    words = _words(goal, "the goal")
+    if out is not None:
+        check_writable(out)
     source = _source(repo, context.obj)
     terms = {"usd": budget, "tokens": max_tokens, "seconds": seconds(time) if time else None, "image": image or None}
     arguments = {
@@ -106,8 +108,7 @@ def steer(
 ) -> None:
     """Say something to the agent of a run that is at work. It hears it at its next step."""
     client = Client.to(context.obj, waiting=tell_waiting)
-    text = sys.stdin.read() if remark == "-" else remark
-    said = client.post(place(run) + "/remarks", {"text": text.strip()})
+    said = client.post(place(run) + "/remarks", {"text": _words(remark, "the remark")})
     if not json:
         screen.note(f"accepted: {said['id']}")
     state = _await_remark(client, run, said, json=json) if wait else "accepted"
@@ -119,6 +120,18 @@ def steer(
         raise Fault(
             "not_acted_on", f"the run {run} ended before it acted on the remark", next=f"see: madlab show {run}"
         )
+
+
+def _words(given: str, what: str) -> str:
+    """What a person wants to say.
+
+    Raises:
+        InvalidArgument: nothing.
+    """
+    words = sys.stdin.read() if given == "-" else given
+    if not words.strip():
+        raise InvalidArgument(f"{what} is empty", next="write a sentence")
+    return words.strip()
 
 
 def seconds(text: str) -> float:

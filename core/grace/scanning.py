@@ -64,7 +64,7 @@ def scan(
     client.get("/api/v1/status")  # is anybody there? Asked before any packing.
     accepted = _read_baseline(baseline) if baseline else ""
     if out is not None:
-        _check_writable(out)
+        check_writable(out)
     source = _open(path, context.obj, history)
     with progress() as shown:
         shown.show(f"Sending {source.what}")
@@ -146,7 +146,7 @@ def _read_baseline(path: Path) -> str:
     return text
 
 
-def _check_writable(out: Path) -> None:
+def check_writable(out: Path) -> None:
     """Looked at before any work is done.
 
     Raises:

@@ -1,0 +1,342 @@
+"""`code`, `apply` and `steer` as a person types them, against a real core whose Hopper is a hand that talks."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from anyio import fail_after, sleep
+from anyio.from_thread import start_blocking_portal
+
+from protos.tools import Call, tool
+from protos.v1.message_pb2 import KIND_PROSE
+from tests.commands import COMMAND, ROOT, Madlab, environment
+from tests.hand import Edits, Hand, Said
+from tests.integration.gits import a_repository, commit, fingerprint, git, said
+from tests.labs import a_home, opened
+from tests.unit.coding.trees import Tree
+
+FAULTY: Tree = {
+    "adder.py": b"def add(a, b):\n    return a - b\n",
+    "test_adder.py": b"import unittest\nfrom adder import add\n\n\nclass Test(unittest.TestCase):\n"
+    b"    def test(self):\n        self.assertEqual(add(2, 2), 4)\n",
+}
+MENDED: Edits = {"adder.py": "def add(a, b):\n    return a + b\n"}
+KEY = f"AWS = 'AKIA{'Q7ZX' * 4}'\n"
+PLAYS: dict[str, Edits] = {
+    "mend it": MENDED,
+    "make it worse": {"adder.py": "def add(a, b):\n    return 0\n"},
+    "leak": MENDED | {"keys.py": KEY},
+    "do nothing": {},
+    "wait for a remark": MENDED,
+    "wait for ever": MENDED,
+}
+
+
+class Talkative(Hand):
+    """A hand that tells what it does, and hears what people say."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda label: {})
+
+    @tool(effects="write")
+    async def work(  # type: ignore[override]
+        self,
+        call: Call,
+        *,
+        source: str,
+        goal: str,
+        test: str = "",
+        model: str = "",
+        agent: str = "hopper",
+        role: str = "",
+        notes: str = "",
+        changes: str = "",
+        max_steps: int = 60,
+    ) -> Said:
+        """Works."""
+        self._edits = lambda label: PLAYS[goal]
+        await call.progress("read it\nmend it", what="plan", steps=["read it", "mend it"])
+        await call.progress("$ make", what="command", command="make")
+        await call.progress("building \x1b[31mred\x1b[0m\n", what="output")
+        await call.progress("make: 2", what="command", command="make", exit_code=2, seconds=1.5)
+        await call.progress("adder.py: +1 -1", what="edit", path="adder.py", added=1, removed=1)
+        await call.progress("Step 1", what="model", steps=1, tokens=1234, usd=0.25)
+        if goal.startswith("wait"):
+            await self._hear(call, for_ever=goal.endswith("ever"))
+        return await super().work(call, source=source, goal=goal, role=role, notes=notes)
+
+    async def _hear(self, call: Call, *, for_ever: bool) -> None:
+        with fail_after(60):
+            while True:
+                said = await call.ctx.bus.history(call.message.conversation, after=call.message.sequence, limit=100)
+                for each in [each for each in said if each.kind == KIND_PROSE and each.sender == "operator"]:
+                    about = {"what": "remark", "remark": each.causation or each.id}
+                    await call.progress(each.text, state="delivered", **about)
+                    if not for_ever:
+                        await call.progress(each.text, state="acted_on", **about)
+                        return
+                await sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def madlab() -> Iterator[Madlab]:
+    with (
+        a_home() as home,
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(opened(home, hopper=Talkative)),
+    ):
+        yield Madlab(home)
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Path:
+    return a_repository(tmp_path / "repo", FAULTY)
+
+
+def newest(madlab: Madlab) -> dict[str, Any]:
+    runs: list[dict[str, Any]] = madlab("runs", "--json").json["runs"]
+    return next(each for each in runs if each["mad"] == "foreman")
+
+
+def test_json_has_exactly_what_programs_rely_on(madlab: Madlab, repo: Path) -> None:
+    before = fingerprint(repo)
+    told = madlab("code", "mend it", "--repo", repo, "--json", "--time", "5m", "--budget", "1.5", "--max-tokens", 9000)
+    assert told.code == 0, told.err
+    found = told.json
+    assert set(found) == {"run", "outcome", "patch", "evidence", "cost", "model"}
+    assert set(found["patch"]) == {"files", "added", "removed", "blob"}
+    assert set(found["evidence"]) == {"tests_before", "tests_after", "clean_room"}
+    assert set(found["cost"]) == {"tokens", "usd"}
+    assert (found["outcome"], found["patch"]["files"], found["evidence"]["clean_room"]) == ("succeeded", 1, True)
+    assert fingerprint(repo) == before
+    asked = madlab("show", found["run"], "--json").json["messages"][0]["data"]
+    assert asked["base"] == said(repo, "rev-parse", "HEAD")
+    assert asked["name"] == "repo"
+
+
+def test_people_see_what_happens_then_the_diff_and_what_speaks_for_it(madlab: Madlab, repo: Path) -> None:
+    told = madlab("code", "mend it", "--repo", repo)
+    assert told.code == 0, told.err
+    assert told.out.startswith("diff --git a/adder.py b/adder.py\nindex ")
+    assert "-    return a - b\n+    return a + b\n" in told.out
+    assert "\x1b" not in told.out + told.err
+    lines = told.err.splitlines()
+    for line in (
+        "plan    read it",
+        "        mend it",
+        "run     make in 1.5 s, exit code 2",
+        "edit    adder.py: +1 -1",
+        "patch     1 file, +1 -1",
+        "proof     passed on the original tree plus only the patch",
+    ):
+        assert line in lines, told.err
+    assert not any("building" in each for each in lines)
+    assert lines[-1].endswith(f"madlab apply {newest(madlab)['id']}")
+
+
+def test_what_did_not_succeed_is_shown_and_ends_with_4(madlab: Madlab, repo: Path, tmp_path: Path) -> None:
+    told = madlab("code", "make it worse", "--repo", repo, "--json", "--out", tmp_path / "patch")
+    assert told.code == 4
+    assert told.json["outcome"] == "failed"
+    assert told.json["evidence"]["clean_room"] is False
+    assert told.error["code"] == "failed"
+    assert (tmp_path / "patch").read_bytes().startswith(b"diff --git")
+    nothing = madlab("code", "do nothing", "--repo", repo)
+    assert (nothing.code, nothing.out) == (4, "")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["code", "x", "--repo", "missing"],
+        ["code", "x", "--time", "soon"],
+        ["code", "x", "--repo", "{file}"],
+        ["code", " ", "--repo", "{repo}"],
+        ["apply", "nothing"],
+        ["steer", "nothing", "x"],
+    ],
+)
+def test_bad_input_is_2_and_one_sentence(madlab: Madlab, repo: Path, words: list[str]) -> None:
+    filled = [each.format(file=repo / "adder.py", repo=repo) for each in words]
+    told = madlab(*filled, "--json")
+    assert (told.code, told.out) == (2, "")
+    assert told.error["message"]
+    assert told.error["next"]
+
+
+def test_apply_puts_it_on_a_branch_twice_the_same(madlab: Madlab, repo: Path, tmp_path: Path) -> None:
+    run = madlab("code", "mend it", "--repo", repo, "--json").json["run"]
+    before = fingerprint(repo)
+    done = madlab("apply", run, "--repo", repo)
+    assert done.code == 0, done.err
+    branch, id = done.out.split()
+    assert (branch, id) == (f"madlab/{run}", said(repo, "rev-parse", branch))
+    assert {name: each for name, each in fingerprint(repo).items() if name in before} == before
+    assert git(repo, "show", f"{branch}:adder.py") == b"def add(a, b):\n    return a + b\n"
+    message = said(repo, "log", "-1", "--format=%B", branch)
+    assert message.startswith(f"mend it\n\nMadlab-Run: {run}\nMadlab-Outcome: succeeded\n")
+    assert "Madlab-Clean-Room: passed" in message
+    again = madlab("apply", run, "--repo", repo, "--json").json
+    assert (again["commit"], again["created"], again["conflicts"]) == (id, False, [])
+    written = madlab("apply", run, "--repo", repo, "--out", tmp_path / "diff")
+    assert written.code == 0
+    git(repo, "apply", "--check", str(tmp_path / "diff"))
+
+
+def test_apply_says_what_does_not_fit_and_writes_nothing(madlab: Madlab, repo: Path, tmp_path: Path) -> None:
+    run = madlab("code", "mend it", "--repo", repo, "--json").json["run"]
+    commit(repo, {"adder.py": b"def add(a, b):\n    return a * b\n"})
+    before = fingerprint(repo)
+    told = madlab("apply", run, "--repo", repo)
+    assert (told.code, told.out) == (1, "")
+    assert "adder.py was changed at HEAD and by the run in the same place" in told.err
+    assert "return a * b" in told.err
+    clashes = madlab("apply", run, "--repo", repo, "--json")
+    assert (clashes.code, [each["path"] for each in clashes.json["conflicts"]]) == (1, ["adder.py"])
+    assert fingerprint(repo) == before
+    elsewhere = madlab("apply", run, "--repo", tmp_path)
+    assert elsewhere.code == 2
+    assert "is not in a git repository" in elsewhere.err
+    assert f"madlab apply {run} --out FILE" in elsewhere.err
+
+
+def test_a_patch_with_a_secret_wants_to_be_accepted(madlab: Madlab, repo: Path) -> None:
+    run = madlab("code", "leak", "--repo", repo, "--json").json["run"]
+    told = madlab("apply", run, "--repo", repo)
+    assert told.code == 2
+    assert "keys.py:1 adds an AWS access key id (AKIA…, 20 characters)" in told.err
+    assert "--accept-flags" in told.err
+    assert said(repo, "branch", "--list", "madlab/*") == ""
+    assert madlab("apply", run, "--repo", repo, "--accept-flags", "--branch", "taken").code == 0
+
+
+def test_a_run_of_a_part_is_put_below_it(madlab: Madlab, tmp_path: Path) -> None:
+    repo = a_repository(tmp_path / "repo", {f"sub/{path}": content for path, content in FAULTY.items()})
+    told = madlab("code", "mend it", "--repo", repo / "sub")
+    assert "--below sub" in told.err
+    run = newest(madlab)["id"]
+    assert madlab("apply", run, "--repo", repo / "sub", "--branch", "b").code == 1
+    assert madlab("apply", run, "--repo", repo, "--branch", "b", "--below", "sub").code == 0
+    assert b"a + b" in git(repo, "show", "b:sub/adder.py")
+
+
+@contextmanager
+def at_work(madlab: Madlab, repo: Path, goal: str) -> Iterator["subprocess.Popen[str]"]:
+    """A `code` whose hand is at work."""
+    known = {each["id"] for each in madlab("runs", "--json").json["runs"]}
+    with madlab.started("code", goal, "--repo", repo, "--json") as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("model"):
+                break
+        assert newest(madlab)["id"] not in known
+        yield process
+
+
+def test_a_remark_is_accepted_delivered_and_acted_on(madlab: Madlab, repo: Path) -> None:
+    with at_work(madlab, repo, "wait for a remark") as code:
+        run = newest(madlab)["id"]
+        told = madlab("steer", run, "mind the sign")
+        assert (told.code, told.out) == (0, "acted on\n")
+        assert told.err.splitlines()[0].startswith("accepted: ")
+        assert told.err.splitlines()[1] == "delivered"
+        out, err = code.communicate(timeout=60)
+    assert code.returncode == 0
+    assert json.loads(out)["outcome"] == "succeeded"
+    assert "remark  acted on: mind the sign" in err
+    late = madlab("steer", run, "too late", "--json")
+    assert (late.code, late.out) == (2, "")
+
+
+def test_steer_need_not_wait_and_says_when_nobody_acted(madlab: Madlab, repo: Path) -> None:
+    with at_work(madlab, repo, "wait for ever") as code:
+        run = newest(madlab)["id"]
+        told = madlab("steer", run, "hello", "--no-wait", "--json")
+        assert told.code == 0
+        assert told.json["state"] == "accepted"
+        with madlab.started("steer", run, "hello", "--json") as steering:
+            while madlab("logs", run).out.count("hello") < 2:
+                assert steering.poll() is None
+            assert madlab("cancel", run).code == 0
+            out, err = steering.communicate(timeout=60)
+        assert (steering.returncode, json.loads(out)["state"]) == (4, "delivered")
+        assert json.loads(err.splitlines()[-1])["error"]["code"] == "not_acted_on"
+        assert code.wait(60) == 4
+
+
+def test_ctrl_c_cancels_where_nobody_can_be_asked(madlab: Madlab, repo: Path) -> None:
+    with at_work(madlab, repo, "wait for ever") as code:
+        code.send_signal(signal.SIGINT)
+        out, _ = code.communicate(timeout=60)
+    assert code.returncode == 4
+    assert json.loads(out)["outcome"] == "cancelled"
+
+
+@pytest.mark.parametrize(("answer", "code", "live"), [(b"d\n", 130, True), (b"x\nc\n", 4, False), (b"\x03", 130, True)])
+def test_ctrl_c_asks_a_person(madlab: Madlab, repo: Path, answer: bytes, code: int, live: bool) -> None:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [*COMMAND, "code", "wait for ever", "--repo", str(repo)],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=environment(madlab.home.path) | {"TERM": "xterm-256color"},
+        cwd=ROOT,
+        start_new_session=True,
+        preexec_fn=_own_terminal,
+    )
+    os.close(theirs)
+    with process:
+        try:
+            seen = _until(ours, b"1,234 tokens")
+            assert b"\x1b[" in seen
+            assert b"building" not in seen.replace(b"\x1b[31m", b"") or b"\x1b[31m" not in seen
+            run = newest(madlab)["id"]
+            os.write(ours, b"\x03")
+            _until(ours, b"[d/c]")
+            os.write(ours, answer)
+            _until(ours, b"goes on" if live else b"Cancelling")
+            ended = _drained(ours, process)
+        finally:
+            process.kill()
+            os.close(ours)
+    assert process.returncode == code, ended
+    assert (madlab("show", run, "--json").json["outcome"] is None) is live
+    if live:
+        madlab("cancel", run)
+
+
+def _own_terminal() -> None:
+    """So that Ctrl-C typed there reaches it."""
+    import fcntl
+    import termios
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def _until(terminal: int, wanted: bytes) -> bytes:
+    seen, ends = b"", time.monotonic() + 60
+    while wanted not in seen:
+        assert time.monotonic() < ends, seen
+        seen += os.read(terminal, 65536)
+    return seen
+
+
+def _drained(terminal: int, process: "subprocess.Popen[bytes]") -> bytes:
+    seen = b""
+    try:
+        while piece := os.read(terminal, 65536):
+            seen += piece
+    except OSError:  # the terminal is closed on the other side
+        pass
+    process.wait(60)
+    return seen
