@@ -33,7 +33,7 @@ KEY = f"AWS = 'AKIA{'Q7ZX' * 4}'\n"
 PLAYS: dict[str, Edits] = {
     "mend it": MENDED,
     "make it worse": {"adder.py": "def add(a, b):\n    return 0\n"},
-    "leak": MENDED | {"keys.py": KEY},
+    "leak": {**MENDED, "keys.py": KEY},
     "do nothing": {},
     "wait for a remark": MENDED,
     "wait for ever": MENDED,
@@ -47,7 +47,7 @@ class Talkative(Hand):
         super().__init__(lambda label: {})
 
     @tool(effects="write")
-    async def work(  # type: ignore[override]
+    async def work(
         self,
         call: Call,
         *,
