@@ -149,9 +149,10 @@ class FiedlerOf(Llm):
 
 def models() -> dict[str, ModelSettings]:
     """One alias a protocol, and one for vectors."""
+    patient: dict[str, Any] = {"attempts": 1, "first_output_s": 30, "idle_s": 30}
     return {
-        "one": a_model(images=True, max_tokens=1000, attempts=1),
-        "two": a_model("anthropic", images=True, max_tokens=1000, attempts=1),
+        "one": a_model(images=True, max_tokens=1000, **patient),
+        "two": a_model("anthropic", images=True, max_tokens=1000, **patient),
         "vectors": a_model(chat=False, embeddings=True),
     }
 
@@ -162,13 +163,14 @@ async def open_road(
 ) -> AsyncIterator[Road]:
     """A road of this name; `model` is what the doors take for names that they do not know."""
     async with AsyncExitStack() as stack:
-        behind = server or await stack.enter_async_context(model_server())
+        behind = server if server is not None else await stack.enter_async_context(model_server())
         opened: Doors | None = None
         ours: Hall | None = None
         if name != STRAIGHT:
-            ours = await stack.enter_async_context(hall(behind, directory, models(), **orchestra))
-            llm = FiedlerOf(ours) if name == DOORS else await stack.enter_async_context(_gate(ours, directory))
-            opened = await stack.enter_async_context(open_doors(llm, model))
+            here = await stack.enter_async_context(hall(behind, directory, models(), **orchestra))
+            llm = FiedlerOf(here) if name == DOORS else await stack.enter_async_context(_gate(here, directory))
+            doors = await stack.enter_async_context(open_doors(llm, model))
+            ours, opened = here, doors
         recording = Recording()
         http = await stack.enter_async_context(httpx2.AsyncClient(transport=recording, timeout=30))
         of_openai = openai.AsyncOpenAI(

@@ -103,6 +103,8 @@ class _Server(uvicorn.Server):
 async def _serve(application: Application, *, task_status: TaskStatus[int] = TASK_STATUS_IGNORED) -> None:
     """Serves until cancelled; then ends what is being answered."""
     with closing(socket.create_server(("127.0.0.1", 0), backlog=256)) as listener:
+        # Connections inherit it. Asyncio sets it too, but not on sockets that leave their protocol unsaid, as this one.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.setblocking(False)
         port = listener.getsockname()[1]
         application.hosts = frozenset({f"127.0.0.1:{port}", f"localhost:{port}"})
