@@ -35,6 +35,7 @@ from protos.v1.session_pb2 import (
 WORKSPACE = Path("/workspace")
 BEFORE_S = 600.0  # for the tests before, and at most a quarter of the time there is
 HAND_OVER_S = 30.0  # at the end, and at most a quarter of the time there is
+FULL = "The workspace is full. It needs a larger `workspace_mb`."
 COMMANDS = 200  # in the result; the last ones
 OUTCOMES = {
     "partial": OUTCOME_PARTIAL,
@@ -212,7 +213,7 @@ class _Work:
                 raise
             self._full = True
             await to_thread.run_sync(shutil.rmtree, task.shell.home, True)  # room to hand over what there is
-            return Ending("failed", "", "The workspace is full. It needs a larger `workspace_mb`.")
+            return Ending("failed", "", FULL)
         if ending is None:
             return Ending("out_of_budget", "", "Its time is used up. It needs more time.")
         return ending
@@ -222,12 +223,15 @@ class _Work:
         left = _deadline(self._call) - time.time() - 1
         if left < 1:
             return None
+        if not project.test:
+            project = await project_of(tree.shell, "")  # the agent may have written the first tests
         result = await run_tests(tree.shell, project, given=given, seconds=min(BEFORE_S, left))
         await tell_tests(self._call, result, "after")
         return result
 
     async def _hand_over(self, tree: Tree, found: Changes) -> list[Blob]:
         blobs, notes = await tree.hand_over(found)
+        self._full = self._full or tree.full
         notes += [f"{number:,} added files are left out: {why}" for why, number in found.left_out.items()]
         for each in notes[:20]:
             await self._call.progress(each, what="note")
@@ -267,7 +271,7 @@ class _Work:
         verdict = self._call.ctx.verdict
         verdict.outcome, verdict.reason = _outcome(ending, worked["tests_after"], found, self._role)
         if self._full:
-            verdict.outcome = OUTCOME_OUT_OF_DISK
+            verdict.outcome, verdict.reason = OUTCOME_OUT_OF_DISK, FULL
         worked["outcome"] = Outcome.Name(verdict.outcome).removeprefix("OUTCOME_").lower()
         worked["reason"] = verdict.reason
         evidence = {

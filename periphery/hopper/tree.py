@@ -15,9 +15,11 @@ from periphery.hopper.workspace import Changes, Workspace
 from protos.blobs import store
 from protos.errors import InvalidArgument
 from protos.mad import Files
+from protos.tree import escaped
 from protos.v1.message_pb2 import Blob
 
 DELETED_BYTES = 32 * 2**20
+IN_MEMORY_BYTES = 4 * 2**20  # changes as small as that are packed there: a full disk has no room even for them
 Filled = TypeVar("Filled")
 
 
@@ -27,6 +29,7 @@ class Tree:
     def __init__(self, files: Files, source: str, place: Path, tell: Tell = told_nobody) -> None:
         self._files = files
         self._source = source
+        self.full = False  # not all could be handed over
         self.workspace = Workspace(place / "repo")
         self.shell = Shell(self.workspace.root, place / "home", tell)
         self.repository = Repository(self.shell, lambda: files.get(source))
@@ -74,7 +77,8 @@ class Tree:
         return sorted({*found.written, *found.deleted})
 
     async def hand_over(self, changes: Changes) -> tuple[list[Blob], list[str]]:
-        """Stores `changes.tar` and `deleted.json`; returns them, and notes of what could not go along.
+        """Stores `changes.tar` and `deleted.json`; returns them, and notes of what could not go along. Where there is
+        no room to pack it all, the largest files stay behind.
 
         Raises:
             Exhausted: the quota is full.
@@ -83,18 +87,26 @@ class Tree:
         notes: list[str] = []
         packed = self.workspace.root.parent / "changes.tar"
 
-        def pack() -> None:
+        def pack() -> bytes | Path:
+            room = max(shutil.disk_usage(packed.parent).free - IN_MEMORY_BYTES, IN_MEMORY_BYTES)
+            fitting, left_out, size = self.workspace.fitting(changes.written, room)
+            notes.extend(f"'{escaped(each)}' stays behind: the workspace has no room to pack it" for each in left_out)
+            self.full = bool(left_out)
+            chunks = self.workspace.packed(fitting, notes.append)
+            if size <= IN_MEMORY_BYTES:
+                return b"".join(chunks)
             with packed.open("wb") as file:
-                for chunk in self.workspace.packed(changes.written, notes.append):
+                for chunk in chunks:
                     file.write(chunk)
+            return packed
 
-        await to_thread.run_sync(pack)
+        content = await to_thread.run_sync(pack)
         names = json.dumps(changes.deleted, ensure_ascii=True).encode()
         blobs = [
-            await store(self._files, packed, name="changes.tar", media_type="application/x-tar"),
+            await store(self._files, content, name="changes.tar", media_type="application/x-tar"),
             await store(self._files, names, name="deleted.json", media_type="application/json"),
         ]
-        packed.unlink()
+        packed.unlink(missing_ok=True)
         return blobs, notes
 
     async def _streamed(self, digest: str, consume: "Callable[[Iterator[bytes]], Filled]") -> Filled:

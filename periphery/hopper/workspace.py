@@ -36,6 +36,7 @@ CACHES = frozenset(
 BESIDE = {"target": "Cargo.toml", "build": "CMakeLists.txt"}  # what a build makes, by what stands beside it
 DROPPED = (".pyc", ".pyo", ".o", ".obj", ".gcda", ".gcno", ".egg-info", ".swp")
 DROPPED_NAMES = frozenset({".coverage", "CMakeCache.txt", ".DS_Store"})
+HEADER_BYTES = 3072  # at most, of a name and its padding in a packed tree
 PROGRAMS = (b"\x7fELF", b"!<arch>\n", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe")
 FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -145,6 +146,18 @@ class Workspace:
             else:
                 added.append(name)
         return Changes(sorted(modified), sorted(added), sorted(missing), left_out)
+
+    def fitting(self, names: Iterable[str], room: int) -> tuple[list[str], list[str], int]:
+        """Those of `names` that fit into so many bytes when packed; those that do not, the largest; and the bytes."""
+        sizes = {name: _size(self.root / name) + HEADER_BYTES for name in names}
+        needed = sum(sizes.values()) + HEADER_BYTES
+        left_out = set[str]()
+        for name in sorted(sizes, key=lambda each: -sizes[each]):
+            if needed <= room:
+                break
+            needed -= sizes[name]
+            left_out.add(name)
+        return [each for each in sizes if each not in left_out], sorted(left_out), needed
 
     def packed(self, names: Iterable[str], note: Callable[[str], None]) -> Iterator[bytes]:
         """`names` as one packed tree.
@@ -265,6 +278,12 @@ def _write(descent: Descent, member: Member) -> _Known | None:
     finally:
         os.close(opened)
     return _Known(digest.digest(), member.executable, status.st_size, (status.st_ino, status.st_ctime_ns))
+
+
+def _size(path: Path) -> int:
+    with suppress(OSError):
+        return path.lstat().st_size
+    return 0
 
 
 def _digest(path: Path) -> bytes:
