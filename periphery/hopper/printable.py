@@ -10,7 +10,6 @@ _SEQUENCES = re.compile(
     re.DOTALL,
 )
 _OVERWRITTEN = re.compile(r"[^\n]*\r(?!\n)(?=[^\n])")  # a progress bar: what was drawn over
-_BACKSPACES = re.compile(r"[^\n\b]\b")
 _UNFIT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 
 
@@ -20,8 +19,18 @@ def printable(text: str) -> str:
     if "\r" in text:
         text = _OVERWRITTEN.sub("", text.replace("\r\n", "\n"))
     if "\b" in text:
-        text = _BACKSPACES.sub("", text)
+        text = _erased(text)
     return _UNFIT.sub("", text)
+
+
+def _erased(text: str) -> str:
+    kept: list[str] = []
+    for each in text:
+        if each != "\b":
+            kept.append(each)
+        elif kept and kept[-1] != "\n":
+            kept.pop()
+    return "".join(kept)
 
 
 def shortened(text: str, characters: int) -> str:
