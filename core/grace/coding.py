@@ -251,7 +251,6 @@ def _tell(client: Client, run: dict[str, Any], out: Path | None) -> None:
         content = BytesIO()
         client.download(diff["digest"], content)
         patches.show_diff(content.getvalue())
-    commands = evidence.get("commands") or []
     model = told["model"] or "unknown"
     facts = [
         ("outcome", f"{run['outcome']}{': ' + run['reason'] if run['reason'] else ''}"),
@@ -260,16 +259,16 @@ def _tell(client: Client, run: dict[str, Any], out: Path | None) -> None:
         ("before", patches.tests(evidence.get("tests_before"))),
         ("after", patches.tests(evidence.get("tests_after"))),
         ("proof", patches.clean_room(evidence)),
-        ("commands", patches.counted(len(commands), "command") + " in the sandbox"),
         ("model", model + (": a small model, so read its work with care" if evidence.get("small_model") else "")),
         ("cost", f"{told['cost']['tokens']:,} tokens, {money(told['cost']['usd'])}"),
     ]
+    lists = [("commands", patches.commands(evidence)), ("files", patches.files(evidence.get("patch_report")))]
+    lists.append(("mind", patches.warnings(evidence)))
     screen.note("")
-    for name, value in facts:
-        screen.note(f"{name:<10}{screen.plain(value)}")
-    for each in patches.warnings(evidence):
-        screen.note(f"{'!':<10}{screen.plain(each)}")
-    screen.note(f"{'run':<10}{run['id']}")
+    last = ""
+    for name, value in [*facts, *((name, value) for name, values in lists for value in values), ("run", run["id"])]:
+        screen.note(f"{name if name != last else '':<10}{screen.plain(value)}")
+        last = name
     if told["patch"]["files"]:
         where = f"It is in {out}. " if out else ""
         screen.note(f"{where}Put it on a branch with: madlab apply {run['id']}")

@@ -16,7 +16,7 @@ from core.grace.patches import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.status import Status
+    from rich.text import Text
 
 LINE = 200  # characters of one thing that is told
 PLAN_LINES = 12
@@ -30,7 +30,6 @@ class Live:
         self._spent: dict[str, tuple[float, float]] = {}  # tokens and dollars of each conversation, as it last said
         self._started = time.monotonic()
         self._talks: list[str] = []
-        self.now = ""
 
     def hear(self, line: Mapping[str, Any]) -> None:
         """Takes one line of a run's log."""
@@ -40,21 +39,16 @@ class Live:
             self._spend(talk, fields)
         told = _told(what if line["tool"] == "progress" else "log", str(line["text"]), fields)
         if told is None:
-            self.look(str(line["text"]))
             return
         sign, text, style = told
         who = self._who(talk)
         for number, each in enumerate(text.strip().split("\n")[:PLAN_LINES]):
             lead = f"{sign:<8}" if number == 0 else " " * 8
             self.show(f"{lead}{who}{_cut(each)}", style)
-        self.look("")
 
     def show(self, text: str, style: str = "") -> None:
         """One line that stays."""
         screen.note(text)
-
-    def look(self, text: str) -> None:
-        """What is seen just now; it does not stay."""
 
     @property
     def spent(self) -> str:
@@ -85,24 +79,31 @@ class Live:
 
 
 class _Moving(Live):
-    """The same on a terminal, with a last line that moves."""
+    """The same on a terminal, with a last line that moves: how long, how much, and what is seen just now."""
 
-    def __init__(self, console: "Console", status: "Status") -> None:
+    def __init__(self, console: "Console") -> None:
         super().__init__()
-        self._console, self._status = console, status
+        self._console = console
+        self._seen = ""
+
+    def __rich__(self) -> "Text":
+        from rich.text import Text
+
+        standing = f"{self.took}, {self.spent}" + (f"  {self._seen}" if self._seen else "")
+        return Text(screen.plain(standing)[: max(self._console.width - 4, 20)], style="dim")
+
+    def hear(self, line: Mapping[str, Any]) -> None:
+        super().hear(line)
+        self.look(str(line["text"]))
 
     def show(self, text: str, style: str = "") -> None:
         from rich.text import Text
 
-        self._console.print(Text(screen.plain(text), style=style), soft_wrap=True)
+        if not text.startswith("model"):  # each step of it moves the last line
+            self._console.print(Text(screen.plain(text), style=style), soft_wrap=True)
 
     def look(self, text: str) -> None:
-        from rich.text import Text
-
-        last = text.strip().rsplit("\n", 1)[-1]
-        width = max(self._console.width - 12, 20)
-        standing = f"{self.took}, {self.spent}" + (f"  {_cut(last)}" if last else "")
-        self._status.update(Text(screen.plain(standing)[:width], style="dim"))
+        self._seen = _cut(text.strip().rsplit("\n", 1)[-1])
 
 
 @contextmanager
@@ -112,8 +113,9 @@ def live() -> Iterator[Live]:
         yield Live()
         return
     console = screen.console(error=True)
-    with console.status("", spinner="dots") as status:
-        yield _Moving(console, status)
+    moving = _Moving(console)
+    with console.status(moving, spinner="dots"):
+        yield moving
 
 
 def _told(what: object, text: str, fields: Mapping[str, Any]) -> tuple[str, str, str] | None:

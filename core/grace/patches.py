@@ -5,25 +5,56 @@ from typing import Any
 
 from core.grace import screen
 
+FILES, COMMANDS = 30, 10  # so many are listed
 SHOWN_LINES = 2_000  # of a diff; the rest is in the file
 STYLES = (("+++", "bold"), ("---", "bold"), ("@@", "cyan"), ("+", "green"), ("-", "red"), ("diff ", "bold"))
 
 
 def show_diff(diff: bytes) -> None:
-    """Prints a diff, in colour where a person looks at it."""
+    """Prints a diff so that it drives no terminal; on one in colour, and with what looks like a secret covered."""
     from rich.text import Text
 
     console = screen.console()
-    lines = diff.decode("utf-8", "backslashreplace").split("\n")
-    for number, line in enumerate(lines[:-1] if lines[-1] == "" else lines):
-        if number == SHOWN_LINES and console.is_terminal:
-            screen.note(f"… and {len(lines) - number:,} lines more")
-            return
+    if not console.is_terminal:
+        print(screen.plain(diff.decode("utf-8", "backslashreplace"), lines=True), end="")
+        return
+    lines = diff.split(b"\n", SHOWN_LINES)
+    rest = lines.pop()
+    for line in covered(b"\n".join(lines)).decode("utf-8", "backslashreplace").split("\n"):
         style = next((style for start, style in STYLES if line.startswith(start)), "")
-        if console.is_terminal:
-            console.print(Text(screen.plain(line), style=style), soft_wrap=True)
-        else:
-            print(screen.plain(line, lines=True))
+        console.print(Text(screen.plain(line), style=style), soft_wrap=True)
+    if rest:
+        screen.note(f"… and {counted(len(rest.splitlines()), 'line')} more, which --out FILE has")
+
+
+def covered(diff: bytes) -> bytes:
+    """A diff with the secrets in it cut to their first characters."""
+    from core.coding.secrets import secrets_in
+
+    for value, _ in list(secrets_in(diff)):
+        if not value.startswith(b"-----"):
+            diff = diff.replace(value, value[:4] + "…".encode())
+    return diff
+
+
+def files(report: Any) -> Iterator[str]:
+    """The files of a patch, a line each."""
+    found = _mappings(report.get("files")) if isinstance(report, Mapping) else []
+    for each in found[:FILES]:
+        lines = "binary" if each.get("binary") else f"+{each.get('added')} -{each.get('removed')}"
+        yield f"{each.get('kind')} {each.get('path')} {lines}"
+    if len(found) > FILES:
+        yield f"and {len(found) - FILES:,} more"
+
+
+def commands(evidence: Mapping[str, Any]) -> Iterator[str]:
+    """The last commands that an agent ran, a line each."""
+    found = _mappings(evidence.get("commands"))
+    if len(found) > COMMANDS:
+        yield f"{len(found) - COMMANDS:,} earlier ones, then"
+    for each in found[-COMMANDS:]:
+        code = each.get("exit_code")
+        yield " ".join(str(each.get("command")).split())[:160] + ("" if code == 0 else f"  (exit code {code})")
 
 
 def tests(result: Any) -> str:
