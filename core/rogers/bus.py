@@ -30,8 +30,9 @@ from typing import Any, Self
 from anyio import Event
 
 from core.rogers.entry import Entry, Row
-from core.rogers.journal import COLUMNS, Journal
+from core.rogers.journal import Journal
 from core.rogers.subscription import Subscription, to_message
+from core.rogers.tables import COLUMNS
 from protos.errors import InvalidArgument
 from protos.ids import new_id
 from protos.serve import answer_id

@@ -2,8 +2,8 @@
 
 What is to be removed is first said in the journal, by an entry that tells per kind up to which sequence bodies are
 gone, and only then done: so a verifier can tell policy from loss, and a crash half-way leaves bodies that need not be
-there, never a hole that nobody explains. Only messages and events lose their bodies. Acts, runs, members and files
-keep them: the views are rebuilt from these.
+there, never a hole that nobody explains. Only messages, events and answers of models lose their bodies. Acts, runs,
+members and files keep them: the views are rebuilt from these.
 
 Pages that get free are used again; the file stays as large as it was at its largest.
 """
@@ -21,6 +21,7 @@ from core.rogers.segments import Header, checksum, pack
 from protos.ids import new_id
 
 DAY_S = 86_400.0
+FORGOTTEN = ("event", "message", "answer")  # kinds whose bodies no view is made from
 WINDOW = 1000  # bodies that one transaction removes
 SEGMENT = 1024  # headers in a sealed segment
 
@@ -30,7 +31,7 @@ class Retention:
     """How much the journal remembers. `None` for ever."""
 
     events_s: float | None = 7 * DAY_S  # bodies of progress, log and metric events
-    messages_s: float | None = 90 * DAY_S  # bodies of what was said
+    messages_s: float | None = 90 * DAY_S  # bodies of what was said, and of answers kept to be given again
     max_bytes: int | None = 4 << 30  # of pages in use; beyond, the oldest bodies go whatever their age
     seal_s: float | None = 180 * DAY_S  # headers older than this, and without bodies to lose, are sealed
 
@@ -52,12 +53,13 @@ async def retain(journal: Journal, retention: Retention, *, now: float | None = 
     now = time.time() if now is None else now
     removed = await _removed(journal)
     upto = dict(removed)
-    for kind, age in (("event", retention.events_s), ("message", retention.messages_s)):
+    for kind in FORGOTTEN:
+        age = retention.events_s if kind == "event" else retention.messages_s
         if age is not None:
             upto[kind] = max(removed.get(kind, 0), await _before(journal, now - age, removed.get(kind, 0)))
     if retention.max_bytes is not None:
         oversize = await _oversize(journal, retention.max_bytes, upto)
-        upto = {kind: max(sequence, oversize) for kind, sequence in ({"event": 0, "message": 0} | upto).items()}
+        upto = {kind: max(sequence, oversize) for kind, sequence in (dict.fromkeys(FORGOTTEN, 0) | upto).items()}
     bodies = 0
     if upto != removed:
         await journal.append(Entry(new_id(), "retention", json.dumps({"removed": upto}).encode(), sender="core"))
@@ -66,7 +68,7 @@ async def retain(journal: Journal, retention: Retention, *, now: float | None = 
     headers = 0
     if retention.seal_s is not None:
         old = await _before(journal, now - retention.seal_s, 0)
-        limit = min(old, upto.get("message", 0), upto.get("event", 0))
+        limit = min(old, *(upto.get(kind, 0) for kind in FORGOTTEN))
         while await journal.amend(lambda db: _seal(db, limit)):
             headers += SEGMENT
     return Retained(bodies, headers)
@@ -102,7 +104,7 @@ async def _oversize(journal: Journal, max_bytes: int, upto: dict[str, int]) -> i
     while excess > 0:
         rows = await journal.query(
             "SELECT j.sequence, j.size FROM journal j JOIN body b USING (sequence)"
-            " WHERE j.kind IN ('message', 'event') AND j.sequence > ? ORDER BY j.sequence LIMIT 1000",
+            f" WHERE j.kind IN {FORGOTTEN} AND j.sequence > ? ORDER BY j.sequence LIMIT 1000",
             (last,),
         )
         if not rows:

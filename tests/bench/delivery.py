@@ -6,13 +6,11 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import anyio
 import anyio.lowlevel
 
 from core.rogers.bus import Limits, Rogers
-from core.rogers.entry import Row
 from core.rogers.journal import Journal
 from core.rogers.subscription import Subscription
 from core.rogers.views import VIEWS
@@ -27,14 +25,11 @@ TEXT = "x" * 1000
 
 
 class StampedJournal(Journal):
-    """Notes when a commit came back from the disk, on the thread where it did."""
+    """Tells when a commit came back from the disk, where it did."""
 
-    committed = 0.0
-
-    def _write(self, *arguments: Any) -> list[Row]:
-        rows = super()._write(*arguments)
-        self.committed = time.perf_counter()
-        return rows
+    @property
+    def committed(self) -> float:
+        return self._writer.committed_at
 
 
 def said(kind: Kind.ValueType = KIND_PROSE) -> Message:

@@ -22,8 +22,9 @@ import anyio.lowlevel
 
 from core.app import settle_memory
 from core.rogers.entry import Entry
-from core.rogers.journal import MIGRATIONS, Journal
+from core.rogers.journal import Journal
 from core.rogers.migrate import load_migrations, migrate
+from core.rogers.writer import MIGRATIONS
 from protos.ids import new_id
 from tests.bench.brokers import Broker, open_nats, open_redis
 from tests.bench.figure import Figure, in_turns

@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 from anyio import fail_after
 
+from core.rogers.call import MAX_ENTRY
 from core.rogers.entry import Entry, Row
-from core.rogers.journal import MAX_ENTRY, Journal
+from core.rogers.journal import Journal
 from protos.errors import Conflict, InvalidArgument, Unavailable
 from protos.ids import new_id
 
@@ -39,10 +41,10 @@ def ids(entries: Sequence[Entry]) -> list[str]:
     return [entry.id for entry in entries]
 
 
-@pytest.fixture
-async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
+@pytest.fixture(params=[0, 1000], ids=["commits on the thread", "commits in the loop"])
+async def journal(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Journal]:
     with fail_after(20):
-        async with Journal(tmp_path / "journal.db", [Totals()]) as journal:
+        async with Journal(tmp_path / "journal.db", [Totals()], stall_s=request.param) as journal:
             yield journal
 
 
@@ -187,6 +189,54 @@ async def test_an_entry_that_a_view_refuses_fails_alone(journal: Journal) -> Non
 async def test_readers_cannot_write(journal: Journal) -> None:
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         await journal.query("DELETE FROM journal")
+
+
+async def test_commits_go_on_in_order_wherever_they_are_made(tmp_path: Path) -> None:
+    """The bound is so low that the loop takes a few calls at a time, the thread what is large, and both take turns."""
+    heard: list[Row] = []
+    bodies: dict[str, bytes] = {}
+    async with Journal(tmp_path / "journal.db", stall_s=0.0003, checkpoint_bytes=200_000) as journal:
+        journal.on_commit(heard.extend)
+
+        async def publish(publisher: int) -> None:
+            for at in range(30):
+                entries = [act(at) for _ in range(1 + publisher % 3)]
+                if at % 10 == publisher % 10:
+                    entries.append(Entry(new_id(), "message", b"x" * 400_000))
+                bodies.update({entry.id: entry.body for entry in entries})
+                journal.append_soon(soon := act(at))
+                bodies[soon.id] = soon.body
+                sequences = await journal.append(*entries)
+                assert sequences == list(range(sequences[0], sequences[0] + len(entries))), "together"
+                if at == 20:
+                    await journal.amend(lambda db: db.execute("SELECT 1").fetchone())
+
+        with fail_after(30):
+            async with anyio.create_task_group() as tasks:
+                for publisher in range(12):
+                    tasks.start_soon(publish, publisher)
+    assert [row.sequence for row in heard] == list(range(1, len(bodies) + 1))
+    async with Journal(tmp_path / "journal.db") as journal:
+        stored = await journal.query("SELECT j.id, b.body FROM journal j JOIN body b USING (sequence)")
+        assert dict(stored) == bodies
+        assert (await journal.verify()).ok
+
+
+async def test_a_publisher_that_never_waits_for_anything_else_leaves_the_loop_to_others(journal: Journal) -> None:
+    turns = 0
+
+    async def tick() -> None:
+        nonlocal turns
+        while True:
+            await anyio.lowlevel.checkpoint()
+            turns += 1
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(tick)
+        for at in range(50):
+            await journal.append(act(at))
+        tasks.cancel_scope.cancel()
+    assert turns >= 50
 
 
 async def test_a_second_opener_is_refused(journal: Journal) -> None:

@@ -14,6 +14,7 @@ import anyio
 
 from core.rogers.entry import Entry
 from core.rogers.journal import Journal
+from core.rogers.pace import STALL_S
 from protos.errors import Unavailable
 
 
@@ -26,6 +27,7 @@ class Orders:
     size: int = 300  # bytes of a body
     synchronous: str = "FULL"
     checkpoint_bytes: int = 256 << 10
+    stall_s: float = STALL_S  # 0: commits are made on the thread; very much: in the loop
     starts: list[int] = field(default_factory=list)  # each publisher's first number; one earlier is said again
 
 
@@ -39,7 +41,9 @@ def entry(publisher: int, number: int, size: int) -> Entry:
 
 
 async def publish_until_the_end(path: Path, orders: Orders, out: int) -> None:
-    async with Journal(path, synchronous=orders.synchronous, checkpoint_bytes=orders.checkpoint_bytes) as journal:
+    async with Journal(
+        path, synchronous=orders.synchronous, checkpoint_bytes=orders.checkpoint_bytes, stall_s=orders.stall_s
+    ) as journal:
 
         async def publish(publisher: int) -> None:
             first = orders.starts[publisher] if orders.starts else 0

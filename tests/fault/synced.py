@@ -22,6 +22,7 @@ _CALL = re.compile(r"(\w+)\((.*)\)\s+= (-?\d+)")
 class Call:
     """One system call; `began` and `ended` are lines of the trace."""
 
+    thread: str
     began: int
     ended: int
     name: str
@@ -47,7 +48,7 @@ def read_trace(path: Path) -> Iterator[Call]:
             rest = start + rest.split("resumed>", 1)[1]
         if found := _CALL.match(rest):
             name, arguments, result = found.groups()
-            yield Call(began, at, name, arguments.split(", "), int(result))
+            yield Call(thread, began, at, name, arguments.split(", "), int(result))
 
 
 Write = tuple[int, bytes] | int  # data at an offset, or a new length

@@ -17,15 +17,19 @@ from protos.errors import Unavailable
 from tests.fault.synced import STRACE, Call, Disk, read_trace
 from tests.sizes import full
 
-# One publisher, so that the same call does the same thing each time.
-ORDERS = {"publishers": 1, "messages": 120, "checkpoint_bytes": 300_000}
+# One publisher, and every commit made in one place, so that the same call does the same thing each time.
+MESSAGES = 120
+ORDERS = {"publishers": 1, "messages": MESSAGES, "checkpoint_bytes": 300_000}
+STALL_S = {"thread": 0, "loop": 1000}
+Places = dict[tuple[str, str, str], list[int]]  # per home of the commits, call and file, which call of its thread it is
 
 
-def run_victim(path: Path, *inject: str) -> tuple[list[str], list[Call]]:
+def run_victim(path: Path, home: str, *inject: str) -> tuple[list[str], list[Call]]:
     """What a victim says, and its calls, one of which may be made to fail."""
     path.parent.mkdir(parents=True)
     trace = path.parent.with_suffix(".trace")
-    victim = [sys.executable, "-m", "tests.fault.journal_victim", str(path), json.dumps(ORDERS)]
+    victim = [sys.executable, "-m", "tests.fault.journal_victim", str(path)]
+    victim.append(json.dumps(ORDERS | {"stall_s": STALL_S[home]}))
     faults = [word for fault in inject for word in ("-e", f"inject={fault}")]
     ended = subprocess.run([*STRACE, *faults, "-o", str(trace), *victim], capture_output=True, text=True, timeout=60)
     assert ended.returncode == 0, ended.stderr
@@ -35,43 +39,44 @@ def run_victim(path: Path, *inject: str) -> tuple[list[str], list[Call]]:
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], list[int]]:
-    """Per call and file, which of the calls of that name it is: `("fdatasync", "journal.db-wal"): [3, 4, 6, ...]`."""
-    _, calls = run_victim(tmp_path_factory.mktemp("places") / "lab" / "journal.db")
-    names: dict[int, str] = {}
-    counts: dict[str, int] = {}
-    found: dict[tuple[str, str], list[int]] = {}
-    for call in calls:
-        counts[call.name] = counts.get(call.name, 0) + 1
-        if call.name == "openat" and call.result >= 0:
-            names[call.result] = Path(call.text(1).decode()).name
-        elif call.name in ("fsync", "fdatasync", "pwrite64"):
-            found.setdefault((call.name, names[int(call.arguments[0])]), []).append(counts[call.name])
+def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
+    """`("thread", "fdatasync", "journal.db-wal"): [3, 4, 6, ...]`: strace counts the calls of each thread apart."""
+    found: Places = {}
+    for home in STALL_S:
+        _, calls = run_victim(tmp_path_factory.mktemp("places") / "lab" / "journal.db", home)
+        names: dict[int, str] = {}
+        counts: dict[tuple[str, str], int] = {}
+        for call in calls:
+            at = counts[call.thread, call.name] = counts.get((call.thread, call.name), 0) + 1
+            if call.name == "openat" and call.result >= 0:
+                names[call.result] = Path(call.text(1).decode()).name
+            elif call.name in ("fsync", "fdatasync", "pwrite64"):
+                found.setdefault((home, call.name, names[int(call.arguments[0])]), []).append(at)
     return found
 
 
 FAILURES = [
-    ("fdatasync", "journal.db-wal", "EIO", 0.3),  # a commit's
-    ("fdatasync", "journal.db-wal", "EIO", 0.7),
-    ("fdatasync", "journal.db", "EIO", 0.5),  # a checkpoint's
-    ("fdatasync", "journal.db", "EIO", 0.8),
-    ("fdatasync", "journal.db", "EIO", 0.99),  # of the last checkpoint, at closing
-    ("pwrite64", "journal.db-wal", "EIO", 0.4),
-    ("pwrite64", "journal.db-wal", "ENOSPC", 0.6),
-    ("pwrite64", "journal.db", "EIO", 0.5),
-    ("fsync", "journal.db.head.new", "EIO", 0.0),
+    ("thread", "fdatasync", "journal.db-wal", "EIO", 0.3),  # a commit's
+    ("loop", "fdatasync", "journal.db-wal", "EIO", 0.7),
+    ("thread", "fdatasync", "journal.db", "EIO", 0.5),  # a checkpoint's
+    ("thread", "fdatasync", "journal.db", "EIO", 0.8),
+    ("thread", "fdatasync", "journal.db", "EIO", 0.99),  # of the last checkpoint, at closing
+    ("thread", "pwrite64", "journal.db-wal", "EIO", 0.4),
+    ("loop", "pwrite64", "journal.db-wal", "ENOSPC", 0.6),
+    ("thread", "pwrite64", "journal.db", "EIO", 0.5),
+    ("loop", "fsync", "journal.db.head.new", "EIO", 0.0),
 ]
-SOME = FAILURES if full() else FAILURES[::2]
+SOME = FAILURES if full() else FAILURES[::2] + FAILURES[1:2]
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace injects the faults; it is not installed")
-@pytest.mark.parametrize(("call", "file", "error", "where"), SOME)
+@pytest.mark.parametrize(("home", "call", "file", "error", "where"), SOME)
 def test_a_disk_that_fails_once_seals_the_journal(
-    tmp_path: Path, places: dict[tuple[str, str], list[int]], call: str, file: str, error: str, where: float
+    tmp_path: Path, places: Places, home: str, call: str, file: str, error: str, where: float
 ) -> None:
-    ordinals = places[call, file]
+    ordinals = places[home, call, file]
     when = ordinals[int(where * len(ordinals))]
-    lines, calls = run_victim(tmp_path / "lab" / "journal.db", f"{call}:error={error}:when={when}")
+    lines, calls = run_victim(tmp_path / "lab" / "journal.db", home, f"{call}:error={error}:when={when}")
     acknowledged = {}
     for line in lines:
         if line.startswith("ack"):
@@ -81,7 +86,7 @@ def test_a_disk_that_fails_once_seals_the_journal(
         assert lines[-2].startswith("sealed "), lines[-2:]
         assert lines[-1].startswith("read "), "reading goes on"
         assert len(acknowledged) <= int(lines[-1].split()[1])
-        assert len(acknowledged) < ORDERS["messages"]
+        assert len(acknowledged) < MESSAGES
     failed = next(each.ended for each in calls if each.name == call and each.result < 0)
     later = [each.name for each in calls if each.began > failed and each.name in ("pwrite64", "ftruncate", "unlink")]
     assert later == [], "after one failed write, none"

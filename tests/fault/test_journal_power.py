@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from core.rogers.journal import Journal
+from core.rogers.pace import STALL_S
 from core.rogers.verify import verify
 from tests.fault.synced import STRACE, Call, Disk, read_trace
 from tests.sizes import full
@@ -29,10 +30,11 @@ class Recorded:
     acks: list[tuple[int, str]]  # the line of the trace at which an id was told
 
 
-def record(directory: Path, synchronous: str) -> Recorded:
+def record(directory: Path, synchronous: str, stall_s: float = STALL_S) -> Recorded:
     directory.mkdir()
     trace = directory.with_suffix(".trace")
     orders = {"publishers": 3, "messages": 40, "synchronous": synchronous, "checkpoint_bytes": 200_000}
+    orders["stall_s"] = stall_s
     victim = [sys.executable, "-m", "tests.fault.journal_victim", str(directory / "journal.db"), json.dumps(orders)]
     subprocess.run([*STRACE, "-o", str(trace), *victim], check=True, capture_output=True, timeout=60)
     calls = list(read_trace(trace))
@@ -61,9 +63,9 @@ def stored(journal: Path) -> set[str]:
         return {id for (id,) in db.execute("SELECT id FROM journal")}
 
 
-@pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
-    return record(tmp_path_factory.mktemp("power") / "lab", "FULL")
+@pytest.fixture(scope="module", params=[0, 1000], ids=["commits on the thread", "commits in the loop"])
+def recorded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    return record(tmp_path_factory.mktemp("power") / "lab", "FULL", request.param)
 
 
 def test_every_acknowledged_message_is_there_after_a_power_cut(recorded: Recorded, tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from core.rogers.journal import MIGRATIONS
 from core.rogers.migrate import Migration, dry_run, load_migrations, migrate
+from core.rogers.writer import MIGRATIONS
 from protos.errors import Conflict
 
 ONE = Migration(1, "0001_things", "CREATE TABLE thing (name TEXT); -- a comment; with a semicolon\n")

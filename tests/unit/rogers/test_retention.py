@@ -70,6 +70,26 @@ async def test_old_bodies_go_and_young_ones_stay(journal: Journal) -> None:
     assert journal.statistics().entries == 41, "an idle turn writes nothing"
 
 
+async def test_answers_of_models_are_forgotten_like_what_was_said(journal: Journal) -> None:
+    await fill(journal, "answer", 10, 40)
+    await fill(journal, "answer", 10, 20)
+    policy = Retention(events_s=7 * DAY_S, messages_s=30 * DAY_S, max_bytes=None, seal_s=None)
+    assert await retain(journal, policy, now=NOW) == Retained(bodies_removed=10)
+    found = await journal.verify()
+    assert found.ok, found.problems
+    assert (found.bodies_removed, found.bodies_missing) == (10, 0)
+    assert await retain(journal, policy, now=NOW) == Retained()
+
+
+async def test_a_journal_that_forgot_no_answers_yet_begins_to(journal: Journal) -> None:
+    await fill(journal, "answer", 10, 40)
+    await fill(journal, "message", 10, 40)
+    await journal.append(Entry("before", "retention", b'{"removed": {"event": 20, "message": 20}}', at=NOW))
+    policy = Retention(messages_s=30 * DAY_S, max_bytes=None, seal_s=None)
+    assert (await retain(journal, policy, now=NOW)).bodies_removed == 20
+    assert (await journal.verify()).ok
+
+
 async def test_a_body_beyond_the_policy_is_missing_not_removed(journal: Journal) -> None:
     await fill(journal, "message", 10, 40)
     await fill(journal, "message", 10, 3)
@@ -90,11 +110,12 @@ async def test_a_turn_that_was_cut_off_is_finished_by_the_next(journal: Journal)
     assert (await journal.verify()).ok
 
 
-async def test_pages_in_use_stay_under_the_cap(journal: Journal) -> None:
+@pytest.mark.parametrize("kind", ["message", "answer"])
+async def test_pages_in_use_stay_under_the_cap(journal: Journal, kind: str) -> None:
     policy = Retention(events_s=None, messages_s=None, max_bytes=1 << 20, seal_s=None)
     sizes = []
     for _ in range(8):
-        await fill(journal, "message", 300, 0, size=3000)
+        await fill(journal, kind, 300, 0, size=3000)
         await retain(journal, policy, now=NOW)
         ((used, pages),) = await journal.query(
             "SELECT (page_count - freelist_count) * 4096, page_count FROM pragma_page_count, pragma_freelist_count"
