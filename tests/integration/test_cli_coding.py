@@ -15,6 +15,7 @@ import pytest
 from anyio import fail_after, sleep
 from anyio.from_thread import start_blocking_portal
 
+from core.grace.client import Client
 from protos.tools import Call, tool
 from protos.v1.message_pb2 import KIND_PROSE
 from tests.commands import COMMAND, ROOT, Madlab, environment
@@ -74,9 +75,11 @@ class Talkative(Hand):
         return await super().work(call, source=source, goal=goal, role=role, notes=notes)
 
     async def _hear(self, call: Call, *, for_ever: bool) -> None:
+        after = call.message.sequence
         with fail_after(60):
             while True:
-                said = await call.ctx.bus.history(call.message.conversation, after=call.message.sequence, limit=100)
+                said = await call.ctx.bus.history(call.message.conversation, after=after, limit=100)
+                after = said[-1].sequence if said else after
                 for each in [each for each in said if each.kind == KIND_PROSE and each.sender == "operator"]:
                     about = {"what": "remark", "remark": each.causation or each.id}
                     await call.progress(each.text, state="delivered", **about)
@@ -102,7 +105,7 @@ def repo(tmp_path: Path) -> Path:
 
 
 def newest(madlab: Madlab) -> dict[str, Any]:
-    runs: list[dict[str, Any]] = madlab("runs", "--json").json["runs"]
+    runs: list[dict[str, Any]] = Client(madlab.home).get("/api/v1/runs")["runs"]
     return next(each for each in runs if each["mad"] == "foreman")
 
 
@@ -231,13 +234,11 @@ def test_a_run_of_a_part_is_put_below_it(madlab: Madlab, tmp_path: Path) -> None
 @contextmanager
 def at_work(madlab: Madlab, repo: Path, goal: str) -> Iterator["subprocess.Popen[str]"]:
     """A `code` whose hand is at work."""
-    known = {each["id"] for each in madlab("runs", "--json").json["runs"]}
     with madlab.started("code", goal, "--repo", repo, "--json") as process:
         assert process.stderr is not None
         for line in process.stderr:
             if line.startswith("model"):
                 break
-        assert newest(madlab)["id"] not in known
         yield process
 
 
@@ -263,8 +264,9 @@ def test_steer_need_not_wait_and_says_when_nobody_acted(madlab: Madlab, repo: Pa
         assert told.code == 0
         assert told.json["state"] == "accepted"
         with madlab.started("steer", run, "hello", "--json") as steering:
-            while madlab("logs", run).out.count("hello") < 2:
-                assert steering.poll() is None
+            told = Client(madlab.home).follow(f"/api/v1/runs/{run}/logs")
+            delivered = (each for each in told if each["text"] == "hello")
+            assert [next(delivered)["data"]["state"] for _ in range(2)] == ["delivered"] * 2
             assert madlab("cancel", run).code == 0
             out, err = steering.communicate(timeout=60)
         assert (steering.returncode, json.loads(out)["state"]) == (4, "delivered")
