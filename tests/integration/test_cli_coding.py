@@ -264,8 +264,8 @@ def test_steer_need_not_wait_and_says_when_nobody_acted(madlab: Madlab, repo: Pa
         assert told.code == 0
         assert told.json["state"] == "accepted"
         with madlab.started("steer", run, "hello", "--json") as steering:
-            told = Client(madlab.home).follow(f"/api/v1/runs/{run}/logs")
-            delivered = (each for each in told if each["text"] == "hello")
+            lines = Client(madlab.home).follow(f"/api/v1/runs/{run}/logs")
+            delivered = (each for each in lines if each["text"] == "hello")
             assert [next(delivered)["data"]["state"] for _ in range(2)] == ["delivered"] * 2
             assert madlab("cancel", run).code == 0
             out, err = steering.communicate(timeout=60)
