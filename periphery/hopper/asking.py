@@ -5,12 +5,13 @@ import time
 from anyio import sleep
 
 from periphery.hopper.agent import Task
-from protos.errors import Denied, Unavailable
+from protos.errors import Denied, Exhausted, Unavailable
 from protos.ids import new_id
 from protos.llm import Completion, Llm, complete
 from protos.v1.llm_pb2 import CompleteRequest, Model
 
 TRIES = 3
+SHORT_TOKENS = 1000  # of an answer, when the budget does not cover a longer one any more
 PAUSE_S = 1.0  # before the second try; doubled before the third
 
 
@@ -39,6 +40,11 @@ async def ask(task: Task, request: CompleteRequest) -> Completion:
         started = time.monotonic()
         try:
             completion = await complete(task.llm, request)
+        except Exhausted:
+            if attempt == TRIES - 1 or request.sampling.max_tokens <= SHORT_TOKENS:
+                raise
+            request.sampling.max_tokens = SHORT_TOKENS  # what is left may do for less than the worst case
+            continue
         except Unavailable as error:
             if attempt == TRIES - 1:
                 raise

@@ -157,10 +157,12 @@ def _python(files: _Files) -> Project | None:
         else files.first(r"conftest\.py")
     )
     uses = bool(re.search(r"^\s*(?:import|from) pytest\b|^(?:async )?def test_", files.text(tests), re.MULTILINE))
+    below = "PYTHONPATH=src " if files.first(r"__init__\.py").startswith("src/") else ""  # no install is needed then
     if "pytest" in files.modules or wants or uses:
         missing = "" if "pytest" in files.modules else "; pytest is not installed here"
-        return Project("pytest", (f"{wants} and {tests}" if wants else tests) + missing, PYTEST, build, install)
-    return Project("unittest", f"{tests}; pytest is not installed here", UNITTEST, build, install)
+        why = (f"{wants} and {tests}" if wants else tests) + missing
+        return Project("pytest", why, below + PYTEST, build, install)
+    return Project("unittest", f"{tests}; pytest is not installed here", below + UNITTEST, build, install)
 
 
 PYTEST = "python3 -m pytest -q -p no:cacheprovider"

@@ -196,6 +196,7 @@ class _Work:
         if self._agent == "hopper":
             own = Own(tree, project, before, given=given)
             return own, own
+        await tree.repository.ready()  # such agents expect to find one
         return adapter(self._agent), None
 
     async def _worked(self, agent: Agent, task: Task) -> Ending:

@@ -19,7 +19,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -133,16 +133,18 @@ class Workspace:
         missing = dict.fromkeys(self._known)
         for name, status in self._walk(left_out):
             known = self._known.get(name)
-            if known is not None:
-                missing.pop(name, None)
-                if not self._same(name, known, status):
-                    modified.append(name)
+            if known is not None and self._same(name, known, status):
+                del missing[name]
                 continue
-            seen += 1
-            if seen > CAPS.files:
-                left_out["beyond the most files a tree may have"] += 1
-            elif why := self._unwanted(name, status):
+            seen += known is None
+            why = self._unfit(name, status)
+            if known is None and not why:
+                why = self._unwanted(name, status) if seen <= CAPS.files else "beyond the most files a tree may have"
+            if why:
                 left_out[why] += 1
+            elif known is not None:
+                del missing[name]
+                modified.append(name)
             else:
                 added.append(name)
         return Changes(sorted(modified), sorted(added), sorted(missing), left_out)
@@ -189,12 +191,7 @@ class Workspace:
         waiting = [""]
         while waiting:
             above = waiting.pop()
-            try:
-                listed = os.scandir(self.root / above)
-            except OSError:
-                left_out["in a directory that cannot be read"] += 1
-                continue
-            with listed:
+            with _listed(self.root / above) as listed:
                 for each in listed:
                     name = f"{above}/{each.name}" if above else each.name
                     if each.name.lower() == ".git":
@@ -206,7 +203,10 @@ class Workspace:
                             waiting.append(name)
                         continue
                     with suppress(FileNotFoundError):
-                        yield name, each.stat(follow_symlinks=False)
+                        status = each.stat(follow_symlinks=False)
+                        if stat.S_ISREG(status.st_mode) and not status.st_mode & 0o400:
+                            os.chmod(each.path, status.st_mode | 0o600)  # the sandbox's own: it may read it
+                        yield name, status
 
     def _is_cache(self, name: str, last: str) -> bool:
         if name in self._folders:
@@ -220,6 +220,10 @@ class Workspace:
         last = name.rpartition("/")[2]
         if last.endswith(DROPPED) or last in DROPPED_NAMES:
             return "droppings of tools"
+        return "programs and objects that a build made" if self._is_program(name, status) else ""
+
+    def _unfit(self, name: str, status: os.stat_result) -> str:
+        """Why nothing of this name and kind can travel, or nothing."""
         try:
             parts_of(name, CAPS)
             if stat.S_ISLNK(status.st_mode):
@@ -228,7 +232,7 @@ class Workspace:
                 return "neither files nor links"
         except (TreeRefused, FileNotFoundError):
             return "names or links that no tree may have"
-        return "programs and objects that a build made" if self._is_program(name, status) else ""
+        return ""
 
     def _is_program(self, name: str, status: os.stat_result) -> bool:
         if not stat.S_ISREG(status.st_mode) or not status.st_size:
@@ -278,6 +282,15 @@ def _write(descent: Descent, member: Member) -> _Known | None:
     finally:
         os.close(opened)
     return _Known(digest.digest(), member.executable, status.st_size, (status.st_ino, status.st_ctime_ns))
+
+
+def _listed(folder: Path) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
+    """What a directory holds, opened first if whoever worked there closed it."""
+    try:
+        return os.scandir(folder)
+    except PermissionError:
+        folder.chmod(0o700)
+        return os.scandir(folder)
 
 
 def _size(path: Path) -> int:

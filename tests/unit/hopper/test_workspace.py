@@ -75,6 +75,22 @@ def test_removing_goes_through_no_link_and_out_of_no_tree(workspace: Workspace, 
     assert (outside / "kept").exists()
 
 
+def test_what_was_closed_is_opened_and_what_cannot_travel_stays_behind(workspace: Workspace) -> None:
+    root = workspace.root
+    (root / "a.py").unlink()
+    os.mkfifo(root / "a.py")
+    (root / "c ü.txt").unlink()
+    (root / "c ü.txt").symlink_to("/etc/passwd")
+    (root / "two\nlines").write_text("x")
+    (root / "dir/b.py").write_text("secret\n")
+    (root / "dir/b.py").chmod(0)
+    (root / "dir").chmod(0)
+    found = workspace.changes()
+    assert (found.modified, found.added, found.deleted) == (["dir/b.py"], [], ["a.py", "c ü.txt"])
+    assert found.left_out == {"neither files nor links": 1, "names or links that no tree may have": 2}
+    assert out(workspace) == {"dir/b.py": b"secret\n"}
+
+
 def test_a_repository_inside_is_neither_taken_nor_given(tmp_path: Path) -> None:
     source = write(tmp_path / "source", {"a": "x", ".git/config": "evil", "sub/.GIT": "gitdir: x", "sub/b": "y"})
     workspace = Workspace(tmp_path / "repo")
