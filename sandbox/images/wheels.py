@@ -75,9 +75,11 @@ def _pip(*arguments: str) -> str:
 def lock(wanted: Path, below: Sequence[Path] = ()) -> str:
     """The text of a requirements.txt that satisfies `wanted`: exact versions, hashes, no address.
 
-    What `below`, the lock of the image beneath, brings already is left as it is there, and left out here.
+    What `below`, the lock of the image beneath, brings already is left as it is there, and left out here. So is what a
+    line `# without: NAME, NAME` in `wanted` names: dependencies for uses that are not ours.
     """
     hashes: dict[str, set[str]] = {}
+    without = {name for line in re.findall(r"^# without: (.+)$", wanted.read_text(), re.M) for name in line.split(", ")}
     there = {line.split(" ")[0] for path in below for line in path.read_text().splitlines() if "==" in line}
     for machine in ("x86_64", "aarch64"):
         with tempfile.TemporaryDirectory() as nowhere:
@@ -93,6 +95,8 @@ def lock(wanted: Path, below: Sequence[Path] = ()) -> str:
                 continue  # the other kind of machine lacks a wheel: the lock serves this kind alone
             for item in json.loads(report.read_text())["install"]:
                 name = re.sub(r"[-_.]+", "-", item["metadata"]["name"]).lower()
+                if name in without:
+                    continue
                 requirement = f"{name}=={item['metadata']['version']}"
                 digest = item["download_info"]["archive_info"]["hashes"]["sha256"]
                 hashes.setdefault(requirement, set()).add(digest)
