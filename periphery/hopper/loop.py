@@ -87,9 +87,11 @@ class _Work:
             results, words = await self._act(completion)
             if toolbox.finished is not None:
                 ending, objection = await self._judge()
-                if ending is not None:
+                unheard = await self._remarks.fresh()
+                if ending is not None and not unheard:
                     return ending
-                words.append(objection)
+                words += [objection] if objection else []
+                words += [prompts.REMARK.format(text=each) for each in unheard]
             if self._watch.stuck:
                 return Ending("stuck", self._said(), self._watch.stuck)
             conversation.answered(completion, results, [*words, *self._hints()])
@@ -153,7 +155,9 @@ class _Work:
     def _needs_red(self) -> bool:
         """Whether to ask, once, for a test that shows the fault."""
         passed_before = self._before is not None and self._before["found"] and self._before["passed"]
-        return passed_before and not self._toolbox.red and not self._asked_for_red
+        return (
+            passed_before and not self._toolbox.red and not self._asked_for_red and self._task.role in ("", "developer")
+        )
 
     def _hints(self) -> list[str]:
         self._idle += 1

@@ -169,11 +169,11 @@ class _Work:
         )
         ending = await self._worked(agent, task)
         found = await tree.changes()
+        call.ctx.verdict.artifacts += await self._hand_over(tree, found)  # first: the tests may take what time is left
         after = ending.tests
         if after is None:
             after = before if not found else await self._after(tree, project, given=bool(test))
         red = _failed(before) or bool(own and own.red)
-        call.ctx.verdict.artifacts += await self._hand_over(tree, found)
         worked = self._summed_up(ending, tree, before, after, red_first=red and after is not None and after["passed"])
         self._conclude(ending, worked, found)
         return worked

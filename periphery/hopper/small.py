@@ -24,6 +24,7 @@ from periphery.hopper.asking import ask, tell_model
 from periphery.hopper.detection import Project
 from periphery.hopper.places import Place, likely, only, replaced
 from periphery.hopper.printable import shortened
+from periphery.hopper.prompts import READERS
 from periphery.hopper.remarks import Remarks
 from periphery.hopper.testing import TestResult, nothing_found, run_tests, tell_tests
 from periphery.hopper.tree import Tree
@@ -97,6 +98,8 @@ class Small:
 
     async def work(self, task: Task) -> Ending:
         """Asks until the tests pass, or there is nothing left to ask."""
+        if task.role in READERS:
+            return Ending("failed", "", f"A small model may not be trusted as a {task.role}. Use a larger one.")
         if not self._before["found"] or self._before["passed"]:
             return Ending("failed", "", NO_FAILING_TEST)
         places = likely(task.root, f"{task.goal}\n{task.notes}", self._before["tail"])

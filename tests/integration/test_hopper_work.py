@@ -302,6 +302,22 @@ async def test_a_remark_reaches_the_agent_at_its_next_step(tmp_path: Path) -> No
     assert whats.index("remark") > whats.index("model")
 
 
+async def test_a_remark_that_comes_with_the_end_is_heard_before_it(tmp_path: Path) -> None:
+    async with bench([acts(mend()), finish("Early."), finish("With the remark.")], tmp_path) as lab:
+
+        def hear(event: Message) -> None:
+            fields = json.loads(event.data or "{}")
+            if fields.get("what") == "model" and fields["steps"] == 2:
+                lab.bus.say("Look again.")
+
+        lab.bus.heard = hear
+        done = await lab.work(BUGGY)
+        last = said(lab.server.requests[-1])
+    assert "Look again." in last
+    assert (done.outcome, done.worked["summary"], done.worked["steps"]) == ("succeeded", "With the remark.", 3)
+    assert [each["state"] for each in done.fields("remark")] == ["delivered", "acted_on"]
+
+
 async def test_a_broken_stream_is_asked_again_and_nothing_is_done_twice(tmp_path: Path) -> None:
     half = ("write", json.dumps({"path": "cut.txt", "content": "x" * 300}))
     cut = Play(text="I write.", calls=[half], cut="call")
