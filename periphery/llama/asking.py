@@ -73,6 +73,9 @@ def _messages(request: pb.CompleteRequest, choice: Choice | None) -> Iterator[di
         if role:
             yield {"role": role, "content": said}
         role, said = speaks, text
+    last = request.turns[-1].parts[-1:] if request.turns else []
+    if choice is not None and role == "user" and any(part.HasField("tool_result") for part in last):
+        said = f"{said}\n\n{choice.reminder()}".rstrip()
     yield {"role": role, "content": said}
     if role == "assistant":
         yield {"role": "user", "content": "Go on."}

@@ -1,10 +1,12 @@
 """Tools for a model that has none: it is shown them in words, and held to one small JSON object that chooses.
 
-    {"tool": "read", "arguments": {"path": "a.txt"}}      use a tool
-    {"say": "It is empty."}                               or say something
+    {"tool": "read", "arguments": {"path": "a.txt"}}            use a tool
+    {"tool": "answer", "arguments": {"text": "It is empty."}}   or say something
 
 Left to itself a small model writes its calls as text, or not at all. Under a grammar it cannot; the fields come in the
-order in which they are to be decided, and there is one choice at a time.
+order in which they are to be decided, and there is one choice at a time. Words are a tool like any other, the last:
+offered beside the tools they were chosen in four of ten cases where a tool was right, and in none this way. After a
+result it is told when to use words, since it would go on and on with tools.
 """
 
 import json
@@ -39,6 +41,11 @@ class Choice:
         }
         return cls(tools, use == pb.TOOL_USE_AUTO, schema_of(request.format))
 
+    @property
+    def words(self) -> str:
+        """What the tool is called that says something."""
+        return next(each for each in ("answer", "answer_in_words", "just_say") if each not in self.tools)
+
     def schema(self, *, loose: bool = False) -> dict[str, Any]:
         """What its answer is held to. Definitions of the tools' own schemas are gathered at the top."""
         definitions: dict[str, Any] = {}
@@ -48,21 +55,30 @@ class Choice:
             options.append(_object(tool={"const": name}, arguments=arguments))
         if self.may_say:
             said = {"type": "string"} if self.said is None else _lifted(self.said, "said_", definitions)
-            options.append(_object(say=said))
+            options.append(_object(tool={"const": self.words}, arguments=_object(text=said)))
         whole: dict[str, Any] = {"anyOf": options} if len(options) > 1 else options[0]
         return whole | ({"$defs": definitions} if definitions else {})
 
     def instructions(self) -> str:
         """What the model is told about it."""
-        lines = ["Answer with one JSON object and nothing else."]
-        lines.append('To use a tool: {"tool": NAME, "arguments": {...}}. Its result comes in the next message.')
-        if self.may_say:
-            lines.append('To answer in words, as soon as what you have seen is enough: {"say": ...}.')
-        lines.append("Tools:")
+        lines = ["You cannot see or do anything yourself. You act only through these tools, one at a time:"]
         for name, (description, schema) in self.tools.items():
             words = " ".join(description.split())
             lines.append(f"- {name} {_shape(schema)[:SHAPE_CHARACTERS]}{': ' if words else ''}{words}")
+        if self.may_say:
+            text = "string" if self.said is None else _shape(self.said)[:SHAPE_CHARACTERS]
+            lines.append(
+                f'- {self.words} {{"text": {text}}}: Tells the user something.'
+                " Only when no other tool fits, or their results suffice."
+            )
+        lines.append('Answer with one JSON object and nothing else: {"tool": NAME, "arguments": {...}}')
         return "\n".join(lines)
+
+    def reminder(self) -> str:
+        """What the model is told after a result."""
+        if not self.may_say:
+            return ""
+        return f"If this is what the user wants to know, tell it: {self.words}. Else use the next tool."
 
 
 def schema_of(format: pb.OutputFormat) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ from protos.errors import Error, InvalidArgument, Unavailable
 from protos.v1 import llm_pb2 as pb
 from protos.v1.llm_pb2 import CompletionEvent
 
-_SAY = re.compile(r'\s*\{\s*"say"\s*:\s*(?=\S)')
+_TEXT = re.compile(r'\{\s*"text"\s*:\s*(?=\S)')
 _CALL = re.compile(r'\s*\{\s*"tool"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*(?=\S)')
 _TAIL = re.compile(r"[\s}]*\Z")
 _TOKEN = re.compile(r'[^"\\]+|\\u[0-9a-fA-F]{4}|\\["\\/bfnrt]')
@@ -52,7 +52,10 @@ class Reading:
             case "head" if self._held:  # it did not get far enough to choose
                 yield CompletionEvent(text=self._held)
             case "raw" | "call":
-                yield from self._raw(self._held.rstrip().removesuffix("}").rstrip())
+                around = 2 if self._mode == "raw" else 1  # objects that stand around what was chosen
+                for _ in range(around):
+                    self._held = self._held.rstrip().removesuffix("}")
+                yield from self._raw(self._held.rstrip())
         called = self._mode == "call" and self._reason == pb.FINISH_STOP
         yield CompletionEvent(usage=self._usage)
         yield CompletionEvent(finished=pb.Finished(reason=pb.FINISH_TOOL_CALLS if called else self._reason))
@@ -77,16 +80,19 @@ class Reading:
 
     def _begin(self, text: str) -> Iterator[CompletionEvent]:
         """Looks what was chosen."""
-        call, say = _CALL.match(text), _SAY.match(text)
-        if call is not None:
+        call = _CALL.match(text)
+        if call is None:
+            self._held = text
+            return
+        name, rest = json.loads(call[1]), text[call.end() :]
+        if self._choice is None or name != self._choice.words:
             self._mode = "call"
-            name = json.loads(call[1])
             yield CompletionEvent(tool_call_fragment=pb.ToolCallFragment(index=0, id="call_0", name=name))
-            yield from self._read(text[call.end() :])
-        elif say is not None:
-            rest = text[say.end() :]
-            is_string = self._choice is not None and self._choice.said is None
+            yield from self._read(rest)
+        elif said := _TEXT.match(rest):
+            is_string = self._choice.said is None
             self._mode = "string" if is_string else "raw"
+            rest = rest[said.end() :]
             yield from self._read(rest.removeprefix('"') if is_string else rest)
         else:
             self._held = text

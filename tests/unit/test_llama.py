@@ -85,13 +85,14 @@ def test_pictures_are_refused() -> None:
 def test_tools_become_words_and_one_schema() -> None:
     asking = Asking.of(a_request(("read", READ), ("list", "")))
     system = asking.body["messages"][0]["content"]
-    assert system.startswith("Be brief.\n\nAnswer with one JSON object")
+    assert system.startswith("Be brief.\n\nYou cannot see or do anything yourself.")
     assert '- read {"path": string}: Reads a file.' in system
     read_it, list_it, say = schema_asked(asking)["anyOf"]
     assert [*read_it["properties"]] == ["tool", "arguments"], "in the order in which they are decided"
     assert read_it["properties"]["arguments"]["required"] == ["path"]
     assert list_it["properties"]["tool"] == {"const": "list"}
-    assert say["properties"] == {"say": {"type": "string"}}
+    assert say["properties"]["tool"] == {"const": "answer"}
+    assert say["properties"]["arguments"]["properties"] == {"text": {"type": "string"}}
 
 
 def test_the_choice_is_as_free_as_the_caller_says() -> None:
@@ -132,14 +133,26 @@ def test_earlier_calls_and_their_results_are_shown_as_the_model_writes_them() ->
     request.turns.add(role=pb.ROLE_USER, parts=[pb.Part(tool_result=result)])
     messages = Asking.of(request).body["messages"]
     assert messages[-2]["content"] == '{"tool": "read", "arguments": {"path": "a.txt"}}'
-    assert messages[-1]["content"] == "read failed:\ngone"
+    reminder = "If this is what the user wants to know, tell it: answer. Else use the next tool."
+    assert messages[-1]["content"] == f"read failed:\ngone\n\n{reminder}"
+
+
+def test_a_tool_that_is_called_as_words_are_is_still_a_tool() -> None:
+    choice = Choice({"answer": ("", {})})
+    assert choice.words == "answer_in_words"
+    assert read(choice, ['{"tool": "answer", "arguments": {"text": "x"}}'])[1:] == ("answer", '{"text": "x"}')
+
+
+def said(text: str) -> str:
+    """How the model says something."""
+    return f'{{"tool": "answer", "arguments": {{"text": {text}}}}}'
 
 
 CHOICE = Choice({"read": ("", {})})
 WRITTEN = [
-    ('{"say": "Grüße \\"an\\" alle\\n\\u00e4 \\ud83e\\uddea."}', 'Grüße "an" alle\nä 🧪.', "", ""),
-    ('{\n  "say" : ""}', "", "", ""),
-    ('{"say": "half \\ud83e here"}', "half \ufffd here", "", ""),
+    (said('"Grüße \\"an\\" alle\\n\\u00e4 \\ud83e\\uddea."'), 'Grüße "an" alle\nä 🧪.', "", ""),
+    ('{\n  "tool" : "answer"\n,"arguments" :{ "text": ""}}', "", "", ""),
+    (said('"half \\ud83e here"'), "half \ufffd here", "", ""),
     ('{"tool": "read", "arguments": {"path": "a}.txt"}}', "", "read", '{"path": "a}.txt"}'),
     ('{ "tool":"read" ,"arguments":{"a":{"b":{}}}\n}\n', "", "read", '{"a":{"b":{}}}'),
     ('{"tool": "read", "arguments": {}}', "", "read", "{}"),
@@ -162,7 +175,7 @@ def test_a_choice_is_read_whatever_pieces_it_comes_in(
 def test_what_is_cut_is_handed_on_as_far_as_it_came() -> None:
     completion, name, arguments = read(CHOICE, ['{"tool": "read", "arguments": {"path": "a'], "length")
     assert (name, arguments, completion.finished.reason) == ("read", '{"path": "a', pb.FINISH_LENGTH)
-    completion, _, _ = read(CHOICE, ['{"say": "It is \\'], "length")
+    completion, _, _ = read(CHOICE, ['{"tool": "answer", "arguments": {"text": "It is \\'], "length")
     assert (completion.text, completion.finished.reason) == ("It is ", pb.FINISH_LENGTH)
     assert read(CHOICE, ['{"to'], "length")[0].text == '{"to'
     assert read(None, ["plain ", "text"], "length")[0].text == "plain text"
@@ -171,8 +184,10 @@ def test_what_is_cut_is_handed_on_as_far_as_it_came() -> None:
 def test_words_that_must_have_a_form_are_handed_on_as_json() -> None:
     choice = Choice({"read": ("", {})}, said={"type": "object"})
     for size in (1, 5, 100):
-        written = '{"say": {"n": {"m": 3}}}'
-        assert read(choice, [written[at : at + size] for at in range(0, 24, size)])[0].text == '{"n": {"m": 3}}'
+        written = said('{"n": {"m": 3}}')
+        assert (
+            read(choice, [written[at : at + size] for at in range(0, len(written), size)])[0].text == '{"n": {"m": 3}}'
+        )
 
 
 @pytest.mark.parametrize(
