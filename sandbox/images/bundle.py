@@ -15,8 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sandbox.images.build import alone
+from sandbox.images.debian import NoDebian
 from sandbox.images.layers import Layers, digest_of
-from sandbox.images.spec import read
+from sandbox.images.spec import Refused, read
 from sandbox.profile import Bundle
 
 PLACE = "/bundle/worker"
@@ -29,11 +30,13 @@ def make_bundle(cache: Path, say: Callable[[str], None] = lambda _: None) -> Bun
     """The worker as it is now, made unless it lies in `cache`: 4 s, from nothing 10 s, else some milliseconds.
 
     Raises:
-        Refused: its packages cannot be had.
-        NoDebian: this machine's apt does not lead to a Debian mirror.
+        Refused: its packages cannot be had, as where this machine's apt does not lead to a Debian mirror.
     """
     with alone(cache):
-        layers = Layers(cache, say).of(read("worker"))
+        try:
+            layers = Layers(cache, say).of(read("worker"))
+        except NoDebian as error:
+            raise Refused(f"the worker for other images cannot be made: {error}") from error
         digest = hashlib.sha256("".join(digest_of(layer) for layer in layers).encode()).hexdigest()
         bundles = cache / "bundles"
         host = bundles / f"worker-{digest[:16]}"
