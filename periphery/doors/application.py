@@ -12,10 +12,10 @@ Plain ASGI, since it is eight paths. The rules:
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableMapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
-from anyio import Event, Semaphore, create_task_group, fail_after
+from anyio import Event, Semaphore, create_task_group, fail_after, move_on_after
 
 from periphery.doors import chat, listing, messages, responses
 from periphery.doors.blocks import Blocks
@@ -33,6 +33,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 BODY_BYTES = 32 << 20
 BODY_S = 60.0  # between two pieces of a body
+PATIENCE_S = 1.0  # with a client that is still sending what is refused already
 AT_ONCE, WAITING = 48, 256
 TONGUES = {
     "/v1/chat/completions": chat.TONGUE,
@@ -89,6 +90,7 @@ class _Request:
         self._method, self._path = str(scope["method"]), str(scope["path"])
         self._headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         self._is_anthropic = self._path.startswith("/v1/messages") or "anthropic-version" in self._headers
+        self._has_more = True  # of its body
         self._speaker: Speaker | None = None  # of a stream that has begun
 
     async def answer(self) -> None:
@@ -96,7 +98,11 @@ class _Request:
             await self._route()
         except Gone:
             pass
-        except (Error, Refused) as problem:
+        except Refused as problem:
+            with suppress(Gone):
+                await self._hear_out()
+                await self._fail(problem)
+        except Error as problem:
             await self._fail(problem)
         except UnicodeEncodeError:
             await self._fail(InvalidArgument("A text holds half a character.", next="Send valid Unicode."))
@@ -141,21 +147,34 @@ class _Request:
         told = self._headers.get("content-length", "0")
         if not told.isdecimal() or int(told) > BODY_BYTES:
             raise Refused(413, f"A body has at most {BODY_BYTES} bytes.")
-        pieces, size, more = [], 0, True
-        while more:
+        pieces, size = [], 0
+        while self._has_more:
             try:
                 with fail_after(BODY_S):
-                    message = await self._receive()
+                    pieces.append(await self._piece())
             except TimeoutError:
                 raise Refused(408, "The body did not come in time.") from None
-            if message["type"] == "http.disconnect":
-                raise Gone
-            pieces.append(message.get("body", b""))
             size += len(pieces[-1])
-            more = message.get("more_body", False)
             if size > BODY_BYTES:
                 raise Refused(413, f"A body has at most {BODY_BYTES} bytes.")
         return b"".join(pieces)
+
+    async def _piece(self) -> bytes:
+        """
+        Raises:
+            Gone: the client went away.
+        """
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise Gone
+        self._has_more = bool(message.get("more_body", False))
+        return bytes(message.get("body", b""))
+
+    async def _hear_out(self) -> None:
+        """Lets a client finish what is refused already: who hangs up on it is not heard either."""
+        with move_on_after(PATIENCE_S):
+            while self._has_more:
+                await self._piece()
 
     async def _post(self, content: bytes) -> None:
         body = body_of(content)

@@ -100,8 +100,8 @@ def sentence(problem: Exception) -> str:
 
 
 def _status(problem: Exception, spent: int) -> tuple[int, Mapping[str, str]]:
-    if isinstance(problem, Refused):
-        return problem.status, {}
+    if isinstance(problem, Refused):  # whose body may not have been read, and perhaps never ends
+        return problem.status, {"connection": "close"}
     if isinstance(problem, Exhausted):
         return spent, FINAL
     if isinstance(problem, Conflict):
