@@ -109,6 +109,9 @@ class _Source:
 
     def exactly(self, size: int, name: str = "") -> bytes:
         """`size` bytes; the caller has checked that so many may be kept."""
+        if size <= len(self._rest):  # nearly always
+            taken, self._rest = bytes(self._rest[:size]), self._rest[size:]
+            return taken
         return b"".join(self.chunks(size, name))
 
     def chunks(self, size: int, name: str) -> Iterator[bytes]:
@@ -190,14 +193,14 @@ def _name(block: bytes) -> str:
 
 def _text(value: bytes) -> str:
     text, _, rest = value.partition(b"\0")
-    if any(rest):
+    if rest.strip(b"\0"):
         raise TreeRefused(text.decode("utf-8", "surrogateescape"), "nothing follows it", "a NUL within a name")
     return text.decode("utf-8", "surrogateescape")
 
 
 def _octal(value: bytes, what: str) -> int:
     digits = value.rstrip(b"\0 ").lstrip(b" ")
-    if not digits.isdigit() or any(each not in b"01234567" for each in digits):
+    if not digits or digits.strip(b"01234567"):
         raise TreeRefused("", "numbers in a header are octal", f"a {what} of {value!r}")
     return int(digits, 8)
 
