@@ -10,8 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from core.run import Outcome
+from protos.treerules import escaped
 
 TestResult = Mapping[str, Any]  # as `hopper.test` returns it
+
+LISTED, PATH = 50, 100  # so many of each kind are listed, and the characters of a path: evidence goes in the journal
 
 # How an attempt that was not proved ended, the most telling first: it is what the run has come to.
 _TELLING = (
@@ -88,7 +91,7 @@ def _order(attempt: Attempt) -> tuple[Any, ...]:
 def outcome_of(attempt: Attempt) -> tuple[Outcome, str]:
     """What the run has come to with this attempt as its best, and one sentence why."""
     if attempt.proved and attempt.weakened:
-        changed = ", ".join(attempt.weakened[:5])
+        changed = ", ".join(map(escaped, attempt.weakened[:5]))
         return Outcome.PARTIAL, f"The tests pass only with changes to the tests or to what runs them: {changed}."
     if attempt.proved and attempt.missing:
         return Outcome.PARTIAL, f"The test command passes, and {attempt.missing} tests that ran before did not run."
@@ -117,11 +120,19 @@ def as_json(before: TestResult | None, attempt: Attempt, others: Sequence[Attemp
         "clean_room_tests": attempt.proof,
         "original_tests": attempt.original,
         "red_first": bool(before and before["found"] and not before["passed"]) or bool(worked.get("red_first")),
-        "tests_changed": list(attempt.tests_changed),
-        "tests_weakened": list(attempt.weakened),
+        "tests_changed": _shown(attempt.tests_changed),
+        "tests_weakened": _shown(attempt.weakened),
         "tests_missing": attempt.missing,
-        "refused": [{"path": path, "reason": reason} for path, reason in attempt.refused],
-        "flags": [{"path": path, "line": line, "what": what} for path, line, what in attempt.flags],
+        "refused": [{"path": escaped(path, PATH), "reason": reason[:300]} for path, reason in attempt.refused[:LISTED]],
+        "flags": [
+            {"path": escaped(path, PATH), "line": line, "what": what[:300]}
+            for path, line, what in attempt.flags[:LISTED]
+        ],
+        "counts": {
+            "refused": len(attempt.refused),
+            "flags": len(attempt.flags),
+            "tests_changed": len(attempt.tests_changed),
+        },
         "claimed": str(attempt.claimed),
         "summary": str(worked.get("summary", "")),
         "agent": str(worked.get("agent", "")),
@@ -145,3 +156,7 @@ def as_json(before: TestResult | None, attempt: Attempt, others: Sequence[Attemp
             for each in sorted((attempt, *others), key=lambda each: each.number)
         ],
     }
+
+
+def _shown(paths: Sequence[str]) -> list[str]:
+    return [escaped(each, PATH) for each in paths[:LISTED]]

@@ -375,7 +375,7 @@ def _names(content: bytes) -> list[str]:
 
 
 def _json(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False, indent=1).encode()
+    return json.dumps(value, indent=1).encode()  # in ASCII: a name may be no UTF-8
 
 
 async def _read(files: Files, blob: Blob, most: int) -> bytes:

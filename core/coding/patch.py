@@ -26,6 +26,7 @@ BLOCK = 64 * 1024  # bytes compared at once
 CONTEXT = 3  # lines around each change
 HEADING_LINES, HEADING_BYTES = 200, 80  # how far up a hunk's heading is looked for, and how long it is
 FLAGS = 500  # so many are listed
+REPORTED, REPORTED_PATH = 100, 100  # files in a report, and characters of a path
 LOOKED_BYTES = 32 * 1024**2  # of added text are looked through for secrets
 NO_NEWLINE = b"\\ No newline at end of file\n"
 ESCAPES = {7: "a", 8: "b", 9: "t", 10: "n", 11: "v", 12: "f", 13: "r", 34: '"', 92: "\\"}
@@ -73,29 +74,24 @@ class Patch:
         return sum(each.removed for each in self.files)
 
     def report(self) -> dict[str, Any]:
-        """All but the diff, ready for JSON and fit to be shown."""
+        """Its first files and how many there are, ready for JSON, fit to be shown, and of bounded size."""
         return {
             "files": [
                 {
-                    "path": escaped(each.path),
+                    "path": escaped(each.path, REPORTED_PATH),
                     "kind": each.kind,
                     "added": each.added,
                     "removed": each.removed,
                     "binary": each.binary,
                     "whole": each.whole,
                     "mode": f"{each.mode:06o}",
-                    "old_id": each.old_id,
-                    "new_id": each.new_id,
                     "size": each.size,
                 }
-                for each in self.files
+                for each in self.files[:REPORTED]
             ],
+            "count": len(self.files),
             "added": self.added,
             "removed": self.removed,
-            "refused": [{"path": escaped(each.path), "why": each.why} for each in self.refused],
-            "flags": [{"path": escaped(each.path), "line": each.line, "what": each.what} for each in self.flags],
-            "tests_changed": [escaped(each) for each in self.tests_changed],
-            "steers_tests": [escaped(each) for each in self.steers_tests],
         }
 
 

@@ -43,8 +43,9 @@ def files(report: Any) -> Iterator[str]:
     for each in found[:FILES]:
         lines = "binary" if each.get("binary") else f"+{each.get('added')} -{each.get('removed')}"
         yield f"{each.get('kind')} {each.get('path')} {lines}"
-    if len(found) > FILES:
-        yield f"and {len(found) - FILES:,} more"
+    more = (report.get("count") or 0) - FILES if found else 0
+    if more > 0:
+        yield f"and {more:,} more"
 
 
 def commands(evidence: Mapping[str, Any]) -> Iterator[str]:

@@ -126,3 +126,13 @@ async def test_a_path_that_may_not_be_changed_is_refused_and_the_rest_is_proved(
         run, _ = await coded(lab, tmp_path)
     assert run.outcome is Outcome.SUCCEEDED
     assert [each["path"] for each in run.evidence["flags"]] == [".github/workflows/ci.yml"]
+
+
+async def test_names_that_are_no_utf8_travel_and_are_shown_escaped(tmp_path: Path) -> None:
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests/b\udcff").write_text("x")
+    async with lab_with(lambda _: MENDED | {"tests/b\udcff": "changed", "n\udcfe/ü": "1"}) as lab:
+        run, diff = await coded(lab, tmp_path)
+    assert run.outcome is Outcome.SUCCEEDED
+    assert b'"b/tests/b\\377"' in diff
+    assert run.evidence["tests_changed"] == ["tests/b\\xff"]

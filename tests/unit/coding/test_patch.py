@@ -1,5 +1,6 @@
 """What a patch refuses, flags and leaves alone; the bytes of it are compared with git's in the integration tests."""
 
+import json
 import random
 import tracemalloc
 from collections.abc import Iterator
@@ -208,7 +209,14 @@ def test_what_runs_on_the_reviewers_machine_is_flagged() -> None:
         ("CLAUDE.md", 0),
     }
     assert patch.secrets == []
-    assert all("\u202e" not in str(each) for each in patch.report()["flags"])
+
+
+def test_a_report_is_bounded_and_fit_to_be_shown() -> None:
+    new = {**TREE, "src/\udcff\u202e": b"x\n"} | {f"{'d' * 200}/{each}": b"" for each in range(300)}
+    report = patch_of(new).report()
+    assert (report["count"], len(report["files"])) == (301, 100)
+    assert len(json.dumps(report)) < 50_000
+    assert '"src/\\\\xff\\\\u202e"' in json.dumps(patch_of({**TREE, "src/\udcff\u202e": b"x\n"}).report())
 
 
 def test_restored_leaves_files_as_they_were() -> None:
