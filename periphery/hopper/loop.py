@@ -94,7 +94,7 @@ class _Work:
                 words += [prompts.REMARK.format(text=each) for each in unheard]
             if self._watch.stuck:
                 return Ending("stuck", self._said(), self._watch.stuck)
-            conversation.answered(completion, results, [*words, *self._hints()])
+            conversation.answered(completion, results, [*words, *(await self._hints())])
         return Ending("stuck", self._said(), f"Its {task.max_steps} steps are used up. It needs more steps.")
 
     async def _act(self, completion: Completion) -> tuple[list[Result], list[str]]:
@@ -128,6 +128,8 @@ class _Work:
                 raise  # that is for Hopper to say
             text, failed = f"{call.name} could not be done: {error.strerror}.", True
         changed = self._toolbox.changed and not failed
+        if not changed and self._watch.knows(call.name, call.arguments, text):
+            changed = await self._toolbox.moved()  # by a command, perhaps
         self._idle = 0 if changed else self._idle
         warning = self._watch.did(call.name, call.arguments, text, failed=failed, changed=changed)
         return Result(call, f"{text}\n\n{warning}" if warning else text, failed)
@@ -159,13 +161,13 @@ class _Work:
             passed_before and not self._toolbox.red and not self._asked_for_red and self._task.role in ("", "developer")
         )
 
-    def _hints(self) -> list[str]:
+    async def _hints(self) -> list[str]:
         self._idle += 1
         left = self._task.max_steps - self._task.ledger.steps
         hints = []
         if left == LAST_STEPS:
             hints.append(prompts.FEW_STEPS.format(left=left))
-        if self._idle % IDLE_STEPS == 0 and self._task.role not in prompts.READERS:
+        if self._idle % IDLE_STEPS == 0 and self._task.role not in prompts.READERS and not await self._toolbox.moved():
             hints.append(prompts.NOTHING_CHANGED.format(steps=self._idle))
         return hints
 

@@ -19,7 +19,7 @@ from periphery.hopper.detection import Project
 from periphery.hopper.printable import shortened
 from periphery.hopper.shell import Ran
 from periphery.hopper.testing import TestResult, only_tests, run_tests, tell_tests, told
-from periphery.hopper.tree import Tree
+from periphery.hopper.tree import NO_CHANGES, Tree
 from periphery.hopper.workspace import inside
 from protos.v1.llm_pb2 import ToolOffer
 
@@ -140,6 +140,7 @@ class Toolbox:
     changed: bool = False  # the last edit made the tree what it had not been before
     _state: dict[str, bytes] = field(default_factory=dict)  # what was edited, and to what
     _states: set[frozenset[tuple[str, bytes]]] = field(default_factory=set)
+    _stamps: set[bytes] = field(default_factory=lambda: {NO_CHANGES})
 
     async def use(self, name: str, arguments: dict[str, Any]) -> str:
         """What comes of a call.
@@ -152,6 +153,13 @@ class Toolbox:
             self.tests = None
         method: Callable[..., Awaitable[str]] = getattr(self, name)
         return shortened(await method(**arguments), RESULT_CHARACTERS)
+
+    async def moved(self) -> bool:
+        """Whether the tree is what it has not been any of the earlier times that this was asked."""
+        stamp = await self.tree.stamp()
+        new = stamp not in self._stamps
+        self._stamps.add(stamp)
+        return new
 
     async def plan(self, steps: list[str]) -> str:
         self.steps = [each[:300] for each in steps]

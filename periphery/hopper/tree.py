@@ -20,6 +20,7 @@ from protos.v1.message_pb2 import Blob
 
 DELETED_BYTES = 32 * 2**20
 IN_MEMORY_BYTES = 4 * 2**20  # changes as small as that are packed there: a full disk has no room even for them
+NO_CHANGES = b""
 Filled = TypeVar("Filled")
 
 
@@ -75,6 +76,13 @@ class Tree:
         """The names that differ."""
         found = await self.changes()
         return sorted({*found.written, *found.deleted})
+
+    async def stamp(self) -> bytes:
+        """The digest of all that differs from the source: the same for the same changes."""
+        found = await self.changes()
+        if not found:
+            return NO_CHANGES
+        return await to_thread.run_sync(self.workspace.stamp, found)
 
     async def hand_over(self, changes: Changes) -> tuple[list[Blob], list[str]]:
         """Stores `changes.tar` and `deleted.json`; returns them, and notes of what could not go along. Where there is

@@ -26,11 +26,15 @@ class Watch:
         self._silent = 0
         self.stuck = ""  # why, once it is
 
+    def knows(self, name: str, arguments: str, result: str) -> bool:
+        """Whether the same call has come to the same before."""
+        return _key(name, arguments, result) in self._seen
+
     def did(self, name: str, arguments: str, result: str, *, failed: bool, changed: bool) -> str:
         """Notes a call and what came of it; `changed`: the tree is one it has not been before. Returns a warning."""
         self._silent = 0
         self._broken = 0
-        key = hashlib.blake2b(f"{name}\0{arguments}\0{_CLOCK.sub('0', result)}".encode("utf-8", "replace")).hexdigest()
+        key = _key(name, arguments, result)
         if changed:
             self._same.clear()
         self._same[key] += 1
@@ -56,3 +60,8 @@ class Watch:
         self._silent += 1
         if self._silent >= SILENT:
             self.stuck = f"Its last {SILENT} answers called no tool."
+
+
+def _key(name: str, arguments: str, result: str) -> str:
+    said = f"{name}\0{arguments}\0{_CLOCK.sub('0', result)}"
+    return hashlib.blake2b(said.encode("utf-8", "replace")).hexdigest()

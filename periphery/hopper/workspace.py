@@ -149,6 +149,17 @@ class Workspace:
                 added.append(name)
         return Changes(sorted(modified), sorted(added), sorted(missing), left_out)
 
+    def stamp(self, changes: Changes) -> bytes:
+        """A digest of changes, by what they hold."""
+        digest = blake2b(digest_size=16)
+        for name in changes.written:
+            with suppress(OSError):
+                place = self.root / name
+                content = os.fsencode(os.readlink(place)) if place.is_symlink() else _digest(place)
+                digest.update(os.fsencode(name) + b"\0" + content + b"\0")
+        digest.update(b"\0".join(map(os.fsencode, changes.deleted)))
+        return digest.digest()
+
     def fitting(self, names: Iterable[str], room: int) -> tuple[list[str], list[str], int]:
         """Those of `names` that fit into so many bytes when packed; those that do not, the largest; and the bytes."""
         sizes = {name: _size(self.root / name) + HEADER_BYTES for name in names}

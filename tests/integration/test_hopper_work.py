@@ -17,6 +17,7 @@ from tests.model_server import Play, Request
 from tests.orchestras import a_model
 
 MENDED = {"calc.py": BUGGY["calc.py"].replace(WRONG, RIGHT).encode()}
+GOOD = "def mean(values):\n    return sum(values) / len(values)\n"
 PYTEST = BUGGY | {"test_calc.py": BUGGY["test_calc.py"].removesuffix("\n\ntest_mean()\n")}
 NO_FAULT_SHOWN = BUGGY | {"test_calc.py": "from calc import mean\n\nassert mean([0, 0]) == 0\n"}
 RED = "from calc import mean\n\nassert mean([1, 2, 3]) == 2\n"
@@ -153,6 +154,16 @@ async def test_the_same_again_and_again_is_stuck(tmp_path: Path) -> None:
     assert done.verdict.reason == 'It did the same 3 times with the same result: run {"command": "cat calc.py"}'
     assert "You have done this before" in warned[1]
     assert done.worked["steps"] == 3
+
+
+async def test_who_edits_by_commands_is_not_stuck_although_the_tests_fail_alike(tmp_path: Path) -> None:
+    tries = [
+        acts(("run", {"command": f"sed -i 's/return .*/return {number}/' calc.py"}), ("run_tests", {}))
+        for number in (7, 8, 9, 10)
+    ]
+    async with bench([*tries, acts(("write", {"path": "calc.py", "content": GOOD})), finish()], tmp_path) as lab:
+        done = await lab.work(BUGGY, test="python3 -S test_calc.py 2>/dev/null")
+    assert done.outcome == "succeeded", done.verdict.reason
 
 
 async def test_to_and_fro_is_stuck(tmp_path: Path) -> None:
