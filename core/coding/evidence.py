@@ -5,8 +5,10 @@ sandbox that no agent has touched. What an agent says of its own work counts for
 proof, so that people can compare the two.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
 from core.run import Outcome
@@ -14,7 +16,11 @@ from protos.treerules import escaped
 
 TestResult = Mapping[str, Any]  # as `hopper.test` returns it
 
-LISTED, PATH = 50, 100  # so many of each kind are listed, and the characters of a path: evidence goes in the journal
+# Evidence goes into the journal, so it is of bounded size: how many of each kind, and the characters of each.
+LISTED, PATH = 50, 100
+COMMANDS = 100
+TEXT = 4096
+EVIDENCE_BYTES = 128 * 1024  # of all of it as JSON
 
 # How an attempt that was not proved ended, the most telling first: it is what the run has come to.
 _TELLING = (
@@ -113,7 +119,7 @@ def outcome_of(attempt: Attempt) -> tuple[Outcome, str]:
 def as_json(before: TestResult | None, attempt: Attempt, others: Sequence[Attempt]) -> dict[str, Any]:
     """The evidence of a run."""
     worked = attempt.worked
-    return {
+    evidence = {
         "tests_before": before,
         "tests_after": worked.get("tests_after"),
         "clean_room": attempt.proved if attempt.proof is not None else None,
@@ -138,7 +144,7 @@ def as_json(before: TestResult | None, attempt: Attempt, others: Sequence[Attemp
         "agent": str(worked.get("agent", "")),
         "model": str(worked.get("model", "")),
         "small_model": bool(worked.get("small")),
-        "commands": list(worked.get("commands", ()))[-100:],
+        "commands": list(worked.get("commands") or ())[-COMMANDS:],
         "steps": worked.get("steps", 0),
         "seconds": {key: worked.get(f"{key}_seconds", 0.0) for key in ("model", "command", "loop")},
         "review": attempt.review,
@@ -156,6 +162,29 @@ def as_json(before: TestResult | None, attempt: Attempt, others: Sequence[Attemp
             for each in sorted((attempt, *others), key=lambda each: each.number)
         ],
     }
+    kept: dict[str, Any] = _Keeping(EVIDENCE_BYTES).kept(evidence)
+    return kept
+
+
+@dataclass
+class _Keeping:
+    """Takes plain data over, as much of it as there is room for; workers wrote most of it."""
+
+    room: int  # bytes
+
+    def kept(self, value: Any) -> Any:
+        if isinstance(value, str):
+            text = value[:TEXT].encode("utf-8", "replace").decode()
+            self.room -= len(json.dumps(text, ensure_ascii=False).encode()) + 2
+            return text if self.room > 0 else ""
+        if isinstance(value, Mapping):
+            return {self.kept(str(key)): self.kept(each) for key, each in value.items() if self.room > 0}
+        if isinstance(value, (list, tuple)):
+            return [self.kept(each) for each in value if self.room > 0]
+        self.room -= 8
+        if isinstance(value, float):
+            return value if isfinite(value) else 0.0
+        return value if value is None or (isinstance(value, int) and abs(value) < 2**53) else 0
 
 
 def _shown(paths: Sequence[str]) -> list[str]:
