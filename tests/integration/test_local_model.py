@@ -20,6 +20,7 @@ from protos.errors import InvalidArgument, Unavailable
 from protos.llm import Completion, prompt
 from protos.v1 import llm_pb2 as pb
 from sandbox.engines.docker import DockerEngine
+from tests.commands import Madlab
 from tests.docker_lab import need_runtime
 from tests.labs import a_home
 
@@ -57,6 +58,14 @@ async def ask(lab: Lab, request: pb.CompleteRequest, *, max_tokens: int = 120) -
             async for each in events:
                 completion.take(each)
     return completion
+
+
+def explicit(idle_s: float) -> str:
+    """The model as an operator names it, asked once for each request."""
+    return (
+        f'[providers.mine]\nkind = "local"\nidle_s = {idle_s}\n'
+        f'[models.tiny]\nprovider = "mine"\nmodel = "{INSTALLED[-1].name}"\nattempts = 1\n'
+    )
 
 
 def sandboxes(lab: Lab) -> list[str]:
@@ -179,9 +188,11 @@ async def test_a_worker_that_is_killed_is_started_again_and_one_that_idles_ends(
 
 
 async def _kill(lab: Lab, name: str) -> None:
-    async with DockerEngine(lab.home.lab).adopt(name) as sandbox:
+    engine = DockerEngine(lab.home.lab)
+    async with engine.adopt(name) as sandbox:
         sandbox.leave()
         await sandbox.kill()
+    await engine.aclose()
 
 
 async def test_two_are_answered_side_by_side() -> None:
@@ -196,6 +207,30 @@ async def test_two_are_answered_side_by_side() -> None:
                 tasks.start_soon(one, word)
         assert len(answers) == 3
         assert len(sandboxes(lab)) == 1
+
+
+async def test_a_core_that_is_killed_leaves_no_worker_behind() -> None:
+    need_runtime("runc")
+    if Store.locate() != STORE:
+        pytest.skip("the commands of a test look in the user's own cache")
+    with a_home(f"emads = []\n{explicit(600)}", images=["llama"]) as home:
+        madlab = Madlab(home)
+        madlab.up()
+        try:
+            told = madlab("ask", "Say yes.", "--max-tokens", "5", "--json").json
+            assert (told["alias"], told["model"]) == ("tiny", INSTALLED[-1].name)
+            (name,) = (each["name"] for each in madlab("status", "--json").json["sandboxes"])
+            assert name.startswith("llama-")
+            engine = DockerEngine(home.lab)
+            madlab.kill_core()
+            assert await engine.names() == [name], "it outlives the core for one lease at most"
+            madlab.up()
+            assert await engine.names() == []
+            assert madlab("ask", "Say yes.", "--max-tokens", "5").code == 0
+        finally:
+            madlab("down")
+        assert await engine.names() == []
+        await engine.aclose()
 
 
 def test_the_weights_are_what_the_catalogue_says() -> None:
