@@ -170,6 +170,8 @@ class ModelServer:
                 await sleep_forever()
         if play.hang == "after the end":
             await sleep_forever()
+        if ended:
+            self.bill[place] = (request.input_tokens, play.output_tokens)  # counted once more, as in a whole answer
         if ended or play.politely:
             await stream.send(b"0\r\n\r\n")
             return True

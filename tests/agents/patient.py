@@ -6,13 +6,14 @@ from tests.agents import Agent, Step, Until, always, called, run
 from tests.agents.bad import EDIT, FINISH, MENDS
 from tests.model_server import Play
 
+LONG = "sleep 5.125"
 REMARK = "mend it now, and call it an interval"
 
 
 def patient() -> Iterator[Agent]:
     """All of them."""
     yield Agent("listener", "waits for a remark, then mends it", always(Until(REMARK), *MENDS))
-    yield Agent("waiter", "runs something that takes long, then mends it", always(run("sleep 5"), *MENDS))
+    yield Agent("waiter", "runs something that takes long, then mends it", always(run(LONG), *MENDS))
     speech = Play(text="Let me think. " * 60, calls=[called(EDIT)], pause_s=0.02)
     yield Agent("speaker", "thinks aloud for a while, then mends it", always(speech, *MENDS[1:]))
     note = {"tool": "write", "path": "NOTES.md", "content": "Half of the work is done.\n"}

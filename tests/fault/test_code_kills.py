@@ -4,9 +4,12 @@ money is counted twice."""
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
+from tests.agents.patient import LONG
 from tests.e2e.coding import Stage, stage
 from tests.repositories import fingerprint
 
@@ -27,8 +30,13 @@ def in_a_stream(lab: Stage) -> bool:
 
 
 def in_a_tool_call(lab: Stage) -> bool:
-    """The agent's first command runs: it was called, and nothing more was asked yet."""
-    return len(lab.server.bill) == 1 and lab.server.open_now == 0
+    """The agent's command runs in its sandbox."""
+    wanted = LONG.replace(" ", "\0").encode() + b"\0"
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if process.read_bytes() == wanted:
+                return True
+    return False
 
 
 def in_the_clean_room(lab: Stage) -> bool:
