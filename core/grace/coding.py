@@ -191,10 +191,10 @@ def _base(repo: Path) -> str:
 
 
 def _watch(client: Client, run: str, *, json: bool) -> dict[str, Any]:
-    """Follows a run to its end and returns it. Ctrl-C asks whether to leave it or to cancel it."""
+    """Follows a run to its end and returns it. Ctrl-C asks whether to leave it or to cancel it; the next one leaves."""
     from core.grace.live import live
 
-    after = 0
+    after, cancelling = 0, False
     while True:
         try:
             with live() as shown:
@@ -205,11 +205,14 @@ def _watch(client: Client, run: str, *, json: bool) -> dict[str, Any]:
             found: dict[str, Any] = client.get(place(run))
             return found
         except KeyboardInterrupt:
+            if cancelling:
+                raise
             if _wish() is Wish.DETACH:
                 screen.note(f"{run} goes on. See it with: madlab logs -f {run}   End it with: madlab cancel {run}")
                 if json:
                     screen.data(as_json(client.get(place(run))))
                 raise typer.Exit(INTERRUPTED) from None
+            cancelling = True
             screen.note(f"Cancelling {run}")
             with suppress(Conflict):  # it ended in this moment
                 client.post(place(run) + "/cancel", {})
