@@ -239,6 +239,7 @@ class DockerEngine:
         call = partial(self.call, image=image, runtime=runtime, foreign=profile.foreign)
         if profile.foreign:
             config["Image"], volumes = await call(_inspect_foreign, image)
+            config["Env"].append("LD_PRELOAD=")  # what an image loads into its programs does not fit into the worker
             given = config["HostConfig"]
             taken = {*given["Tmpfs"], *(mount["Target"] for mount in given["Mounts"])}
             given["Tmpfs"] |= {place: _tmpfs(_SMALL_MB) for place in volumes if place not in taken}

@@ -23,6 +23,7 @@ CHANGES = [
     "ENV LD_LIBRARY_PATH=/opt/own/lib",
     "ENV PYTHONPATH=/opt/own/python",
     "ENV PYTHONHOME=/opt/own",
+    "ENV LD_PRELOAD=/opt/own/lib/faster.so",
     "ENV COLOUR=red",
     "VOLUME /data",
     "VOLUME /workspace",

@@ -72,6 +72,26 @@ tell(type="turn.completed", usage={{}})
     assert "The mean of three values is wrong" in asked
 
 
+async def test_what_the_operator_says_meanwhile_is_worked_on_when_the_agent_has_come_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = f"""
+item(type="agent_message", text=ask(sys.argv[-1]))
+{MEND}
+tell(type="turn.completed", usage={{}})
+"""
+    monkeypatch.setattr(codex, "PROGRAM", program(tmp_path, code))
+    async with bench([Play(text="First."), Play(text="Second.")], tmp_path) as lab:
+        lab.bus.say("Also mind the empty list.")
+        done = await lab.work(BUGGY, agent="codex")
+        asked = [request.body["messages"][0]["content"] for request in lab.server.requests]
+    assert done.outcome == "succeeded", done.verdict.reason
+    assert len(asked) == done.worked["steps"] == 2
+    assert "empty list" not in asked[0]
+    assert "Also mind the empty list." in asked[1]
+    assert [each["state"] for each in done.fields("remark")] == ["delivered", "acted_on"]
+
+
 async def test_an_agent_that_gives_up_has_failed_with_its_own_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

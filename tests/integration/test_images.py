@@ -30,6 +30,27 @@ def test_the_same_inputs_make_the_same_bytes(tmp_path: Path) -> None:
     assert digests(again) == digests(usual)
 
 
+def test_a_change_of_our_code_sends_the_engine_nothing_but_the_change(tmp_path: Path) -> None:
+    lab = docker_lab()
+    built("base")
+    folder = tmp_path / "changing"
+    (folder / "word").mkdir(parents=True)
+    (folder / "image.toml").write_text('from = "base"\npackages = ["./word"]\n')
+    said: list[str] = []
+    for word in ("one", "two"):
+        (folder / "word/__init__.py").write_text(f"WORD = {str(tmp_path / word)!r}\n")
+        Workshop(Images(lab), default_cache(), said.append).build(read(str(folder)))
+    sent = [line for line in said if "giving it to the engine" in line]
+    assert len(sent) == 2
+    assert all("(0 MB)" in line for line in sent)
+    [image] = [image for image in Images(lab).list() if "/changing:current" in image.tag]
+    try:
+        code, word = Images(lab).run(image.tag, ["python3", "-c", "import word; print(word.WORD)"])
+        assert (code, word.strip()) == (0, str(tmp_path / "two"))
+    finally:
+        Images(lab).remove(image.id)
+
+
 def test_an_image_that_is_there_is_not_built_again() -> None:
     lab = docker_lab()
     built("base")

@@ -9,7 +9,15 @@ from typing import Any
 
 from periphery.doors import Doors, open_doors
 from periphery.hopper.agent import Agent, Ending, Task
-from periphery.hopper.agents.program import Run, program_at, request_of, run_program, tell_answer, tell_command
+from periphery.hopper.agents.program import (
+    Run,
+    fresh_folder,
+    in_sessions,
+    program_at,
+    run_program,
+    tell_answer,
+    tell_command,
+)
 
 PROGRAM = "/usr/local/lib/node_modules/@openai/codex/vendor/*/bin/codex"
 
@@ -31,16 +39,21 @@ class Codex:
 
     async def work(self, task: Task) -> Ending:
         """See `Agent.work`."""
-        folder = task.shell.home / "codex"
-        folder.mkdir(parents=True, exist_ok=True)
+        async with open_doors(task.llm, model=task.model) as doors:
+
+            async def session(request: str) -> Ending:
+                return await self._session(task, doors, request)
+
+            return await in_sessions(task, session)
+
+    async def _session(self, task: Task, doors: Doors, request: str) -> Ending:
+        folder = fresh_folder(task, "codex")
+        (folder / "config.toml").write_text(_settings(task, doors))
         record = folder / "events.jsonl"
         events = _Events(task, record)
         command = [str(self._program), "exec", "--json", "--color", "never", "--skip-git-repo-check"]
-        command += ["--dangerously-bypass-approvals-and-sandbox", "--", request_of(task)]
-        async with open_doors(task.llm, model=task.model) as doors:
-            (folder / "config.toml").write_text(_settings(task, doors))
-            run = await run_program(task, doors, command, {"CODEX_HOME": str(folder)}, record, events.hear)
-        return events.ending(run)
+        command += ["--dangerously-bypass-approvals-and-sandbox", "--", request]
+        return events.ending(await run_program(task, doors, command, {"CODEX_HOME": str(folder)}, record, events.hear))
 
 
 def _settings(task: Task, doors: Doors) -> str:

@@ -6,9 +6,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from periphery.doors import open_doors
+from periphery.doors import Doors, open_doors
 from periphery.hopper.agent import Agent, Ending, How, Task
-from periphery.hopper.agents.program import Run, program_at, request_of, run_program, tell_answer, tell_command
+from periphery.hopper.agents.program import (
+    Run,
+    fresh_folder,
+    in_sessions,
+    program_at,
+    run_program,
+    tell_answer,
+    tell_command,
+)
 
 PROGRAM = "/opt/mini-swe-agent/bin/mini"
 SUBMIT = "COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT"
@@ -38,27 +46,34 @@ class MiniSweAgent:
 
     async def work(self, task: Task) -> Ending:
         """See `Agent.work`."""
-        folder = task.shell.home / "mini-swe-agent"
-        folder.mkdir(parents=True, exist_ok=True)
+        async with open_doors(task.llm, model=task.model) as doors:
+
+            async def session(request: str) -> Ending:
+                return await self._session(task, doors, request)
+
+            return await in_sessions(task, session)
+
+    async def _session(self, task: Task, doors: Doors, request: str) -> Ending:
+        folder = fresh_folder(task, "mini-swe-agent")
         settings, record = folder / "lab.yaml", folder / "trajectory.json"
-        settings.write_text(json.dumps(_settings(task)))  # JSON is YAML
+        settings.write_text(
+            json.dumps(_settings(task, max(task.max_steps - doors.usage.requests, 1)))
+        )  # it is YAML too
         trajectory = _Trajectory(task, record)
         command = [str(self._program), "--yolo", "--exit-immediately", "--cost-limit", "0"]
-        command += ["-c", "mini.yaml", "-c", str(settings), "-o", str(record), "-t", request_of(task)]
+        command += ["-c", "mini.yaml", "-c", str(settings), "-o", str(record), "-t", request]
         environment = {
             "MSWEA_CONFIGURED": "true",
             "MSWEA_GLOBAL_CONFIG_DIR": str(folder),
             "MSWEA_MODEL_RETRY_STOP_AFTER_ATTEMPT": "3",
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # it would fetch one
         }
-        async with open_doors(task.llm, model=task.model) as doors:
-            run = await run_program(task, doors, command, environment, record, trajectory.hear)
-        return trajectory.ending(run)
+        return trajectory.ending(await run_program(task, doors, command, environment, record, trajectory.hear))
 
 
-def _settings(task: Task) -> Mapping[str, Any]:
+def _settings(task: Task, steps: int) -> Mapping[str, Any]:
     return {
-        "agent": {"step_limit": task.max_steps},
+        "agent": {"step_limit": steps},
         "environment": {"timeout": COMMAND_S},
         "model": {"model_name": f"openai/{task.model or 'default'}", "cost_tracking": "ignore_errors"},
     }

@@ -9,12 +9,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import mkdtemp
 
 from anyio import CancelScope, create_task_group, sleep
 
 from periphery.doors import Doors
 from periphery.hopper import prompts
-from periphery.hopper.agent import Task
+from periphery.hopper.agent import Ending, Task
+from periphery.hopper.remarks import Remarks
 from periphery.hopper.shell import Ran
 from protos.errors import InvalidArgument
 
@@ -107,6 +109,22 @@ async def run_program(
     return Run(ran, _tail(errors))
 
 
+def fresh_folder(task: Task, name: str) -> Path:
+    """A folder for what an agent keeps of one session, outside the tree."""
+    task.shell.home.mkdir(parents=True, exist_ok=True)
+    return Path(mkdtemp(prefix=f"{name}-", dir=task.shell.home))
+
+
+async def in_sessions(task: Task, session: Callable[[str], Awaitable[Ending]]) -> Ending:
+    """Has an agent work on the goal, then on what the operator has said meanwhile: it cannot hear while it works."""
+    remarks = Remarks(task.call)
+    ending = await session(request_of(task))
+    while ending.how == "done" and (said := await remarks.fresh()):
+        ending = await session(_again(task, said))
+        await remarks.acted_on()
+    return ending
+
+
 def book(task: Task, doors: Doors) -> None:
     """Enters what went through the doors so far: whoever is cancelled has no last word."""
     usage, ledger = doors.usage, task.ledger
@@ -155,6 +173,11 @@ def request_of(task: Task) -> str:
         "the files, without committing it. Do not weaken tests that exist."
     )
     return "\n\n".join(parts)
+
+
+def _again(task: Task, remarks: Sequence[str]) -> str:
+    said = "\n".join(prompts.REMARK.format(text=each) for each in remarks)
+    return f"{request_of(task)}\n\nWork on this is done already and is in the files. Now the operator says:\n{said}"
 
 
 def _state(path: Path) -> tuple[int, int] | None:
