@@ -178,7 +178,7 @@ class _Reading:
         self.new: dict[str, Side] = {}
         self.old: dict[str, Side] = {}
         self.gone: set[str] = set()
-        self.submodules: list[str] = []
+        self.submodules: frozenset[str] = frozenset()
         self.above: set[str] = set()  # the directories that the new files lie in
         self.clashing: dict[str, str] = {}  # a new file, and what of the tree is in its way
 

@@ -53,16 +53,18 @@ class Repository:
 
     @classmethod
     def find(cls, path: Path) -> "Repository":
-        """The repository that `path` lies in.
+        """The repository that `path` lies in. One above it counts only where it belongs to the same user.
 
         Raises:
             NotFound: there is none.
             Conflict: it is of a kind that is not understood.
         """
         start = path.resolve()
+        if not start.is_dir():
+            raise NotFound(f"there is no directory {escaped(str(path))}", next="name a repository with --repo")
         for place in (start, *start.parents):
             git = _git_directory(place)
-            if git is not None:
+            if git is not None and (place == start or git.stat().st_uid == start.stat().st_uid):
                 common = git / (_pointer(git / "commondir") or ".")
                 found = cls(place, git, common.resolve())
                 found._check()

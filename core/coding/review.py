@@ -65,7 +65,8 @@ def unfit(path: str, submodules: Collection[str] = (), caps: Caps | None = None)
         return f"{error.value}; {error.cap}"
     if any(is_git(each) for each in parts):
         return "it is git's own place, or would be on some file system"
-    within = next((each for each in submodules if path == each or path.startswith(each + "/")), None)
+    above = ("/".join(parts[:depth]) for depth in range(1, len(parts) + 1))
+    within = next((each for each in above if each in submodules), None)
     if within is not None:
         return f"it lies in the submodule '{escaped(within)}', which is another repository"
     return ""
@@ -101,10 +102,10 @@ def steers_tests(path: str) -> bool:
     return any(fnmatchcase(path.casefold(), each) for each in STEERING)
 
 
-def submodules_of(gitmodules: bytes) -> list[str]:
+def submodules_of(gitmodules: bytes) -> frozenset[str]:
     """The paths that a `.gitmodules` file names."""
     found = re.findall(rb'^[ \t]*path[ \t]*=[ \t]*"?([^"\r\n]+?)"?[ \t]*\r?$', gitmodules, re.MULTILINE)
-    return [each.decode("utf-8", "surrogateescape").strip("/") for each in found]
+    return frozenset(each.decode("utf-8", "surrogateescape").strip("/") for each in found)
 
 
 def flags_of_path(path: str) -> list[Flag]:

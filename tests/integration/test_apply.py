@@ -1,5 +1,6 @@
 """A change put on a branch of a real repository: what git says of it, and that nothing else has moved."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -188,6 +189,8 @@ def test_a_submodule_at_head_is_left_alone(tmp_path: Path) -> None:
 def test_what_is_no_repository_or_another_kind_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NotFound, match="is not in a git repository"):
         Repository.find(tmp_path)
+    with pytest.raises(NotFound):
+        Repository.find(tmp_path / "missing")
     git(tmp_path, "init", "-q", "--object-format=sha256", "sha256")
     with pytest.raises(Conflict, match="SHA-256"):
         Repository.find(tmp_path / "sha256")
@@ -204,6 +207,16 @@ def test_what_is_no_repository_or_another_kind_is_told(tmp_path: Path, monkeypat
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Unavailable, match="no git on this machine"):
         planned(place, OLD, NEW)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_a_repository_above_that_somebody_else_owns_does_not_count(tmp_path: Path) -> None:
+    place = a_repository(tmp_path / "repo", OLD)
+    assert Repository.find(place / "d").place == place
+    os.chown(place / ".git", 12345, 12345)
+    with pytest.raises(NotFound):
+        Repository.find(place / "d")
+    assert Repository.find(place).place == place
 
 
 def test_replaced_and_grafted_objects_do_not_count(tmp_path: Path) -> None:
