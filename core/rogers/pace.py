@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 STALL_S = 0.002  # for so long a commit may keep the loop
 OUTLIER = 10  # times that: the disk is not what it was
-AWAY_S, LONGEST_AWAY_S = 1.0, 64.0
+AWAY_S, LONGEST_AWAY_S = 1.0, 16.0
 WEIGHT = 0.125  # of the last commit in what is typical
 
 
