@@ -14,9 +14,9 @@ from pathlib import Path
 
 from periphery.hopper.printable import printable, shortened
 from periphery.hopper.shell import Shell
-from periphery.hopper.workspace import CACHES, inside
+from periphery.hopper.workspace import CACHES, CAPS, inside
 from protos.errors import InvalidArgument
-from protos.tree import escaped
+from protos.tree import escaped, parts_of
 
 READ_LINES = 400
 READ_CHARACTERS = 24_000
@@ -129,11 +129,12 @@ def write(root: Path, path: str, content: str) -> Edited:
     """Writes a file as a whole, with the directories above it.
 
     Raises:
-        InvalidArgument: there is a directory, or a file where a directory is needed.
+        InvalidArgument: there is a directory, or a file where a directory is needed, or the name is none for a tree.
     """
     place = inside(root, path)
     if place.is_dir():
         raise InvalidArgument(f"{path} is a directory.", next="Give the path of a file.")
+    parts_of(_relative(root, place), CAPS)  # what could not be handed over need not be written
     before = _text(place, path) if place.exists() else ""
     try:
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ from periphery.hopper.agent import Ending, Task
 from periphery.hopper.asking import ask, model_of, tell_model
 from periphery.hopper.conversation import Conversation, Result
 from periphery.hopper.detection import Project
+from periphery.hopper.printable import printable
 from periphery.hopper.remarks import Remarks
 from periphery.hopper.testing import TestResult
 from periphery.hopper.toolbox import OFFERS, Toolbox
@@ -79,22 +80,22 @@ class _Work:
             await self._remarks.acted_on()
             task.ledger.steps += 1
             await tell_model(task)
-            if completion.text.strip():
-                await task.call.progress(completion.text.strip()[:2000], what="note")
+            if words := printable(completion.text).strip():
+                await task.call.progress(words[:2000], what="note")
             if completion.finished.reason == FINISH_REFUSED or completion.refusal:
                 said = completion.refusal or completion.text
                 return Ending("failed", said.strip(), "The model refuses to work on this.")
-            results, words = await self._act(completion)
+            results, more = await self._act(completion)
             if toolbox.finished is not None:
                 ending, objection = await self._judge()
                 unheard = await self._remarks.fresh()
                 if ending is not None and not unheard:
                     return ending
-                words += [objection] if objection else []
-                words += [prompts.REMARK.format(text=each) for each in unheard]
+                more += [objection] if objection else []
+                more += [prompts.REMARK.format(text=each) for each in unheard]
             if self._watch.stuck:
                 return Ending("stuck", self._said(), self._watch.stuck)
-            conversation.answered(completion, results, [*words, *(await self._hints())])
+            conversation.answered(completion, results, [*more, *(await self._hints())])
         return Ending("stuck", self._said(), f"Its {task.max_steps} steps are used up. It needs more steps.")
 
     async def _act(self, completion: Completion) -> tuple[list[Result], list[str]]:

@@ -138,6 +138,18 @@ def functions(path: str, text: str) -> Iterator[Place]:
         yield from _braced(path, text, head)
 
 
+def uses(root: Path, name: str, most: int = 8) -> str:
+    """The lines of the tests that use a function."""
+    found: dict[str, None] = {}
+    for path in _sources(root, tests=True):
+        text = _text(root / path)
+        if name in text:
+            found |= dict.fromkeys(
+                each.strip() for each in text.split("\n") if re.search(rf"\b{re.escape(name)}\(", each)
+            )
+    return "\n".join(list(found)[:most])
+
+
 def replaced(text: str, place: Place, code: str) -> str:
     """The text of a file with `code` where `place` is, indented as what stood there."""
     lines = text.split("\n")
@@ -238,8 +250,8 @@ def _tests_in(root: Path, frames: list[tuple[str, int]]) -> list[str]:
     return list(dict.fromkeys(named))[:5]
 
 
-def _sources(root: Path) -> Iterator[str]:
-    """Files with code that is no test, as paths in the tree."""
+def _sources(root: Path, *, tests: bool = False) -> Iterator[str]:
+    """Files with code, those of the tests or the others, as paths in the tree."""
     waiting, seen = [root], 0
     while waiting and seen < FILES:
         try:
@@ -253,7 +265,7 @@ def _sources(root: Path) -> Iterator[str]:
             if each.is_dir():
                 if each.name not in CACHES and not each.name.startswith("."):
                     waiting.append(each)
-            elif (each.suffix == ".py" or each.suffix in HEADS) and not TEST_FILE.search(name):
+            elif (each.suffix == ".py" or each.suffix in HEADS) and bool(TEST_FILE.search(name)) == tests:
                 seen += 1
                 yield name
 

@@ -105,7 +105,7 @@ class Shell:
         Raises:
             OSError: it could not be started, because the program does not exist or there is no room.
         """
-        line = command if isinstance(command, str) else " ".join(command)
+        line = printable(command if isinstance(command, str) else " ".join(command))
         tell = self.tell if listed else told_nobody
         await tell(f"$ {line[:1000]}", {"what": "command", "command": line[:1000]})
         mark = token_hex(8)

@@ -22,8 +22,8 @@ from pathlib import Path
 from periphery.hopper.agent import Ending, Task
 from periphery.hopper.asking import ask, tell_model
 from periphery.hopper.detection import Project
-from periphery.hopper.places import Place, likely, only, replaced
-from periphery.hopper.printable import shortened
+from periphery.hopper.places import Place, likely, only, replaced, uses
+from periphery.hopper.printable import printable, shortened
 from periphery.hopper.prompts import READERS
 from periphery.hopper.remarks import Remarks
 from periphery.hopper.testing import TestResult, nothing_found, run_tests, tell_tests
@@ -44,16 +44,17 @@ ORDER = (0, 0, 1, 0, 1, 2, 0, 1, 0)  # which place is tried next: five times the
 TEMPERATURES = (0.1, 0.7, 0.7, 0.9, 0.9, 0.9, 1.0, 1.0, 1.0)
 ANSWER_TOKENS = 700
 ANSWER_S = 180.0
+SAID_CHARACTERS = 200
 GOAL_CHARACTERS = 1500
 OUTPUT_CHARACTERS = 1600
 TESTS_S = 300.0
 
-SYSTEM = "You mend one function of a program. You answer with JSON only."
+SYSTEM = "You write one function of a program. You answer with JSON only."
 SCHEMA = {
     "type": "object",
     "properties": {
-        "fault": {"type": "string", "maxLength": 300, "description": "What is wrong, in one sentence."},
-        "code": {"type": "string", "description": "The whole function, corrected."},
+        "fault": {"type": "string", "maxLength": 300, "description": "In one sentence."},
+        "code": {"type": "string", "description": "The whole function."},
     },
     "required": ["fault", "code"],
     "additionalProperties": False,
@@ -135,16 +136,23 @@ class Small:
             await remarks.acted_on()
             task.ledger.steps += 1
             await tell_model(task)
-            tried = await self._try(task, places[which], *_answer(completion, places[which]))
-            if tried is not None:
-                yield tried
+            fault, code = _answer(completion, places[which])
+            if code is None or not self._is_new(places[which], code):
+                why = "no function" if code is None else "nothing new"
+                said = " ".join(printable(completion.text).split())[:SAID_CHARACTERS]
+                await task.call.progress(f"{places[which].title}: {why} in the answer: {said}", what="note")
+                continue
+            yield await self._try(task, places[which], fault, code)
 
-    async def _try(self, task: Task, place: Place, fault: str, code: str | None) -> "_Tried | None":
-        """What the tests say of a function; the file is as before afterwards. Nothing, if there is nothing to try."""
-        if code is None or (place.path, place.name, code.strip()) in self._seen:
-            await task.call.progress(f"{place.title}: no new function came back.", what="note")
-            return None
-        self._seen.add((place.path, place.name, code.strip()))
+    def _is_new(self, place: Place, code: str) -> bool:
+        """Whether it is neither what stands there nor what was tried before."""
+        tried = (place.path, place.name, "\n".join(each.strip() for each in code.splitlines() if each.strip()))
+        known = tried in self._seen
+        self._seen.add(tried)
+        return not known and tried[2] != "\n".join(each.strip() for each in place.code.splitlines() if each.strip())
+
+    async def _try(self, task: Task, place: Place, fault: str, code: str) -> "_Tried":
+        """What the tests say of a function; the file is as before afterwards."""
         original = _read(task.root, place.path)
         text = replaced(original, place, code)
         added, removed = code.strip("\n").count("\n") + 1, max(place.last - place.first + 1, 0)
@@ -164,14 +172,18 @@ class Small:
         said = [f"Goal: {shortened(task.goal.strip(), GOAL_CHARACTERS)}"]
         if notes:
             said.append(f"Note: {shortened(notes, GOAL_CHARACTERS // 2)}")
-        said.append(f"The tests fail like this:\n{shortened(_failure(self._before['tail']), OUTPUT_CHARACTERS)}")
+        if place.last >= place.first:
+            said.append(f"The tests fail like this:\n{shortened(_failure(self._before['tail']), OUTPUT_CHARACTERS)}")
         if place.last < place.first:
-            said.append(f"Write the missing {place.language} function `{place.name}` of {place.path}.")
+            said.append(f"The tests use `{place.name}` like this:\n{uses(task.root, place.name)}")
+            said.append(f"Write the {place.language} function `{place.name}`, which is missing in {place.path}.")
         elif place.name:
             said.append(f"This is the {place.language} function `{place.name}` of {place.path}:\n{place.code}")
         else:
             said.append(f"This is {place.path}:\n{place.code}")
         said.append("Say what is wrong, then give the whole function, corrected, without anything around it.")
+        if place.last < place.first:
+            said[-1] = "Say what it does, then give the whole function, without anything around it."
         return CompleteRequest(
             model=task.model,
             turns=[

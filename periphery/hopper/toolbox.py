@@ -16,7 +16,7 @@ from typing import Any
 from periphery.hopper import editing
 from periphery.hopper.agent import Task
 from periphery.hopper.detection import Project
-from periphery.hopper.printable import shortened
+from periphery.hopper.printable import printable, shortened
 from periphery.hopper.shell import Ran
 from periphery.hopper.testing import TestResult, only_tests, run_tests, tell_tests, told
 from periphery.hopper.tree import NO_CHANGES, Tree
@@ -162,7 +162,7 @@ class Toolbox:
         return new
 
     async def plan(self, steps: list[str]) -> str:
-        self.steps = [each[:300] for each in steps]
+        self.steps = [printable(each)[:300] for each in steps]
         await self.task.call.progress("\n".join(self.steps)[:3000], what="plan", steps=self.steps)
         return "Noted."
 
@@ -210,7 +210,7 @@ class Toolbox:
         return await self.tree.repository.commit(message)
 
     async def finish(self, summary: str, done: bool) -> str:
-        self.finished = Finish(summary.strip(), done)
+        self.finished = Finish(printable(summary).strip(), done)
         return "Ended."
 
     async def test(self) -> TestResult:

@@ -101,6 +101,8 @@ def test_write_makes_directories_and_keeps_the_mode(root: Path) -> None:
     assert (root / "src/a.py").stat().st_mode & 0o777 == 0o755
     with pytest.raises(InvalidArgument, match="is a directory"):
         editing.write(root, "src", "x")
+    with pytest.raises(InvalidArgument, match="control character"):
+        editing.write(root, "two\nlines", "x")
     with pytest.raises(InvalidArgument, match="is a file"):
         editing.write(root, "src/a.py/b", "x")
 
