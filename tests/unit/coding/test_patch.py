@@ -272,3 +272,24 @@ def test_effort_is_bounded_whatever_the_lines_are() -> None:
 
 def test_only_a_newline_ends_a_line() -> None:
     assert split(b"a\rb\x0c\n\nc\x85") == [b"a\rb\x0c\n", b"\n", b"c\x85"]
+
+
+def test_streams_that_were_tampered_with_are_refused_or_read_and_nothing_else() -> None:
+    dice = random.Random(9)
+    changes = b"".join(tar_of({"a": b"1\n", "ü/" + "b" * 120: b"2\n", "l": Link("a"), ".gitmodules": b"path = a\n"}))
+    gone = ["src/a.py", "\ud800", "\udcff", "", "a" * 5000, "x/" * 200 + "y"]
+    refused = 0
+    for _ in range(400):
+        stream = bytearray(changes)
+        for _ in range(dice.randrange(1, 4)):
+            stream[dice.randrange(len(stream))] = dice.randrange(256)
+        if dice.random() < 0.2:
+            del stream[dice.randrange(len(stream)) :]
+        try:
+            patch = compute(tar_of(TREE), [bytes(stream)], gone)
+        except TreeRefused:
+            refused += 1
+        else:
+            assert len(patch.refused) >= 4
+            json.dumps(patch.report())
+    assert 100 < refused < 400
