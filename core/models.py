@@ -120,7 +120,7 @@ class LocalModels:
         if kept is None or kept.line is not None:
             return "ready", ""
         if kept.trouble is not None:
-            return "ready", f"Its worker did not come up the last time: {kept.trouble.text}"
+            return "failed", f"Its worker did not come up the last time: {kept.trouble.text}"
         return ("ready", "") if kept.state == "asleep" else (kept.state, "")
 
     def models(self) -> Sequence[str]:

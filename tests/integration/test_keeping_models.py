@@ -155,7 +155,9 @@ async def test_a_worker_that_does_not_come_up_is_told_to_all_who_wait(tmp_path: 
                 tasks.start_soon(one)
         assert [each.kind for each in troubles] == [Kind.UNREACHABLE] * 3
         assert "Nobody" in troubles[0].text, "its last words"
-        assert "Nobody" in stage.models.state(SMALL.name)[1]
+        state, note = stage.models.state(SMALL.name)
+        assert state == "failed"
+        assert "Nobody" in note
         await stage.gone()
 
 
