@@ -1,11 +1,15 @@
 """`madlab code` from the command to the patch: real sandboxes, a played good agent, real repositories."""
 
 import json
-from collections.abc import Iterator
+import signal
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.agents.patient import REMARK
 from tests.e2e.coding import Coded, Stage, stage
+from tests.e2e.terminal import on_a_terminal
 from tests.repositories import IGNORED, contents, fingerprint, git, seeded, without_git
 
 pytestmark = pytest.mark.docker
@@ -76,3 +80,95 @@ def test_apply_makes_the_branch_and_only_that(lab: Stage) -> None:
     changed = {path for path in {*coded.before, *now} if coded.before.get(path) != now.get(path)}
     new = {path for path in changed if not path.startswith(".git/objects")} - {".git/refs/heads", ".git"}
     assert new <= {".git/refs/heads/slugs", ".git/logs/refs/heads", ".git/logs/refs/heads/slugs"}
+
+
+def test_apply_runs_nothing_that_the_configuration_names(lab: Stage) -> None:
+    coded = lab.code("good/hostile-git")
+    root, ran = coded.made.root, coded.made.ran
+    applied = lab.madlab("apply", coded.run, cwd=root)
+    assert applied.code == 0, applied.err
+    assert not ran.exists(), ran.read_text()
+    tip = (root / ".git" / "refs" / "heads" / "madlab" / coded.run).read_text().strip()
+    assert tip in applied.out
+    assert "evil" not in git(root, "cat-file", "-p", f"{tip}:clamp.py")
+
+
+def test_a_remark_is_accepted_delivered_and_acted_on(lab: Stage) -> None:
+    agent, made = lab.troupe.agents["listener@anthropic"], lab.repository("python-unittest")
+    with lab.madlab.started(*lab.words(agent, made, "anthropic", ["--json"])) as process:
+        run = the_run(lab, lambda: len(agent.heard) > 1)
+        steered = lab.madlab("steer", run, REMARK)
+        assert steered.code == 0, steered.err
+        assert [each.split(":")[0] for each in steered.err.split() if each.rstrip(":") in STATES] == STATES[:2]
+        assert "acted on" in steered.out
+        out, err = process.communicate(timeout=120)
+    assert json.loads(out)["outcome"] == "succeeded", err
+    assert REMARK in agent.heard[-1].said
+
+
+STATES = ["accepted", "delivered"]
+
+
+def the_run(lab: Stage, true: Callable[[], bool]) -> str:
+    """The newest run of the foreman, once something is true."""
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return next(str(each["id"]) for each in lab.client.get("/api/v1/runs")["runs"] if each["mad"] == "foreman")
+
+
+def test_of_three_attempts_the_one_with_the_best_evidence_is_kept(lab: Stage) -> None:
+    coded = lab.code("three", "--attempts", "3")
+    assert coded.untouched
+    assert coded.outcome == "succeeded", coded.result.out + coded.result.err
+    evidence = json.loads(lab.artifacts(coded.run)["evidence.json"])
+    told = sorted((each["clean_room"], each["files"]) for each in evidence["attempts"])
+    assert told == [(False, 0), (True, 1), (True, 2)]
+    assert coded.said["patch"]["files"] == 1, "the one without rubbish"
+    check_patch(lab, coded)
+
+
+def test_at_the_end_of_the_budget_there_is_an_outcome_and_the_patch_so_far(lab: Stage) -> None:
+    coded = lab.code("spender", "--budget", "0.25")
+    assert coded.untouched
+    assert (coded.outcome, coded.result.code) == ("out_of_budget", 4)
+    assert coded.said["cost"]["usd"] <= 0.25
+    assert coded.said["patch"]["files"] == 1
+    assert (lab.applied(coded) / "NOTES.md").read_text() == "Half of the work is done.\n"
+    shown = lab.madlab("show", coded.run, "--json").json
+    assert "more" in shown["reason"], "it says what more it needs"
+
+
+def test_ctrl_c_cancels_where_nobody_can_be_asked(lab: Stage) -> None:
+    agent, made = lab.troupe.agents["waiter@openai"], lab.repository("python-unittest")
+    before = fingerprint(made.root)
+    with lab.madlab.started(*lab.words(agent, made, "openai")) as process:
+        run = the_run(lab, lambda: bool(agent.heard))
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 4, err
+    assert f"Cancelling {run}" in err
+    assert lab.madlab("show", run, "--json").json["outcome"] == "cancelled"
+    assert fingerprint(made.root) == before
+    children = [each for each in lab.client.get("/api/v1/runs")["runs"] if each["parent"] == run]
+    assert all(each["outcome"] for each in children)
+
+
+def test_ctrl_c_asks_a_person_and_the_run_can_go_on(lab: Stage) -> None:
+    agent, made = lab.troupe.agents["waiter@anthropic"], lab.repository("python-unittest")
+    words = lab.words(agent, made, "anthropic")
+    code, said = on_a_terminal(lab.madlab, words, lambda: bool(agent.heard), prompt="[d/c]", answer="d")
+    assert code == 130, said
+    run = the_run(lab, lambda: True)
+    assert f"{run} goes on" in said
+    ended = the_outcome(lab, run)
+    assert ended == "succeeded"
+
+
+def the_outcome(lab: Stage, run: str) -> str:
+    deadline = time.monotonic() + 60
+    while not (outcome := lab.client.get(f"/api/v1/runs/{run}")["outcome"]):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return str(outcome)
