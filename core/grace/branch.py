@@ -1,12 +1,12 @@
 """`madlab apply`: puts what a run changed on a new branch of a person's repository, and touches nothing else there."""
 
 import json as json_module
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any, BinaryIO, cast
 
 import typer
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from core.coding.branch import Planned
     from core.coding.changes import Changes
     from core.coding.merge import Conflict as Clash
+    from core.coding.merge import Handed
 
 NO = 1
 CHUNK = 256 * 1024
-NAMES_BYTES = 16 * 1024**2
 SUBJECT, SHOWN = 72, 40  # characters of a commit's first line; lines of a conflict
 
 
@@ -39,6 +39,9 @@ def apply(
     below: Annotated[
         str, typer.Option(metavar="DIR", help="Where in the repository, if the run was given that directory only.")
     ] = "",
+    other: Annotated[
+        str, typer.Option("--with", metavar="RUN", help="Merge it with another run's, which began with the same tree.")
+    ] = "",
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the diff there, and make no branch.")] = None,
     accept_flags: Annotated[
         bool, typer.Option("--accept-flags", help="Apply it although parts were refused or secrets would be added.")
@@ -49,32 +52,40 @@ def apply(
     from core.coding.repository import Repository, check_branch
 
     client = Client.to(context.obj, waiting=tell_waiting)
-    coded = Coded.of(client.get(place(run)))
+    coded = [Coded.of(client.get(place(each))) for each in (run, other) if each]
+    first = coded[0]
     if out is not None:
-        write_diff(client, coded.run, out)
+        if other:
+            raise InvalidArgument("--out and --with exclude each other", next="write one run's diff at a time")
+        write_diff(client, first.run, out)
         screen.note(f"The diff is in {out}. Apply it there with: git apply {out}, or: patch -p1 < {out}")
         return
-    branch = branch or f"madlab/{coded.id}"
+    branch = branch or f"madlab/{'+'.join(each.id for each in coded)}"
     check_branch(branch)
     try:
         repository = Repository.find(repo)
     except NotFound as error:
         raise InvalidArgument(
-            error.message, next=f"name one with --repo, or write the diff with: madlab apply {coded.id} --out FILE"
+            error.message, next=f"name one with --repo, or write the diff with: madlab apply {first.id} --out FILE"
         ) from None
-    with coded.changes(client) as changes:
+    with ExitStack() as stack:
+        changes, clashes = _changes(client, coded, stack)
+        if clashes:
+            _tell_conflicts(coded, clashes, "each other", branch, json)
+            raise typer.Exit(NO)
         if not accept_flags:
             _check_flags(coded, changes)
-        with repository.reading() as objects:
-            from core.coding.branch import plan, same_as_head, write
+        from core.coding.branch import plan, same_as_head, write
 
+        with repository.reading() as objects:
             planned = plan(changes, repository.head(), objects, _directory(below))
             if planned.conflicts:
-                _tell_conflicts(coded, planned, branch, json)
+                _tell_conflicts(coded, planned.conflicts, f"HEAD ({planned.head[:12]})", branch, json)
                 raise typer.Exit(NO)
             if same_as_head(planned, objects):
-                raise Conflict(f"HEAD has all of {coded.id} already", next="there is nothing to apply")
-            commit = write(planned, repository, objects, coded.who, coded.ended, coded.message)
+                raise Conflict(f"HEAD has all of {first.id} already", next="there is nothing to apply")
+            at = max(each.ended for each in coded)
+            commit = write(planned, repository, objects, first.who, at, _message(coded))
     created = repository.create(branch, commit)
     _tell(coded, planned, branch, commit, created, json)
 
@@ -147,14 +158,11 @@ class Coded:
         return int(self.run["ended"])
 
     @property
-    def message(self) -> str:
-        """Of its commit."""
+    def trailers(self) -> list[str]:
+        """What its commit says of it."""
         from core.grace.patches import clean_room, tests
 
-        lines = [screen.plain(each) for each in self.goal.strip().splitlines()] or ["Change by madlab"]
-        first = lines[0] if len(lines[0]) <= SUBJECT else lines[0][: SUBJECT - 1].rstrip() + "…"
-        rest = lines[1:] if first == lines[0] else lines
-        trailers = {
+        told = {
             "Run": self.id,
             "Outcome": str(self.run["outcome"]),
             "Model": self.evidence.get("model") or "unknown",
@@ -162,40 +170,66 @@ class Coded:
             "Tests-After": tests(self.evidence.get("clean_room_tests") or self.evidence.get("tests_after")),
             "Clean-Room": clean_room(self.evidence),
         }
-        told = [f"Madlab-{name}: {screen.plain(value)[:300]}" for name, value in trailers.items()]
-        return "\n".join([first, "", *rest, *([""] if rest else []), *told])
+        return [f"Madlab-{name}: {screen.plain(value)[:300]}" for name, value in told.items()]
 
-    @contextmanager
-    def changes(self, client: Client) -> Iterator["Changes"]:
-        """What it changed, looked through once more on this side.
+    def handed(self, client: Client, stack: ExitStack) -> "Handed":
+        """The files that it changed.
 
         Raises:
-            Conflict: it changed nothing, or what it began with is not kept any more.
+            Conflict: it left none.
         """
-        from core.coding.changes import open_changes
+        from core.coding.merge import Handed
 
-        with ExitStack() as stack:
-            names, changed, source = (stack.enter_context(TemporaryFile()) for _ in range(3))
-            gone = artifact(self.run, "deleted.json")
-            client.download(gone["digest"], names)
-            client.download(artifact(self.run, "changes.tar")["digest"], changed)
-            try:
-                client.download(self.source, source)
-            except NotFound:
-                raise Conflict(
-                    f"what {self.id} began with is not kept any more",
-                    next=f"write the diff with madlab apply {self.id} --out FILE, and apply it with git apply",
-                ) from None
-            deleted = json_module.loads(_start(names, NAMES_BYTES))
-            changes = stack.enter_context(open_changes(_chunks(source), _chunks(changed), deleted))
-            if not changes.pairs:
-                raise Conflict(f"the run {self.id} changed nothing", next=f"see: madlab show {self.id}")
-            yield changes
+        names = _fetched(client, artifact(self.run, "deleted.json")["digest"], stack)
+        changed = _fetched(client, artifact(self.run, "changes.tar")["digest"], stack)
+        return Handed(_chunks(changed), json_module.load(names))
 
 
-def _start(file: IO[bytes], most: int) -> bytes:
+def _changes(client: Client, coded: Sequence[Coded], stack: ExitStack) -> tuple["Changes", Sequence["Clash"]]:
+    """What one run changed, or two together with where they do not fit; looked through once more on this side.
+
+    Raises:
+        Conflict: nothing was changed, or what it began with is not kept any more, or is not the same for both.
+    """
+    from core.coding.changes import open_changes
+    from core.coding.merge import open_merge
+
+    first = coded[0]
+    if len({each.source for each in coded}) > 1:
+        raise Conflict("the two runs began with different trees", next="apply one, and let the other begin from there")
+    try:
+        source = _fetched(client, first.source, stack)
+    except NotFound:
+        raise Conflict(
+            f"what {first.id} began with is not kept any more",
+            next=f"write the diff with madlab apply {first.id} --out FILE, and apply it with git apply",
+        ) from None
+    handed = [each.handed(client, stack) for each in coded]
+    clashes: Sequence[Clash] = ()
+    if len(handed) == 1:
+        changes = stack.enter_context(open_changes(_chunks(source), handed[0].changes, handed[0].deleted))
+    else:
+        merged = stack.enter_context(open_merge(lambda: _chunks(source), handed[0], handed[1]))
+        changes, clashes = merged.changes, merged.conflicts
+    if not changes.pairs and not clashes:
+        raise Conflict(f"the run {first.id} changed nothing", next=f"see: madlab show {first.id}")
+    return changes, clashes
+
+
+def _message(coded: Sequence[Coded]) -> str:
+    """Of the commit: the goal, and what is known of each run."""
+    lines = [screen.plain(each) for run in coded for each in run.goal.strip().splitlines()]
+    first = lines[0] if len(lines[0]) <= SUBJECT else lines[0][: SUBJECT - 1].rstrip() + "…"
+    rest = lines[1:] if first == lines[0] else lines
+    trailers = [each for run in coded for each in run.trailers]
+    return "\n".join([first, "", *rest, *([""] if rest else []), *trailers])
+
+
+def _fetched(client: Client, digest: str, stack: ExitStack) -> BinaryIO:
+    file = cast(BinaryIO, stack.enter_context(TemporaryFile()))  # noqa: SIM115  the stack closes it
+    client.download(digest, file)
     file.seek(0)
-    return file.read(most)
+    return file
 
 
 def _chunks(file: IO[bytes]) -> Iterator[bytes]:
@@ -215,7 +249,7 @@ def _directory(below: str) -> str:
     return below
 
 
-def _check_flags(coded: Coded, changes: "Changes") -> None:
+def _check_flags(coded: Sequence[Coded], changes: "Changes") -> None:
     """
     Raises:
         Conflict: parts of the patch were refused, or it would add secrets.
@@ -223,31 +257,31 @@ def _check_flags(coded: Coded, changes: "Changes") -> None:
     from core.coding.patch import render
     from core.grace.patches import warnings
 
-    found = list(warnings({"refused": coded.evidence.get("refused")}))
+    found = [each for run in coded for each in warnings({"refused": run.evidence.get("refused")})]
     found += [f"refused: {each.path}: {each.why}" for each in changes.refused]
     found += [f"{each.path}:{each.line} {each.what}" for each in render(changes).secrets]
     if found:
         shown = "\n".join(f"  {screen.plain(each)}" for each in found[:20])
         raise Conflict(
-            f"the patch of {coded.id} wants a look before it is applied:\n{shown}",
-            next=f"if that is as it should be: madlab apply {coded.id} --accept-flags",
+            f"the patch of {coded[0].id} wants a look before it is applied:\n{shown}",
+            next="if that is as it should be, apply it with --accept-flags",
         )
 
 
-def _tell_conflicts(coded: Coded, planned: "Planned", branch: str, json: bool) -> None:
+def _tell_conflicts(coded: Sequence[Coded], clashes: Sequence["Clash"], what: str, branch: str, json: bool) -> None:
     if json:
-        conflicts = [{"path": each.path, "why": each.why} for each in planned.conflicts]
-        screen.data({"run": coded.id, "branch": branch, "commit": None, "created": False, "conflicts": conflicts})
+        conflicts = [{"path": screen.plain(each.path), "why": each.why} for each in clashes]
+        screen.data({"run": coded[0].id, "branch": branch, "commit": None, "created": False, "conflicts": conflicts})
         return
-    files = "1 file does" if len(planned.conflicts) == 1 else f"{len(planned.conflicts)} files do"
-    screen.note(f"{files} not fit HEAD ({planned.head[:12]}). Nothing was written.")
-    for each in planned.conflicts:
+    files = "1 file does" if len(clashes) == 1 else f"{len(clashes)} files do"
+    screen.note(f"{files} not fit {what}. Nothing was written.")
+    for each in clashes:
         screen.note(f"  {screen.plain(each.path)} {each.why}")
         for line in list(_marked(each))[:SHOWN]:
             screen.note(f"    {screen.plain(line)}")
     screen.note(
         "Commit what the run began with, or go back to where it began, and apply it again. "
-        f"The diff itself: madlab apply {coded.id} --out FILE"
+        f"The diff itself: madlab apply {coded[0].id} --out FILE"
     )
 
 
@@ -261,11 +295,11 @@ def _marked(conflict: "Clash") -> Iterator[str]:
         within = within and not line.startswith(">>>>>>> ")
 
 
-def _tell(coded: Coded, planned: "Planned", branch: str, commit: str, created: bool, json: bool) -> None:
+def _tell(coded: Sequence[Coded], planned: "Planned", branch: str, commit: str, created: bool, json: bool) -> None:
     if json:
         screen.data(
             {
-                "run": coded.id,
+                "run": coded[0].id,
                 "branch": branch,
                 "commit": commit,
                 "created": created,
@@ -274,9 +308,10 @@ def _tell(coded: Coded, planned: "Planned", branch: str, commit: str, created: b
             }
         )
         return
-    if coded.run["outcome"] != "succeeded":
-        screen.note(f"The run ended {coded.run['outcome']}: this is what it had by then.")
+    for run in coded:
+        if run.run["outcome"] != "succeeded":
+            screen.note(f"The run {run.id} ended {run.run['outcome']}: this is what it had by then.")
     for each in planned.merged:
-        screen.note(f"{each} had changed at HEAD as well, and was merged")
+        screen.note(f"{screen.plain(each)} had changed at HEAD as well, and was merged")
     screen.say(f"{branch} {commit}" if created else f"{branch} {commit} (was there already)")
     screen.note(f"Look at it with: git show {branch}   Take it with: git merge {branch}")

@@ -36,6 +36,8 @@ PLAYS: dict[str, Edits] = {
     "make it worse": {"adder.py": "def add(a, b):\n    return 0\n"},
     "leak": {**MENDED, "keys.py": KEY},
     "do nothing": {},
+    "add a page": {"README.md": "An adder.\n"},
+    "multiply": {"adder.py": "def add(a, b):\n    return a * b\n"},
     "wait for a remark": MENDED,
     "wait for ever": MENDED,
 }
@@ -209,6 +211,21 @@ def test_apply_says_what_does_not_fit_and_writes_nothing(madlab: Madlab, repo: P
     assert elsewhere.code == 2
     assert "is not in a git repository" in elsewhere.err
     assert f"madlab apply {run} --out FILE" in elsewhere.err
+
+
+def test_two_runs_of_one_tree_are_merged_or_shown_not_to_fit(madlab: Madlab, repo: Path) -> None:
+    runs = {goal: madlab("code", goal, "--repo", repo, "--json").json["run"] for goal in ("mend it", "multiply")}
+    page = madlab("code", "add a page", "--repo", repo, "--json").json["run"]
+    told = madlab("apply", runs["mend it"], "--with", page, "--repo", repo, "--branch", "both")
+    assert told.code == 0, told.err
+    assert said(repo, "diff", "--name-only", "main", "both").split() == ["README.md", "adder.py"]
+    ids = said(repo, "log", "-1", "--format=%(trailers:key=Madlab-Run,valueonly)", "both").split()
+    assert ids == [runs["mend it"], page]
+    clash = madlab("apply", runs["mend it"], "--with", runs["multiply"], "--repo", repo, "--branch", "c")
+    assert clash.code == 1
+    assert "1 file does not fit each other" in clash.err
+    assert "adder.py is changed by both sides in the same place" in clash.err
+    assert said(repo, "branch", "--list", "c") == ""
 
 
 def test_a_patch_with_a_secret_wants_to_be_accepted(madlab: Madlab, repo: Path) -> None:
