@@ -41,6 +41,8 @@ class History:
                 call = part.tool_call
                 self._broken[call.id] = call.name
                 return Part(text=f"(I tried to call {call.name} with what is no JSON object: {call.arguments})")
+            case "tool_call":
+                self._broken.pop(part.tool_call.id, None)  # some providers number their calls anew in every answer
             case "tool_result" if part.tool_result.call_id in self._broken:
                 name = self._broken[part.tool_result.call_id]
                 said = "\n".join(each.text for each in part.tool_result.parts)

@@ -215,7 +215,8 @@ def read(body: Fields) -> Asked:
     for field in KEPT:
         if body.value.get(field):
             raise body.wrong(field, "nothing is kept here.", next="Send the whole conversation as input.")
-    tools = Toolbox(body)
+    tools = Toolbox()
+    tools.add(body)
     history = History()
     if body.text("instructions"):
         history.add(pb.ROLE_SYSTEM, [pb.Part(text=body.text("instructions"))])
@@ -223,7 +224,10 @@ def read(body: Fields) -> Asked:
         history.add(pb.ROLE_USER, [pb.Part(text=body.text("input"))])
     else:
         for item in body.objects("input"):
-            _read_item(item, history)
+            if item.text("type") == "additional_tools":
+                tools.add(item)
+            else:
+                _read_item(item, history)
     request = pb.CompleteRequest(model=body.text("model"), turns=history.turns, tools=tools.offers)
     request.sampling.CopyFrom(common_sampling(body, "max_output_tokens"))
     reasoning, text = body.object("reasoning"), body.object("text")

@@ -39,10 +39,13 @@ class Origin:
 class Toolbox:
     """The tools that were offered."""
 
-    def __init__(self, body: Fields) -> None:
+    def __init__(self) -> None:
         self.offers: list[ToolOffer] = []
         self._origins: dict[str, Origin] = {}
-        for tool in body.objects("tools"):
+
+    def add(self, about: Fields) -> None:
+        """Adds the `tools` of a request, or of an item that brings more."""
+        for tool in about.objects("tools"):
             if tool.text("type") == "namespace":
                 for inner in tool.objects("tools"):
                     self._add(inner, namespace=tool.text("name", needed=True))
@@ -60,8 +63,9 @@ class Toolbox:
         kind: Kind = "function" if tool.text("type") == "function" else "custom"
         origin = Origin(kind, made.name, namespace)
         made.name = name_of(made.name, namespace)
+        if made.name not in self._origins:
+            self.offers.append(made)
         self._origins[made.name] = origin
-        self.offers.append(made)
 
 
 def name_of(name: str, namespace: str = "") -> str:

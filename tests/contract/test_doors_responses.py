@@ -160,6 +160,15 @@ async def test_tools_of_a_namespace_keep_their_names(doors: Road) -> None:
     assert (call.namespace, call.name) == ("files", "read")
 
 
+async def test_tools_may_come_with_the_conversation(doors: Road) -> None:
+    more: Any = {"type": "additional_tools", "role": "developer", "tools": [PATCH]}
+    said: list[Any] = [more, {"role": "user", "content": "Hello?"}]
+    doors.server.script = lambda _: Play(text="", calls=[("apply_patch", '{"input": "x"}')])
+    _, response = await ask(doors, input=said)
+    assert [each["name"] for each in doors.sent["tools"]] == ["read", "apply_patch"]
+    assert response.output[0].type == "custom_tool_call"
+
+
 async def test_a_broken_call_is_told_in_words_when_it_comes_back(doors: Road) -> None:
     doors.server.script = lambda request: Play(text="", calls=[("read", '{"path": ')] if _spoken(request) == 0 else ())
     _, response = await ask(doors)

@@ -73,6 +73,15 @@ def test_a_broken_call_and_its_answer_are_told_in_words() -> None:
     assert "no JSON" in answered.parts[0].text
 
 
+def test_an_id_that_is_used_again_is_another_call() -> None:
+    history = History()
+    for arguments in ("{", "{}"):
+        history.add(pb.ROLE_ASSISTANT, [_call("call_0", arguments)])
+        history.add(pb.ROLE_USER, [_result("call_0", "x")])
+    kinds = [part.WhichOneof("kind") for turn in history.turns for part in turn.parts]
+    assert kinds == ["text", "text", "tool_call", "tool_result"]
+
+
 def test_what_every_door_reads_is_a_request_that_fiedler_takes() -> None:
     said = [{"role": "user", "content": "Hello?"}]
     broken = {"id": "1", "type": "function", "function": {"name": "read", "arguments": "{"}}
@@ -100,7 +109,8 @@ def test_names_in_a_namespace_stay_short_and_apart() -> None:
     first, second = name_of("a" * 60, "space"), name_of("a" * 59 + "b", "space")
     assert len(first) == len(second) == NAME_CHARACTERS
     assert first != second
-    box = Toolbox(
+    box = Toolbox()
+    box.add(
         Fields(
             {
                 "tools": [
