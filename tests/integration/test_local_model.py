@@ -40,6 +40,7 @@ async def a_lab(settings: str = "", *, runtime: str = "runc") -> AsyncIterator[L
     """A lab that has nothing but the local model."""
     need_runtime(runtime)
     assert STORE is not None
+    settings = f'emads = []\nsandbox.runtime = "{runtime}"\n{settings}'
     with pytest.MonkeyPatch.context() as patch, a_home(settings, images=["llama"]) as home, home.locked():
         patch.setenv("MADLAB_MODELS", str(STORE.path))
         (home.path / "model").write_text(INSTALLED[-1].name)
@@ -193,6 +194,11 @@ async def _kill(lab: Lab, name: str) -> None:
         sandbox.leave()
         await sandbox.kill()
     await engine.aclose()
+
+
+async def test_it_thinks_behind_a_kernel_of_its_own_too() -> None:
+    async with a_lab(runtime="runsc") as lab:
+        assert (await ask(lab, prompt("Say yes."), max_tokens=5)).text
 
 
 async def test_two_are_answered_side_by_side() -> None:
