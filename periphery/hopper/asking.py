@@ -1,13 +1,14 @@
 """Asking a model, and booking what it took: used by the agents of our own."""
 
 import time
+from contextlib import aclosing
 
 from anyio import sleep
 
 from periphery.hopper.agent import Task
 from protos.errors import Denied, Exhausted, Unavailable
 from protos.ids import new_id
-from protos.llm import Completion, Llm, complete
+from protos.llm import Completion, Llm
 from protos.v1.llm_pb2 import CompleteRequest, Model
 
 TRIES = 3
@@ -28,25 +29,30 @@ async def model_of(llm: Llm, alias: str) -> Model:
 
 
 async def ask(task: Task, request: CompleteRequest) -> Completion:
-    """The whole answer to `request`, each try under its own id: a stream that broke is asked for from its start.
+    """The whole answer to `request`, each try under its own id: one that broke off is asked for from its start. Where
+    nothing came at all the lab has tried already, and trying again would be blind.
 
     Raises:
         Exhausted: the budget does not cover it.
-        Unavailable: no answer came whole.
+        Unavailable: no answer came, or none came whole.
         InvalidArgument, Denied: as `Llm.complete`.
     """
     for attempt in range(TRIES):
         request.id = new_id()
         started = time.monotonic()
+        completion = Completion()
         try:
-            completion = await complete(task.llm, request)
+            async with aclosing(task.llm.complete(request)) as events:  # type: ignore[type-var]
+                async for each in events:
+                    completion.take(each)
         except Exhausted:
             if attempt == TRIES - 1 or request.sampling.max_tokens <= SHORT_TOKENS:
                 raise
             request.sampling.max_tokens = SHORT_TOKENS  # what is left may do for less than the worst case
             continue
         except Unavailable as error:
-            if attempt == TRIES - 1:
+            came = completion.text or completion.reasoning
+            if not came or attempt == TRIES - 1 or 0 < request.deadline <= time.time():
                 raise
             await task.call.progress(f"The model broke off, asking again: {error.message[:200]}", what="note")
             await sleep(PAUSE_S * 2**attempt)

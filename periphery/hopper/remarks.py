@@ -23,14 +23,11 @@ class Remarks:
     async def fresh(self) -> list[str]:
         """What was said since the last time, oldest first; it counts as delivered."""
         said = []
-        while True:
-            page = await self._call.ctx.bus.history(self._call.message.conversation, after=self._after, limit=PAGE)
+        while page := await self._call.ctx.bus.history(self._call.message.conversation, after=self._after, limit=PAGE):
             for each in page:
                 self._after = max(self._after, each.sequence)
                 if each.kind == KIND_PROSE and each.sender == SENDER and not each.recipient and each.text.strip():
                     said.append(each)
-            if len(page) < PAGE:
-                break
         for each in said:
             await self._tell(each, "delivered")
         self._waiting += said

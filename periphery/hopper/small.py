@@ -28,6 +28,7 @@ from periphery.hopper.prompts import READERS
 from periphery.hopper.remarks import Remarks
 from periphery.hopper.testing import TestResult, nothing_found, run_tests, tell_tests
 from periphery.hopper.tree import Tree
+from protos.errors import Unavailable
 from protos.llm import Completion
 from protos.v1.llm_pb2 import (
     ROLE_SYSTEM,
@@ -44,6 +45,7 @@ ORDER = (0, 0, 1, 0, 1, 2, 0, 1, 0)  # which place is tried next: five times the
 TEMPERATURES = (0.1, 0.7, 0.7, 0.9, 0.9, 0.9, 1.0, 1.0, 1.0)
 ANSWER_TOKENS = 700
 ANSWER_S = 180.0
+SILENT = 2  # questions that may go without an answer: a slow machine, a long thought
 SAID_CHARACTERS = 200
 GOAL_CHARACTERS = 1500
 OUTPUT_CHARACTERS = 1600
@@ -128,11 +130,19 @@ class Small:
         """One function after another, with what the tests say of it."""
         remarks = Remarks(task.call)
         notes = task.notes.strip()
+        silent = 0
         for attempt, which in enumerate(ORDER):
             if which >= len(places) or task.ledger.steps >= task.max_steps:
                 continue
             notes = "\n".join([notes, *(await remarks.fresh())]).strip()
-            completion = await ask(task, self._question(task, places[which], notes, attempt))
+            try:
+                completion = await ask(task, self._question(task, places[which], notes, attempt))
+            except Unavailable as error:
+                silent += 1
+                if silent > SILENT:
+                    raise
+                await task.call.progress(f"{places[which].title}: no answer: {error.message[:200]}", what="note")
+                continue
             await remarks.acted_on()
             task.ledger.steps += 1
             await tell_model(task)

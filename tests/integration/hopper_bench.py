@@ -197,9 +197,13 @@ async def bench(
     model: Model = MODEL,
     usd: float | None = None,
     tokens: int | None = None,
+    failures: int = 5,
 ) -> AsyncIterator[Bench]:
-    """A bench with one model, and what it may cost."""
-    async with model_server(script) as server, hall(server, place, {"one": model}, default="one") as opened:
+    """A bench with one model, what it may cost, and after how many failures it rests."""
+    async with (
+        model_server(script) as server,
+        hall(server, place, {"one": model}, default="one", failures=failures) as opened,
+    ):
         cap = None if usd is None else picodollars(usd)
         await opened.ledger.open_account("run:run-1", cap_usd=cap, cap_tokens=tokens)
         with pytest.MonkeyPatch.context() as patch:  # the commands shall find the Python that has pytest

@@ -59,6 +59,14 @@ async def test_a_missing_function_is_written(tmp_path: Path) -> None:
     assert done.changed["calc.py"].decode() == f"ONE = 1\n\n\n{GOOD}"
 
 
+async def test_a_question_without_an_answer_is_not_the_end(tmp_path: Path) -> None:
+    plays = [Play(garbage=b"never mind") for _ in range(6)]  # the lab asks three times for each question
+    async with bench([*plays, answer(GOOD)], tmp_path, model=SMALL, failures=50) as lab:
+        done = await lab.work(BUGGY)
+    assert done.outcome == "succeeded"
+    assert any("no answer" in each for each in done.told("note"))
+
+
 async def test_what_no_answer_mends_is_stuck_and_the_tree_is_as_it_was(tmp_path: Path) -> None:
     async with bench(answer(BAD), tmp_path, model=SMALL) as lab:
         done = await lab.work(BUGGY)
