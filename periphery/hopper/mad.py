@@ -192,7 +192,7 @@ class _Work:
                 what="note",
             )
         if self._agent == "small":
-            return Small(tree, project, before, given=given), None
+            return Small(project, before, given=given), None
         if self._agent == "hopper":
             own = Own(tree, project, before, given=given)
             return own, own

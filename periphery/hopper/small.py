@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import dedent
 
 from periphery.hopper.agent import Ending, Task
 from periphery.hopper.asking import ask, tell_model
@@ -27,7 +28,6 @@ from periphery.hopper.printable import printable, shortened
 from periphery.hopper.prompts import READERS
 from periphery.hopper.remarks import Remarks
 from periphery.hopper.testing import TestResult, nothing_found, run_tests, tell_tests
-from periphery.hopper.tree import Tree
 from protos.errors import Unavailable
 from protos.llm import Completion
 from protos.v1.llm_pb2 import (
@@ -43,7 +43,7 @@ from protos.v1.llm_pb2 import (
 
 ORDER = (0, 0, 1, 0, 1, 2, 0, 1, 0)  # which place is tried next: five times the likeliest
 TEMPERATURES = (0.1, 0.7, 0.7, 0.9, 0.9, 0.9, 1.0, 1.0, 1.0)
-ANSWER_TOKENS = 700
+ANSWER_TOKENS = 700  # at most; a small model that rambles costs a minute
 ANSWER_S = 180.0
 SILENT = 2  # questions that may go without an answer: a slow machine, a long thought
 SAID_CHARACTERS = 200
@@ -55,7 +55,7 @@ SYSTEM = "You write one function of a program. You answer with JSON only."
 SCHEMA = {
     "type": "object",
     "properties": {
-        "fault": {"type": "string", "maxLength": 300, "description": "In one sentence."},
+        "fault": {"type": "string", "maxLength": 200, "description": "In one sentence."},
         "code": {"type": "string", "description": "The whole function."},
     },
     "required": ["fault", "code"],
@@ -92,8 +92,7 @@ class _Tried:
 class Small:
     """The agent `small`."""
 
-    def __init__(self, tree: Tree, project: Project, before: TestResult, *, given: bool) -> None:
-        self._tree = tree
+    def __init__(self, project: Project, before: TestResult, *, given: bool) -> None:
         self._project = project
         self._before = before
         self._given = given
@@ -156,10 +155,10 @@ class Small:
 
     def _is_new(self, place: Place, code: str) -> bool:
         """Whether it is neither what stands there nor what was tried before."""
-        tried = (place.path, place.name, "\n".join(each.strip() for each in code.splitlines() if each.strip()))
+        tried = (place.path, place.name, _plain(code))
         known = tried in self._seen
         self._seen.add(tried)
-        return not known and tried[2] != "\n".join(each.strip() for each in place.code.splitlines() if each.strip())
+        return not known and tried[2] != _plain(place.code)
 
     async def _try(self, task: Task, place: Place, fault: str, code: str) -> "_Tried":
         """What the tests say of a function; the file is as before afterwards."""
@@ -182,18 +181,15 @@ class Small:
         said = [f"Goal: {shortened(task.goal.strip(), GOAL_CHARACTERS)}"]
         if notes:
             said.append(f"Note: {shortened(notes, GOAL_CHARACTERS // 2)}")
-        if place.last >= place.first:
-            said.append(f"The tests fail like this:\n{shortened(_failure(self._before['tail']), OUTPUT_CHARACTERS)}")
         if place.last < place.first:
             said.append(f"The tests use `{place.name}` like this:\n{uses(task.root, place.name)}")
             said.append(f"Write the {place.language} function `{place.name}`, which is missing in {place.path}.")
-        elif place.name:
-            said.append(f"This is the {place.language} function `{place.name}` of {place.path}:\n{place.code}")
+            said.append("Say what it does, then give the whole function, without anything around it.")
         else:
-            said.append(f"This is {place.path}:\n{place.code}")
-        said.append("Say what is wrong, then give the whole function, corrected, without anything around it.")
-        if place.last < place.first:
-            said[-1] = "Say what it does, then give the whole function, without anything around it."
+            what = f"the {place.language} function `{place.name}` of {place.path}" if place.name else place.path
+            said.append(f"The tests fail like this:\n{shortened(_failure(self._before['tail']), OUTPUT_CHARACTERS)}")
+            said.append(f"This is {what}:\n{place.code}")
+            said.append("Say what is wrong, then give all of that code, corrected, without anything around it.")
         return CompleteRequest(
             model=task.model,
             turns=[
@@ -201,7 +197,7 @@ class Small:
                 Turn(role=ROLE_USER, parts=[Part(text="\n\n".join(said))]),
             ],
             format=OutputFormat(schema=OutputSchema(name="function", schema=json.dumps(SCHEMA), strict=True)),
-            sampling=Sampling(max_tokens=ANSWER_TOKENS, temperature=TEMPERATURES[attempt], seed=attempt + 1),
+            sampling=Sampling(max_tokens=_tokens(place), temperature=TEMPERATURES[attempt], seed=attempt + 1),
             deadline=min(time.time() + ANSWER_S, task.deadline),
         )
 
@@ -214,6 +210,16 @@ def _answer(completion: Completion, place: Place) -> tuple[str, str | None]:
     except (ValueError, TypeError, KeyError):
         return "", None
     return " ".join(fault.split())[:300], only(place, code)
+
+
+def _plain(code: str) -> str:
+    """Code by what counts in it."""
+    return "\n".join(each.rstrip() for each in dedent(code).splitlines() if each.strip())
+
+
+def _tokens(place: Place) -> int:
+    """What the answer may have: the function again, with room for another way to write it."""
+    return min(200 + len(place.code) // 2, ANSWER_TOKENS) if place.code else ANSWER_TOKENS // 2
 
 
 def _failure(tail: str) -> str:
