@@ -172,6 +172,9 @@ class _Section:
             self.text = b"".join((*self._part(old, None), *self._part(None, new)))
         else:
             self.text = b"".join(self._part(old, new))
+        if self._binary and new and new.mode != LINK:
+            unread = "is binary, and nobody can read it here" if self._whole else "is too big to be shown"
+            self.flags.append(Flag(pair.path, 0, unread))
         self.change = FileChange(
             pair.path,
             self._kind(),

@@ -211,6 +211,12 @@ def test_what_runs_on_the_reviewers_machine_is_flagged() -> None:
     assert patch.secrets == []
 
 
+def test_what_nobody_can_read_in_the_patch_is_flagged() -> None:
+    patch = patch_of({**TREE, "a.bin": b"\0a", "big.bin": bytes(9000)}, limits=Limits(binary_bytes=5000))
+    assert [(each.path, each.what.split()[1]) for each in patch.flags] == [("a.bin", "binary,"), ("big.bin", "too")]
+    assert patch_of({"src/a.py": b"x = 1\n"}, {**TREE, "a.bin": b"\0"}).flags == []
+
+
 def test_a_report_is_bounded_and_fit_to_be_shown() -> None:
     new = {**TREE, "src/\udcff\u202e": b"x\n"} | {f"{'d' * 200}/{each}": b"" for each in range(300)}
     report = patch_of(new).report()
