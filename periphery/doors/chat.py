@@ -31,6 +31,7 @@ REASONS = {
     pb.FINISH_REFUSED: "content_filter",
 }
 USES = {"auto": pb.TOOL_USE_AUTO, "none": pb.TOOL_USE_NONE, "required": pb.TOOL_USE_ANY}
+SEED = 2**63 - 1
 EFFORTS = {"xhigh": "high", "max": "high"}  # more than anybody else has
 
 
@@ -164,7 +165,7 @@ def _sampling(body: Fields) -> pb.Sampling:
         value = body.number(name)
         if value is not None:
             setattr(made, name, value)
-    seed = body.integer("seed", least=-(2**31))
+    seed = body.integer("seed", least=-SEED, most=SEED)
     if seed is not None:
         made.seed = abs(seed)
     top_k = body.integer("top_k")

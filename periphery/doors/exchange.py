@@ -1,8 +1,10 @@
 """What all protocols share: which alias a name means, the ids of requests, and what was used.
 
 A request has one id, made here. A client that repeats a request under the same `Idempotency-Key` gets the same id, so
-that an answer which was kept is given again and costs nothing; where it was lost or broke off there is a new id, and it
-costs again, as it would at the real servers. A repeated request waits for the first, whose client may just have gone.
+that an answer which was kept is given again and costs nothing. Where an answer is lost, because it broke off or
+because the core was restarted meanwhile, its id is of no use any more; as long as the client has seen nothing of it
+there is one more try under a new id. That costs again, as it would at the real servers. A repeated request waits for
+the first, whose client may just have gone.
 """
 
 from collections import OrderedDict
@@ -41,7 +43,6 @@ class _Repeatable:
 
     id: str
     answering: Lock = field(default_factory=Lock)
-    is_begun: bool = False
 
 
 @dataclass
@@ -131,22 +132,22 @@ class Exchange:
         self, request: CompleteRequest, known: _Repeatable, stack: AsyncExitStack
     ) -> tuple[AsyncIterator[CompletionEvent], CompletionEvent]:
         self.usage.requests += 1
-        while True:
+        for is_last in (False, True):
             request.id = known.id
-            repeated, known.is_begun = known.is_begun, True
             events = self._llm.complete(request)
             await stack.enter_async_context(aclosing(events))  # type: ignore[type-var]
             try:
                 return events, await anext(events)
             except Conflict:
-                if not repeated:
+                known.id = new_id()
+                if is_last:
                     raise
-                known.id, known.is_begun = new_id(), False
             except StopAsyncIteration:
-                raise Unavailable("There was no answer.", next="Ask again.") from None
+                break
             except Exhausted as error:
                 self.exhausted = error
                 raise
+        raise Unavailable("There was no answer.", next="Ask again.")
 
     async def _told(
         self, first: CompletionEvent, events: AsyncIterator[CompletionEvent]

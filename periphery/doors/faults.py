@@ -1,10 +1,10 @@
 """What went wrong, as each protocol says it.
 
-The status decides what clients do, so it is chosen by what they should do. Spent budget is 402 and not 429: what
-calls a model in a loop repeats a 429 for minutes. Only on `/v1/responses` it is OpenAI's own 429 with
-`insufficient_quota`, because the client of that protocol, Codex, ends at this one and repeats others.
-`x-should-retry: false` says the same to the official SDKs. What may succeed later is 503, which they repeat, as they
-would anywhere.
+The status decides what clients do, so it is chosen by what they should do. A spent budget is 402 and not 429, which
+loops around models repeat for minutes; Claude Code ends at it. Only on `/v1/responses` it is OpenAI's own 429 with
+`insufficient_quota`, because Codex ends at that and repeats others. `x-should-retry: false` says the same to the
+official SDKs. There are agents that repeat whatever they get: `Doors.exhausted` tells whoever runs one. What may
+succeed later is 503, which clients repeat, as they would anywhere.
 """
 
 from collections.abc import Mapping

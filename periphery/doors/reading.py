@@ -51,12 +51,12 @@ class Fields:
     def flag(self, field: str) -> bool:
         return bool(self._get(field, bool, "true or false"))
 
-    def integer(self, field: str, *, least: int = 0) -> int | None:
+    def integer(self, field: str, *, least: int = 0, most: int = MOST) -> int | None:
         value = self._get(field, int, "a whole number")
         if value is None:
             return None
-        if isinstance(value, bool) or not least <= value <= MOST:
-            raise self.wrong(field, f"is a whole number from {least} on.")
+        if isinstance(value, bool) or not least <= value <= most:
+            raise self.wrong(field, f"is a whole number from {least} to {most}.")
         return int(value)
 
     def number(self, field: str) -> float | None:

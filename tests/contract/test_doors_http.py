@@ -5,7 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import anthropic
 import httpx2
@@ -15,8 +15,9 @@ from anyio import connect_tcp, create_task_group, fail_after, sleep
 
 from periphery.doors import open_doors
 from periphery.doors.application import AT_ONCE, BODY_BYTES
-from protos.errors import Denied
+from protos.errors import Conflict, Denied
 from protos.llm import NoLlm
+from protos.v1 import llm_pb2 as pb
 from tests.contract.test_doors import ASK, CHAT_TOOLS, chat, message
 from tests.model_server import Play
 from tests.roads import DOORS, FiedlerOf, Road, open_road
@@ -239,6 +240,27 @@ async def test_a_repeated_request_is_asked_again_where_its_answer_is_lost(doors:
     assert again.json()["choices"][0]["message"]["content"] == "All of it."
     assert doors.hall is not None
     await doors.hall.check_books()
+
+
+async def test_an_answer_that_a_restart_of_the_core_has_lost_is_asked_for_again(doors: Road) -> None:
+    class Restarted(FiedlerOf):
+        """The port as it is when the core came back: what was asked before is booked, and its answer gone."""
+
+        ids: ClassVar[list[str]] = []
+
+        async def complete(self, request: pb.CompleteRequest) -> AsyncIterator[pb.CompletionEvent]:
+            self.ids.append(request.id)
+            if len(self.ids) == 1:
+                raise Conflict("This request was begun before, and its answer did not end or was not kept.")
+            async for each in super().complete(request):
+                yield each
+
+    assert doors.hall is not None
+    body = {"model": "one", "messages": ASK}
+    async with open_doors(Restarted(doors.hall), "one") as opened, httpx2.AsyncClient(timeout=20) as http:
+        answer = await http.post(f"{opened.openai}/chat/completions", json=body)
+    assert answer.status_code == 200
+    assert len(set(Restarted.ids)) == 2
 
 
 async def test_more_requests_than_places_wait_their_turn(doors: Road) -> None:
