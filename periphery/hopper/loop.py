@@ -20,6 +20,7 @@ from periphery.hopper.asking import ask, model_of, tell_model
 from periphery.hopper.conversation import Conversation, Result
 from periphery.hopper.detection import Project
 from periphery.hopper.printable import printable
+from periphery.hopper.redness import shows_fault
 from periphery.hopper.remarks import Remarks
 from periphery.hopper.testing import TestResult
 from periphery.hopper.toolbox import OFFERS, Toolbox
@@ -150,17 +151,19 @@ class _Work:
                 reason = "It says that it is done, again and again, and the tests fail."
                 return Ending("partial", finish.summary, reason, result), ""
             return None, prompts.not_green(result, CLAIMS - self._claims - 1)
-        if self._needs_red():
+        if await self._needs_red(result):
             self._asked_for_red = True
             return None, prompts.NO_RED
         return Ending("done", finish.summary, tests=result), ""
 
-    def _needs_red(self) -> bool:
+    async def _needs_red(self, green: TestResult) -> bool:
         """Whether to ask, once, for a test that shows the fault."""
-        passed_before = self._before is not None and self._before["found"] and self._before["passed"]
-        return (
-            passed_before and not self._toolbox.red and not self._asked_for_red and self._task.role in ("", "developer")
-        )
+        toolbox, task = self._toolbox, self._task
+        if toolbox.red or self._before is None or not self._before["passed"] or task.role not in ("", "developer"):
+            return False
+        given, until = toolbox.given, task.deadline
+        toolbox.red = await shows_fault(toolbox.tree, toolbox.project, green, given=given, until=until)
+        return not toolbox.red and not self._asked_for_red
 
     async def _hints(self) -> list[str]:
         self._idle += 1

@@ -14,6 +14,7 @@ from periphery.hopper.agent import OWN, Agent, Ending, Ledger, Task, adapter
 from periphery.hopper.asking import model_of
 from periphery.hopper.detection import Project
 from periphery.hopper.loop import Own
+from periphery.hopper.redness import shows_fault
 from periphery.hopper.shell import Tell
 from periphery.hopper.small import Small
 from periphery.hopper.testing import TestResult, project_of, run_tests, tell_tests, told
@@ -174,6 +175,9 @@ class _Work:
         if after is None:
             after = before if not found else await self._after(tree, project, given=bool(test))
         red = _failed(before) or bool(own and own.red)
+        if after is not None and after["passed"] and not red and own is None:
+            until = _deadline(call) - 1
+            red = await shows_fault(tree, project, after, given=bool(test), until=until)
         worked = self._summed_up(ending, tree, before, after, red_first=red and after is not None and after["passed"])
         self._conclude(ending, worked, found)
         return worked

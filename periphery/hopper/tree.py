@@ -30,6 +30,7 @@ class Tree:
     def __init__(self, files: Files, source: str, place: Path, tell: Tell = told_nobody) -> None:
         self._files = files
         self._source = source
+        self._place = place
         self.full = False  # not all could be handed over
         self.workspace = Workspace(place / "repo")
         self.shell = Shell(self.workspace.root, place / "home", tell)
@@ -45,6 +46,10 @@ class Tree:
         if self.workspace.root.exists():
             await to_thread.run_sync(shutil.rmtree, self.workspace.root)
         return await self._streamed(self._source, self.workspace.fill)
+
+    def beside(self) -> "Tree":
+        """Another tree of the same source, of which people hear nothing."""
+        return Tree(self._files, self._source, self._place / "beside")
 
     async def begin_from(self, changes: str, deleted: str) -> None:
         """Puts earlier changes on top: the digest of a packed tree, and of a JSON list of paths that are gone, or that

@@ -92,6 +92,11 @@ class Workspace:
         self._folders = {above for name in self._known for above in _above(name)}
         return len(self._known)
 
+    @property
+    def size(self) -> int:
+        """The bytes that the files had when they came."""
+        return sum(max(each.size, 0) for each in self._known.values())
+
     def lay(self, stream: Iterable[bytes]) -> list[str]:
         """Writes a packed tree over the one there is, replacing what is in its way, and returns the names.
 
@@ -139,7 +144,8 @@ class Workspace:
             seen += known is None
             why = self._unfit(name, status)
             if known is None and not why:
-                why = self._unwanted(name, status) if seen <= CAPS.files else "beyond the most files a tree may have"
+                beyond = seen > CAPS.files - len(self._known)
+                why = "beyond the most files a tree may have" if beyond else self._unwanted(name, status)
             if why:
                 left_out[why] += 1
             elif known is not None:

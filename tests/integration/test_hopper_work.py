@@ -139,6 +139,22 @@ async def test_without_a_red_test_one_is_asked_for_once(tmp_path: Path) -> None:
     assert set(done.changed) == {"calc.py", "test_more.py"}
 
 
+async def test_a_test_that_was_written_after_the_mending_is_tried_on_the_code_as_it_came(tmp_path: Path) -> None:
+    async with bench([acts(mend(), ("write", {"path": "test_more.py", "content": RED})), finish()], tmp_path) as lab:
+        done = await lab.work(NO_FAULT_SHOWN)
+    assert (done.outcome, done.worked["steps"]) == ("succeeded", 2)
+    assert done.worked["red_first"]
+    assert not (tmp_path / "sandbox/beside").exists()
+
+
+async def test_a_test_that_shows_nothing_is_not_taken_for_one_that_does(tmp_path: Path) -> None:
+    idle = ("write", {"path": "test_more.py", "content": "from calc import mean\n\nassert mean([0, 0, 0]) == 0\n"})
+    async with bench([acts(mend(), idle), finish(), finish()], tmp_path) as lab:
+        done = await lab.work(NO_FAULT_SHOWN)
+    assert (done.outcome, done.worked["steps"]) == ("succeeded", 3)
+    assert not done.worked["red_first"]
+
+
 async def test_who_cannot_show_the_fault_may_finish_and_the_evidence_says_so(tmp_path: Path) -> None:
     async with bench([acts(mend()), finish(), finish("No test can show it.")], tmp_path) as lab:
         done = await lab.work(NO_FAULT_SHOWN)
