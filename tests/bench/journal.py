@@ -1,9 +1,9 @@
 """The journal beside what it could be at best, and beside brokers that do the same work.
 
 All on the same disk, in turns: 64 publishers (or clients), 1 KiB each, each waiting for its acknowledgement before it
-says the next. The bare loop is the ceiling: the same tables and indexes, 64 rows to a commit at `FULL`, and nothing
-else: no publishers, no hashes, no listeners. NATS acknowledges before it syncs, so it promises less and is asked to be
-slower all the same.
+says the next. The bare loop is the ceiling: the same tables, indexes and pages, 64 rows to a commit at `FULL`, and
+nothing else: no publishers, no hashes, no listeners. NATS acknowledges before it syncs, so it promises less and is
+asked to be slower all the same.
 """
 
 import os
@@ -24,7 +24,7 @@ from core.app import settle_memory
 from core.rogers.entry import Entry
 from core.rogers.journal import Journal
 from core.rogers.migrate import load_migrations, migrate
-from core.rogers.writer import MIGRATIONS
+from core.rogers.writer import MIGRATIONS, PAGE
 from protos.ids import new_id
 from tests.bench.brokers import Broker, open_nats, open_redis
 from tests.bench.figure import Figure, in_turns
@@ -38,6 +38,7 @@ DISK = Path("/var/tmp") if Path("/var/tmp").is_dir() else Path(tempfile.gettempd
 
 def open_bare(path: Path, synchronous: str) -> sqlite3.Connection:
     db = sqlite3.connect(path, isolation_level=None)
+    db.execute(f"PRAGMA page_size = {PAGE}")
     db.execute("PRAGMA journal_mode = WAL")
     db.execute(f"PRAGMA synchronous = {synchronous}")
     migrate(db, path, load_migrations(MIGRATIONS))

@@ -118,7 +118,8 @@ async def test_pages_in_use_stay_under_the_cap(journal: Journal, kind: str) -> N
         await fill(journal, kind, 300, 0, size=3000)
         await retain(journal, policy, now=NOW)
         ((used, pages),) = await journal.query(
-            "SELECT (page_count - freelist_count) * 4096, page_count FROM pragma_page_count, pragma_freelist_count"
+            "SELECT (page_count - freelist_count) * page_size, page_count"
+            " FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
         )
         sizes.append(pages)
         assert used <= 1 << 20
