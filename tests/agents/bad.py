@@ -65,7 +65,7 @@ def idlers() -> Iterator[Agent]:
     cannot = {"tool": "finish", "summary": "I cannot.", "done": False}
     yield Agent("quitter", "says that it cannot", always(cannot), outcome="failed")
     slow = always(run("sleep 600", timeout_s=600))
-    yield Agent("sleeper", "waits for what does not end", slow, outcome="timed_out", terms=("--time", "12s"))
+    yield Agent("sleeper", "waits for what does not end", slow, outcome="out_of_budget", terms=("--time", "12s"))
 
 
 def floods() -> Iterator[Agent]:
@@ -85,7 +85,7 @@ def floods() -> Iterator[Agent]:
     kept = run("head -c 20000000000 /dev/zero > zeroes; true")
     yield Agent("hoarder", "fills the disk and leaves it full", always(kept, FINISH), outcome="out_of_disk")
     files = run("mkdir many && cd many && for i in $(seq 60000); do : > $i; done", timeout_s=60)
-    yield Agent("scatterer", "leaves 60,000 files", always(files, *MENDS), outcome="partial", full=True)
+    yield Agent("scatterer", "leaves 60,000 files", always(files, *MENDS), outcome="failed", full=True)
 
 
 def leavers() -> Iterator[Agent]:

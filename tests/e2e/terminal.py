@@ -30,7 +30,12 @@ def on_a_terminal(
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
     )
     os.close(slave)
-    shown, left = b"", [(lambda: prompt.encode() in shown, answer.encode() + b"\n"), (true, b"\x03")]
+    shown = b""
+
+    def asked() -> bool:
+        return prompt.encode() in shown
+
+    left: list[tuple[Callable[[], bool], bytes]] = [(asked, answer.encode() + b"\n"), (true, b"\x03")]
     deadline = time.monotonic() + LIMIT_S
     try:
         while time.monotonic() < deadline:
