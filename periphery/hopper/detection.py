@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from periphery.hopper.printable import printable
 from periphery.hopper.shell import Shell
 from periphery.hopper.workspace import CACHES
 
@@ -42,7 +43,7 @@ async def detect(shell: Shell) -> Project:
     with_tests = [each for each in found if each.test]
     best = next(iter(with_tests or found), NOTHING)
     others = [each.test for each in with_tests if each is not best and each.test != best.test]
-    return replace(best, why=best.why + "".join(f"; there is also `{each}`" for each in others[:3]))
+    return replace(best, why=printable(best.why) + "".join(f"; there is also `{each}`" for each in others[:3]))
 
 
 def _projects(root: Path, modules: frozenset[str]) -> Iterator[Project]:

@@ -50,7 +50,7 @@ def read(root: Path, path: str, first: int = 1, last: int = 0) -> str:
     lines = text.split("\n")
     if lines and not lines[-1]:
         lines.pop()
-    first = max(first, 1)
+    first, last = max(int(first), 1), int(last)
     if first > max(len(lines), 1):
         raise InvalidArgument(f"{path} has {len(lines)} lines.", next="Ask for lines that it has.")
     last = min(last or first + READ_LINES - 1, len(lines), first + READ_LINES - 1)

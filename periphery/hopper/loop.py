@@ -129,6 +129,9 @@ class _Work:
             if error.errno in (ENOSPC, EDQUOT):
                 raise  # that is for Hopper to say
             text, failed = f"{call.name} could not be done: {error.strerror}.", True
+        except (ValueError, TypeError) as error:  # a NUL in a command, half a character, 1.0 for 1
+            text, failed = f"{call.name} could not be done: {error}.", True
+        text = printable(text)
         changed = self._toolbox.changed and not failed
         if not changed and self._watch.knows(call.name, call.arguments, text):
             changed = await self._toolbox.moved()  # by a command, perhaps

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from periphery.hopper.printable import printable
 from periphery.hopper.testing import TEST_FILE
 from periphery.hopper.workspace import CACHES
 
@@ -260,7 +261,7 @@ def _sources(root: Path, *, tests: bool = False) -> Iterator[str]:
             continue
         for each in listed:
             name = each.relative_to(root).as_posix()
-            if each.is_symlink():
+            if each.is_symlink() or printable(name) != name:
                 continue
             if each.is_dir():
                 if each.name not in CACHES and not each.name.startswith("."):

@@ -21,6 +21,7 @@ from periphery.hopper.shell import Ran
 from periphery.hopper.testing import TestResult, only_tests, run_tests, tell_tests, told
 from periphery.hopper.tree import NO_CHANGES, Tree
 from periphery.hopper.workspace import inside
+from protos.tree import escaped
 from protos.v1.llm_pb2 import ToolOffer
 
 RESULT_CHARACTERS = 16_000
@@ -241,10 +242,11 @@ class Toolbox:
         state = frozenset(self._state.items())
         self.changed = state not in self._states
         self._states.add(state)
+        path = escaped(done.path)
         await self.task.call.progress(
-            f"{done.path}: +{done.added} -{done.removed}",
+            f"{path}: +{done.added} -{done.removed}",
             what="edit",
-            path=done.path,
+            path=path,
             added=done.added,
             removed=done.removed,
         )

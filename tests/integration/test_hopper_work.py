@@ -225,6 +225,28 @@ async def test_broken_calls_come_back_with_what_to_do(tmp_path: Path) -> None:
     assert any("`old` does not stand in calc.py" in each for each in told)
 
 
+async def test_what_no_program_takes_comes_back_too(tmp_path: Path) -> None:
+    odd = acts(
+        ("run", {"command": "echo \0"}),
+        ("run", {"command": "echo \ud800"}),
+        ("search", {"pattern": "a\0"}),
+        ("write", {"path": "half", "content": "\ud800"}),
+        ("read", {"path": "calc.py", "first": 1.0}),
+        ("run", {"command": "printf x > \"$(printf 'na\\351ve')\"; printf 'a\\377b\\n' > bytes.txt"}),
+        ("read", {"path": "."}),
+        ("edit", {"path": "bytes.txt", "old": "nowhere in it", "new": "x"}),
+        ("git_status", {}),
+        ("git_commit", {"message": "\0"}),
+    )
+    async with bench([odd, acts(mend()), finish()], tmp_path) as lab:
+        done = await lab.work(BUGGY)
+        seen = results(lab.server.requests[1])
+    assert done.outcome == "succeeded", done.verdict.reason
+    assert len(seen) == 10
+    assert "could not be done" in seen[0] or "cannot be used" in seen[0]
+    assert set(done.changed) >= {"calc.py", "bytes.txt"}
+
+
 async def test_a_flood_of_broken_calls_is_stuck(tmp_path: Path) -> None:
     async with bench(Play(text="", calls=[("nothing", "{"), ("", "{}")]), tmp_path) as lab:
         done = await lab.work(BUGGY)
