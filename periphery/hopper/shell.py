@@ -5,9 +5,11 @@ Rules of the file
      server of an earlier step answers a later one, and a test run starts from nothing.
   2. Killing means the whole process group, then everyone who left the group but kept the session or the mark in the
      environment. Who drops all three outlives the command, not the sandbox.
-  3. Output is read as fast as it comes and kept at both ends; memory is bounded by what is kept. Over `FLOOD_BYTES`
+  3. In a sandbox the worker is the first process, so the dead that nobody waits for are its own to take: they count
+     against the limit of processes.
+  4. Output is read as fast as it comes and kept at both ends; memory is bounded by what is kept. Over `FLOOD_BYTES`
      the command is killed: it is a loop, not a log.
-  4. The environment is made of a short list. The worker's own holds nothing secret either, but that is not for a
+  5. The environment is made of a short list. The worker's own holds nothing secret either, but that is not for a
      command to find out.
 """
 
@@ -39,6 +41,8 @@ TOLD_EVERY_S = 0.5
 TOLD_BYTES = 1500
 MARK = "HOPPER_COMMAND"
 KILLED = -signal.SIGKILL
+
+_running: set[int] = set()  # the shells of commands, which have somebody who waits for them
 
 Tell = Callable[[str, dict[str, object]], Awaitable[None]]
 
@@ -121,12 +125,14 @@ class Shell:
         )
         output = _Output()
         in_time = False
+        _running.add(process.pid)
         try:
             with anyio.move_on_after(seconds):
                 await self._follow(process, output, stdin, tell)
                 in_time = True
         finally:
             await _end(process, mark, output)
+            _running.discard(process.pid)
         code = process.returncode if process.returncode is not None else KILLED
         ran = Ran(
             line,
@@ -260,6 +266,7 @@ async def _end(process: Process, mark: str, output: _Output) -> None:
         await anyio.to_thread.run_sync(_kill_strays, process.pid, mark)
         with anyio.move_on_after(5):
             await process.wait()
+        await anyio.to_thread.run_sync(_reap)
         if process.stdout is not None:
             if not output.closed.is_set() and not output.flooded:
                 with anyio.move_on_after(0.2), suppress(anyio.EndOfStream, anyio.BrokenResourceError):
@@ -283,6 +290,17 @@ def _kill_strays(session: int, mark: str) -> None:
         for pid in found:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
+
+
+def _reap() -> None:
+    """Takes the dead that were left to the first process of the sandbox, where that is us: nobody else does."""
+    if os.getpid() != 1:
+        return
+    for pid in _processes():
+        with suppress(OSError, ValueError, IndexError):
+            status = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+            if status[0] == b"Z" and int(status[1]) == 1 and pid not in _running:
+                os.waitpid(pid, os.WNOHANG)
 
 
 def _processes() -> list[int]:

@@ -1,6 +1,8 @@
 """Commands: bounded, killed with all they started, and told."""
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -8,6 +10,8 @@ import anyio
 import pytest
 
 from periphery.hopper.shell import Shell
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -69,6 +73,30 @@ async def test_who_leaves_the_group_is_killed_too(shell: Shell) -> None:
     ran = await shell.run(daemon, seconds=10)
     assert ran.output == "up\n"
     assert not running(mark)
+
+
+FIRST = """
+import anyio, os, sys
+from pathlib import Path
+from periphery.hopper.shell import Shell
+
+async def main():
+    shell = Shell(Path(sys.argv[1]), Path(sys.argv[1]) / "home")
+    for _ in range(3):
+        await shell.run("for i in 1 2 3; do (setsid sleep 0.05 &) ; done; sleep 0.2; echo", seconds=10)
+    stats = [(Path("/proc") / each / "stat").read_text() for each in os.listdir("/proc") if each.isdigit()]
+    print(os.getpid(), sum(") Z " in each for each in stats))
+
+anyio.run(main)
+"""
+
+
+def test_the_first_process_of_a_sandbox_takes_its_dead(tmp_path: Path) -> None:
+    command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", FIRST, str(tmp_path)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    if ran.returncode and "unshare" in ran.stderr:
+        pytest.skip("no namespace can be made here")
+    assert ran.stdout.split() == ["1", "0"], ran.stderr
 
 
 async def test_a_cancelled_command_leaves_nothing_behind(shell: Shell) -> None:
