@@ -90,6 +90,12 @@ engine_gvisor "$PWD/$python"
 
 step "Images"
 ensure_images base mcnamara hopper llama
+if [ "$mode" = all ]; then
+  ensure_images hopper-agents
+  step "Small local models, which some tests ask for real"
+  .venv/bin/madlab model install qwen2.5-coder-0.5b && .venv/bin/madlab model install qwen2.5-coder-1.5b ||
+    printf '      without them, those tests are skipped\n'
+fi
 
 if [ "$mode" = all ]; then
   export MADLAB_FULL=1
