@@ -28,14 +28,15 @@ from tests.roads import DOORS, GATE, STRAIGHT, open_road
 CALLS = 10  # a round
 STREAMS = 64
 ADDED_MS = 4.0
-TEXT = "word " * 40
+PLAY = Play(text="word " * 8, pause_s=0.002)  # a model takes its time between tokens; all at once would be in the way
+FLOOD = Play(text="word " * 40)
 
 
 async def run() -> list[Figure]:
     """First token and streams."""
     with TemporaryDirectory() as one, TemporaryDirectory() as two:
         async with (
-            model_server(Play(text=TEXT)) as server,
+            model_server(PLAY) as server,
             open_road(STRAIGHT, Path(one), server=server) as straight,
             open_road(DOORS, Path(one), server=server) as near,
             open_road(GATE, Path(two), server=server) as far,
@@ -53,6 +54,7 @@ async def run() -> list[Figure]:
                     "message": partial(_first, partial(_message, near.anthropic)),
                 }
             )
+            server.script = lambda _: FLOOD
             of |= await in_turns(
                 {
                     "fiedler's streams": partial(_together, partial(_ask, hall), STREAMS),
