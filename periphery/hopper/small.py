@@ -108,21 +108,20 @@ class Small:
         if not places:
             return Ending("failed", "", NO_PLACE)
         await task.call.progress("\n".join(f"{each.title}: {each.why}" for each in places), what="plan")
-        best: _Tried | None = None
-        try:
-            async with aclosing(self._tries(task, places)) as tries:  # type: ignore[type-var]
-                async for tried in tries:
-                    if tried.result["passed"]:
-                        best = tried
-                        return Ending("done", f"{best.summary}; it was kept because the tests pass.", tests=best.result)
-                    if tried.mended > (best.mended if best else 0):
-                        best = tried
-        finally:
-            if best is not None:  # also where the time ran out meanwhile
-                _write(task.root, best)
-        if best is None:
+        kept: list[_Tried] = []
+        async with aclosing(self._tries(task, places)) as tries:  # type: ignore[type-var]
+            async for tried in tries:
+                if tried.result["passed"] or tried.mended > 0:
+                    _write(task.root, tried)
+                    kept.append(tried)
+                    self._before = tried.result  # from here on it has to be better than that
+                if tried.result["passed"]:
+                    why = "it was kept because the tests pass"
+                    return Ending("done", f"{_told(kept)}; {why}.", tests=tried.result)
+        if not kept:
             return Ending("stuck", "", "None of the functions that the model wrote makes a failing test pass.")
-        summary = f"{best.summary}; {best.mended} more tests pass with it, and others still fail."
+        mended = sum(each.mended for each in kept)
+        summary = f"{_told(kept)}; {mended} more tests pass with it, and others still fail."
         return Ending("partial", summary, "Some tests still fail, and the model found nothing better.")
 
     async def _tries(self, task: Task, places: list[Place]) -> AsyncIterator["_Tried"]:
@@ -151,7 +150,10 @@ class Small:
                 said = " ".join(printable(completion.text).split())[:SAID_CHARACTERS]
                 await task.call.progress(f"{places[which].title}: {why} in the answer: {said}", what="note")
                 continue
+            before = self._before
             yield await self._try(task, places[which], fault, code)
+            if self._before is not before:  # it was kept: the lines have moved, and other tests fail
+                places = likely(task.root, f"{task.goal}\n{task.notes}", self._before["tail"]) or places
 
     def _is_new(self, place: Place, code: str) -> bool:
         """Whether it is neither what stands there nor what was tried before."""
@@ -184,12 +186,14 @@ class Small:
         if place.last < place.first:
             said.append(f"The tests use `{place.name}` like this:\n{uses(task.root, place.name)}")
             said.append(f"Write the {place.language} function `{place.name}`, which is missing in {place.path}.")
-            said.append("Say what it does, then give the whole function, without anything around it.")
+            head = f"def {place.name}("
         else:
             what = f"the {place.language} function `{place.name}` of {place.path}" if place.name else place.path
             said.append(f"The tests fail like this:\n{shortened(_failure(self._before['tail']), OUTPUT_CHARACTERS)}")
             said.append(f"This is {what}:\n{place.code}")
-            said.append("Say what is wrong, then give all of that code, corrected, without anything around it.")
+            head = _head(place)
+        shape = {"fault": "what is wrong, in one sentence", "code": f"{head} … all of the corrected code"}
+        said.append(f"Answer like this: {json.dumps(shape, ensure_ascii=False)}")
         return CompleteRequest(
             model=task.model,
             turns=[
@@ -210,6 +214,17 @@ def _answer(completion: Completion, place: Place) -> tuple[str, str | None]:
     except (ValueError, TypeError, KeyError):
         return "", None
     return " ".join(fault.split())[:300], only(place, code)
+
+
+def _told(kept: list[_Tried]) -> str:
+    """What was kept, in words."""
+    return "; ".join(each.summary for each in kept)
+
+
+def _head(place: Place) -> str:
+    """The line that a function begins with."""
+    lines = [each.strip() for each in place.code.splitlines() if each.strip()]
+    return next((each for each in lines if not each.startswith("@")), "")
 
 
 def _plain(code: str) -> str:

@@ -87,6 +87,24 @@ async def test_the_answer_that_mends_most_is_kept(tmp_path: Path) -> None:
     assert GOOD.encode() in done.changed["calc.py"]
 
 
+async def test_two_faults_are_mended_one_after_the_other(tmp_path: Path) -> None:
+    code = "def one():\n    return 2\n\n\ndef two():\n    return 1\n"
+    tests = "from calc import one, two\n\n\ndef test_one():\n    assert one() == 1\n\n\n"
+    tests += "def test_two():\n    assert two() == 2\n"
+
+    def script(request: Request) -> Play:
+        asked = request.body["messages"][-1]["content"]
+        return answer(
+            "def one():\n    # first\n    return 1" if "function `one`" in asked else "def two():\n    return 2"
+        )
+
+    async with bench(script, tmp_path, model=SMALL) as lab:
+        done = await lab.work({"calc.py": code, "test_calc.py": tests}, goal="Mend calc.", test="")
+    assert done.outcome == "succeeded", done.verdict.reason
+    mended = "def one():\n    # first\n    return 1\n\n\ndef two():\n    return 2\n"
+    assert done.changed["calc.py"].decode() == mended
+
+
 async def test_without_a_failing_test_a_small_model_is_not_asked(tmp_path: Path) -> None:
     async with bench(answer(GOOD), tmp_path, model=SMALL) as lab:
         done = await lab.work({"calc.py": BUGGY["calc.py"]}, test="")
