@@ -90,7 +90,7 @@ class Journal:
         *,
         synchronous: str = "FULL",  # "OFF" is for the test that shows why not
         checkpoint_bytes: int = 16 << 20,  # of WAL, about
-        stall_s: float = STALL_S,  # for so long a commit may keep the loop; 0: all are the thread's
+        stall_s: float = STALL_S,  # for so long a sync may keep the loop; 0: commits are the thread's
     ) -> None:
         self.path = path
         self.sealed: str | None = None

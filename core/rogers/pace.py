@@ -2,11 +2,13 @@
 
 Handing a commit to a thread and coming back costs as much as a quick disk's sync, and several times that while the
 loop is busy: each step of SQLite's gives the interpreter's lock away and waits for it again. So where the disk is
-quick, the loop commits, and everything else in the core waits so long. The bound is `stall_s`: a commit costs about
-what the last syncs took and so much for each thing in it, and no more is taken than fits. Where not even a sync fits,
-or one took a hundred times its due, commits go to the thread for `AWAY_S`; then the loop tries again, and if it is
-disappointed at once, it stays away twice as long. So a disk that became slow is felt as a stall of one or a few syncs,
-ever more rarely, and not with each message.
+quick, the loop commits, and everything else in the core waits so long: `stall_s` at most for the sync, and as long
+again for the work before it, of which no more is taken than fits. (The sync comes once, however many share it: to cut
+a batch because the sync is slow would make two of them.)
+
+Where the syncs of late took longer, or one commit took ten times that, commits go to the thread for `AWAY_S`; then the
+loop tries again, and if it is disappointed at once, it stays away twice as long. So a disk that became slow is felt as
+a stall of one or a few syncs, ever more rarely, and not with each message.
 
 Only what the loop itself has seen counts: on the thread, a commit's time tells more about the loop than of the disk.
 """
@@ -14,7 +16,7 @@ Only what the loop itself has seen counts: on the thread, a commit's time tells 
 import time
 from collections.abc import Callable
 
-STALL_S = 0.002  # for so long a commit may keep the loop
+STALL_S = 0.0015  # for so long a sync may keep the loop, and so long the work before it
 OUTLIER = 10  # times that: the disk is not what it was
 AWAY_S, LONGEST_AWAY_S = 1.0, 16.0
 WEIGHT = 0.125  # of the last commit in what is typical
@@ -35,13 +37,13 @@ class Pace:
         """How much (entries and KiB) may be committed in the loop now; 0: the commit is the thread's."""
         if self._until and self._clock() < self._until:
             return 0
-        return int((self._stall_s - self._sync_s) / self._each_s)
+        return int(self._stall_s / self._each_s)
 
     def note(self, weight: int, seconds: float, sync_s: float) -> None:
         """What a commit in the loop took, `sync_s` of it until the disk had it."""
         self._sync_s += WEIGHT * (sync_s - self._sync_s)
         self._each_s += WEIGHT * ((seconds - sync_s) / weight - self._each_s)
-        if seconds > OUTLIER * self._stall_s or self._sync_s > 0.75 * self._stall_s:
+        if seconds > OUTLIER * self._stall_s or self._sync_s > self._stall_s:
             now = self._clock()
             again = self._until and now - self._until < self._away_s
             self._away_s = min(2 * self._away_s, LONGEST_AWAY_S) if again else AWAY_S

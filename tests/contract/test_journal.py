@@ -195,7 +195,7 @@ async def test_commits_go_on_in_order_wherever_they_are_made(tmp_path: Path) -> 
     """The bound is so low that the loop takes a few calls at a time, the thread what is large, and both take turns."""
     heard: list[Row] = []
     bodies: dict[str, bytes] = {}
-    async with Journal(tmp_path / "journal.db", stall_s=0.0003, checkpoint_bytes=200_000) as journal:
+    async with Journal(tmp_path / "journal.db", stall_s=0.0005, checkpoint_bytes=200_000) as journal:
         journal.on_commit(heard.extend)
 
         async def publish(publisher: int) -> None:

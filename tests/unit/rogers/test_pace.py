@@ -2,6 +2,7 @@
 
 from core.rogers.pace import AWAY_S, LONGEST_AWAY_S, Pace
 
+STALL_S = 0.002
 SYNC_S, EACH_S = 0.0004, 0.000005  # of a quick disk
 
 
@@ -13,7 +14,7 @@ class Clock:
 
 
 def paced(clock: Clock, commits: int = 50, sync_s: float = SYNC_S) -> Pace:
-    pace = Pace(0.002, clock)
+    pace = Pace(STALL_S, clock)
     for _ in range(commits):
         pace.note(10, sync_s + 10 * EACH_S, sync_s)
     return pace
@@ -21,7 +22,11 @@ def paced(clock: Clock, commits: int = 50, sync_s: float = SYNC_S) -> Pace:
 
 def test_what_fits_into_the_bound_is_the_loops() -> None:
     room = paced(Clock()).room()
-    assert 0.9 * (0.002 - SYNC_S) / EACH_S < room < 1.1 * (0.002 - SYNC_S) / EACH_S
+    assert 0.9 * STALL_S / EACH_S < room < 1.1 * STALL_S / EACH_S
+
+
+def test_a_slower_sync_does_not_cut_a_batch_in_two() -> None:
+    assert paced(Clock(), sync_s=0.9 * STALL_S).room() == paced(Clock(), sync_s=0.1 * STALL_S).room()
 
 
 def test_a_bound_of_nothing_leaves_all_to_the_thread() -> None:
@@ -29,11 +34,11 @@ def test_a_bound_of_nothing_leaves_all_to_the_thread() -> None:
 
 
 def test_the_first_commits_are_the_loops_to_try() -> None:
-    assert Pace(0.002).room() > 0
+    assert Pace(STALL_S).room() > 0
 
 
 def test_a_slow_disk_is_the_threads_after_a_few_commits() -> None:
-    pace, tried = Pace(0.002, Clock()), 0
+    pace, tried = Pace(STALL_S, Clock()), 0
     while pace.room():
         pace.note(10, 0.005, 0.00495)
         tried += 1
