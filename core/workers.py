@@ -87,8 +87,8 @@ class Workers:
         """
         if image.startswith("lab:"):
             return replace(profile, image=image.removeprefix("lab:"))
-        from sandbox.images.bundle import make_bundle, worker_entry  # the builder, which a core seldom needs
         from sandbox.images.build import Refused, default_cache
+        from sandbox.images.bundle import make_bundle, worker_entry  # the builder, which a core seldom needs
 
         try:
             bundle = await to_thread.run_sync(make_bundle, default_cache())
