@@ -192,8 +192,8 @@ class Small:
             said.append(f"The tests fail like this:\n{shortened(_failure(self._before['tail']), OUTPUT_CHARACTERS)}")
             said.append(f"This is {what}:\n{place.code}")
             head = _head(place)
-        shape = {"fault": "what is wrong, in one sentence", "code": f"{head} … all of the corrected code"}
-        said.append(f"Answer like this: {json.dumps(shape, ensure_ascii=False)}")
+        shape = {"fault": "what is wrong, in one sentence", "code": f"{head}\n    <line>\n    <line>"}
+        said.append(f"Answer like this, with all of the code, each line of it on its own: {json.dumps(shape)}")
         return CompleteRequest(
             model=task.model,
             turns=[
