@@ -5,10 +5,13 @@ works, a few files are changed, the changes are found and packed, and the core c
 baseline is what a careful person does without a sandbox: `git clone --local`, the same changes, `git diff`.
 """
 
+import json
+import statistics
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from anyio import to_thread
@@ -20,30 +23,36 @@ from core.lab import Lab
 from periphery.hopper.workspace import Workspace
 from protos.tree import Caps
 from tests.bench.figure import Figure, in_turns
+from tests.e2e.coding import stage
 from tests.labs import lab_of
 
 FILES, CHANGED = 20_000, 5
 ROUNDS = 5
 CHUNK = 256 * 1024
 ROAD_RATIO = 1.5
+LOOPS, MODEL_S, LOOP_PERCENT = ("good/python-pytest", "good/c", "good/no-tests"), 1.0, 5.0
 MEMORY = next((each for each in (Path("/dev/shm"),) if each.is_dir()), None)  # a sandbox's workspace is a tmpfs
 
 
 async def run() -> list[Figure]:
-    """The road there and back."""
-    return [*await road()]
+    """The road there and back, and what the loop adds to a run."""
+    return [*await road(), *(await road(memory=True) if MEMORY else ()), await to_thread.run_sync(loop)]
 
 
-async def road(rounds: int = ROUNDS) -> list[Figure]:
-    """20,000 files in and their patch out, ours and git's in turns; and where our time goes."""
-    with tempfile.TemporaryDirectory() as directory:
+async def road(rounds: int = ROUNDS, *, memory: bool = False) -> list[Figure]:
+    """20,000 files in and their patch out, ours and git's in turns; and where our time goes.
+
+    The person's repository and git's clone lie on this machine's disk, and the agent's tree where a sandbox has it, in
+    memory; or everything in `memory`, so that no disk hides what the work itself costs.
+    """
+    with tempfile.TemporaryDirectory(dir=MEMORY if memory else None) as directory:
         place = Path(directory)
         repository = await to_thread.run_sync(make, place / "repository")
         taken: dict[str, list[float]] = {}
         async with lab_of() as lab:
 
             async def ours() -> float:
-                steps, patch = await to_thread.run_sync(by_madlab, lab, repository, place)
+                steps, patch = await to_thread.run_sync(by_madlab, lab, repository)
                 assert patch.count(b"diff --git") == CHANGED
                 for name, seconds in steps.items():
                     taken.setdefault(name, []).append(seconds)
@@ -55,9 +64,24 @@ async def road(rounds: int = ROUNDS) -> list[Figure]:
                 return took
 
             of = await in_turns({"ours": ours, "git": git}, rounds)
-    parts = ", ".join(f"{name} {sorted(each)[len(each) // 2]:.2f}" for name, each in taken.items())
-    name = f"{FILES:,} files in, patch out ({parts} s)"
-    return [Figure(name, of["ours"], "s", "git clone --local, git diff", of["git"], ROAD_RATIO)]
+    parts = ", ".join(f"{name} {statistics.median(each):.2f}" for name, each in taken.items())
+    where = "all in memory" if memory else "git on this disk, the agent in memory"
+    name = f"{FILES:,} files in, patch out; {where} ({parts} s)"
+    limit = None if memory else ROAD_RATIO
+    return [Figure(name, of["ours"], "s", "git clone --local, git diff", of["git"], limit)]
+
+
+def loop() -> Figure:
+    """The share of the agent's own loop in its run: a model that takes its time as a hosted one does, real commands."""
+    shares = []
+    with stage(plays=lambda play: replace(play, first_byte_s=MODEL_S)) as lab:
+        for name in LOOPS:
+            coded = lab.code(name)
+            assert coded.outcome == "succeeded", coded.result.err
+            took = json.loads(lab.artifacts(coded.run)["evidence.json"])["seconds"]
+            shares.append(100 * took["loop"] / sum(took.values()))
+    name = f"the loop's share of a run whose model takes {MODEL_S:g} s to answer"
+    return Figure(name, statistics.median(shares), "%", "limit", LOOP_PERCENT, 1.0)
 
 
 def make(root: Path) -> Path:
@@ -89,7 +113,7 @@ def by_git(repository: Path, place: Path) -> tuple[float, bytes]:
         return time.perf_counter() - began, patch
 
 
-def by_madlab(lab: Lab, repository: Path, place: Path) -> tuple[dict[str, float], bytes]:
+def by_madlab(lab: Lab, repository: Path) -> tuple[dict[str, float], bytes]:
     """Seconds of each step, and the patch."""
     steps: dict[str, float] = {}
     began = time.perf_counter()

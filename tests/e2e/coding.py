@@ -2,7 +2,7 @@
 
 import secrets
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -17,7 +17,7 @@ from tests.agents import Agent
 from tests.agents.troupe import Troupe, alias, settings
 from tests.commands import Madlab, Result, a_lab
 from tests.labs import ROOT
-from tests.model_server import ModelServer, model_server
+from tests.model_server import ModelServer, Play, model_server
 from tests.repositories import Made, Seeded, fingerprint, git, seeded, small, without_git
 
 IMAGES = ("base", "hopper")
@@ -120,8 +120,8 @@ class Stage:
 
 
 @contextmanager
-def stage(extra: str = "", **limits: object) -> Iterator[Stage]:
-    """A lab whose models are the whole troupe, with a key that nobody may ever find."""
+def stage(extra: str = "", *, plays: Callable[[Play], Play] = lambda play: play, **limits: object) -> Iterator[Stage]:
+    """A lab whose models are the whole troupe, with a key that nobody may ever find. `plays` changes what they play."""
     key = f"sk-test-{secrets.token_hex(12)}"
 
     def prepare(home: Home) -> None:
@@ -133,7 +133,7 @@ def stage(extra: str = "", **limits: object) -> Iterator[Stage]:
     with (
         tempfile.TemporaryDirectory(prefix="stage") as place,
         start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(model_server(troupe)) as server,
+        portal.wrap_async_context_manager(model_server(lambda request: plays(troupe(request)))) as server,
     ):
         told = f'emads = ["{ROOT / "periphery/hopper"}"]\n{PROFILE}{extra}{settings(server, troupe.agents, **limits)}'
         with a_lab(told, images=IMAGES, limit_s=LIMIT_S, prepare=prepare) as madlab:
