@@ -130,14 +130,14 @@ async def stage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 whole_or_not = pytest.mark.parametrize("whole", [False, True], ids=["streamed", "whole"])
 
 
-def skip_replayed(stage: Stage) -> None:
-    if stage.is_replayed:
-        pytest.skip("a broken connection cannot be recorded")
+def only(*kinds: str) -> pytest.MarkDecorator:
+    """For behaviour that the other kinds cannot show."""
+    return pytest.mark.parametrize("stage", kinds, indirect=True)
 
 
-def skip_hosted(stage: Stage) -> None:
-    if stage.is_hosted:
-        pytest.skip("a worker speaks the contract, not HTTP: tests/contract/test_hosted.py")
+over_http = only(*(each for each in KINDS if each != "hosted"))  # a worker's own ways: tests/contract/test_hosted.py
+live = only(*(each for each in KINDS if "replayed" not in each))  # a broken connection cannot be recorded
+live_over_http = only("openai", "anthropic")
 
 
 @whole_or_not
@@ -247,14 +247,16 @@ async def test_a_conversation_is_sent_as_its_protocol_has_it(stage: Callable[...
 
 
 @whole_or_not
-@pytest.mark.parametrize("structured", ["native", "tool"])
+@pytest.mark.parametrize(
+    ("stage", "structured"),
+    [*((each, "native") for each in KINDS), ("anthropic", "tool"), ("anthropic replayed", "tool")],
+    indirect=["stage"],
+)
 async def test_structured_output_comes_as_text(stage: Callable[..., Stage], whole: bool, structured: str) -> None:
     request = prompt("How many?")
     request.format.schema.name = "amount"
     request.format.schema.schema = '{"type": "object", "properties": {"n": {"type": "integer"}}}'
     tried = stage(Play(text='{"n": 3}'), whole=whole, structured=structured)
-    if structured == "tool" and (tried.is_openai or tried.is_hosted):
-        pytest.skip("only Anthropic's protocol needs a tool for it")
     if structured == "tool":
         tried.server.script = lambda _: Play(text="", calls=[("amount", '{"n": 3}')])
     completion = await tried.ask(request)
@@ -271,6 +273,7 @@ async def test_structured_output_comes_as_text(stage: Callable[..., Stage], whol
         assert tried.sent["tool_choice"]["name"] == "amount"
 
 
+@over_http
 @whole_or_not
 @pytest.mark.parametrize(
     ("status", "kind"),
@@ -291,7 +294,6 @@ async def test_a_status_says_what_the_trouble_is(
     stage: Callable[..., Stage], whole: bool, status: int, kind: Kind
 ) -> None:
     tried = stage(Play(status=status), whole=whole)
-    skip_hosted(tried)
     with pytest.raises(Trouble) as caught:
         await tried.ask()
     assert (caught.value.kind, caught.value.status) == (kind, status)
@@ -299,16 +301,16 @@ async def test_a_status_says_what_the_trouble_is(
     assert len(tried.server.requests) == 1, "nobody below us retries"
 
 
+@live_over_http
 async def test_a_spent_quota_is_not_a_busy_provider(stage: Callable[..., Stage]) -> None:
     error = {"error": {"type": "insufficient_quota", "code": "insufficient_quota", "message": "no credit"}}
     tried = stage(Play(status=429, error=error))
-    skip_replayed(tried)
-    skip_hosted(tried)
     with pytest.raises(Trouble) as caught:
         await tried.ask()
     assert caught.value.kind is Kind.SPENT
 
 
+@live_over_http
 @pytest.mark.parametrize(
     ("header", "seconds"),
     [
@@ -323,13 +325,12 @@ async def test_a_spent_quota_is_not_a_busy_provider(stage: Callable[..., Stage])
 )
 async def test_retry_after_is_read(stage: Callable[..., Stage], header: dict[str, str], seconds: float | None) -> None:
     tried = stage(Play(status=429, headers=header))
-    skip_replayed(tried)
-    skip_hosted(tried)
     with pytest.raises(Trouble) as caught:
         await tried.ask()
     assert caught.value.retry_after_s == seconds
 
 
+@live_over_http
 @pytest.mark.parametrize(
     ("play", "kind"),
     [
@@ -350,8 +351,6 @@ async def test_a_stream_that_breaks_is_told_after_what_came(
     stage: Callable[..., Stage], play: Play, kind: Kind | None
 ) -> None:
     tried = stage(play)
-    skip_replayed(tried)
-    skip_hosted(tried)
     completion = Completion()
     async with tried.open() as provider:
         with fail_after(20), pytest.raises(Trouble) as caught:  # noqa: PT012  what came before counts too
@@ -378,18 +377,18 @@ async def test_an_answer_that_comes_byte_by_byte_is_the_same(stage: Callable[...
     assert completion.text == "Grüße 🧪"
 
 
+@live_over_http
 @pytest.mark.parametrize("play", [Play(cut="before usage"), Play(hang="after the end")], ids=["cut", "hang"])
 async def test_what_breaks_after_the_end_of_an_answer_does_not_break_the_answer(
     stage: Callable[..., Stage], play: Play
 ) -> None:
     tried = stage(play)
-    skip_replayed(tried)
-    skip_hosted(tried)
     completion = await tried.ask()
     assert completion.text == "Hello there."
     assert completion.finished.reason == pb.FINISH_STOP
 
 
+@live_over_http
 @whole_or_not
 @pytest.mark.parametrize(
     "garbage",
@@ -408,17 +407,14 @@ async def test_what_breaks_after_the_end_of_an_answer_does_not_break_the_answer(
 )
 async def test_nonsense_is_trouble_and_nothing_worse(stage: Callable[..., Stage], whole: bool, garbage: bytes) -> None:
     tried = stage(Play(garbage=garbage), whole=whole)
-    skip_replayed(tried)
-    skip_hosted(tried)
     with pytest.raises(Trouble) as caught:
         await tried.ask()
     assert caught.value.kind in (Kind.NONSENSE, Kind.CUT, Kind.BROKEN)
 
 
+@live_over_http
 async def test_nobody_there_is_unreachable(stage: Callable[..., Stage]) -> None:
     tried = stage(Play())
-    skip_replayed(tried)
-    skip_hosted(tried)
     assert isinstance(tried.server, ModelServer)
     tried.server.port = 9  # discard: nothing listens there
     with pytest.raises(Trouble) as caught:
@@ -426,9 +422,9 @@ async def test_nobody_there_is_unreachable(stage: Callable[..., Stage]) -> None:
     assert caught.value.kind is Kind.UNREACHABLE
 
 
+@live
 async def test_an_answer_that_is_not_wanted_any_more_is_ended(stage: Callable[..., Stage]) -> None:
     tried = stage(Play(text="word " * 1000, pause_s=0.01))
-    skip_replayed(tried)
     async with tried.open() as provider:
         events = provider.complete(Ask(prompt("Hello?"), "scripted", 100, KEY))
         with fail_after(5):
@@ -441,9 +437,9 @@ async def test_an_answer_that_is_not_wanted_any_more_is_ended(stage: Callable[..
     assert tried.server.bill[-1][1] < 200
 
 
+@live
 async def test_vectors_come_in_the_order_of_the_inputs(stage: Callable[..., Stage]) -> None:
     tried = stage(Play())
-    skip_replayed(tried)
     async with tried.open() as provider:
         ask = Ask(pb.CompleteRequest(), "scripted", 0, KEY)
         if not tried.is_openai:
@@ -456,9 +452,9 @@ async def test_vectors_come_in_the_order_of_the_inputs(stage: Callable[..., Stag
     assert made.reported.input_tokens
 
 
+@live
 async def test_the_models_of_a_provider_are_listed(stage: Callable[..., Stage]) -> None:
     tried = stage(Play())
-    skip_replayed(tried)
     async with tried.open() as provider:
         assert list(await provider.models(KEY)) == ["scripted", "other"]
 

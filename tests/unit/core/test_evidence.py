@@ -13,7 +13,8 @@ NONE: dict[str, Any] = {"found": False, "passed": False}
 
 
 def attempt(number: int = 1, **about: Any) -> Attempt:
-    return Attempt(number, **({"claimed": Outcome.SUCCEEDED, "files": 1, "added": 5} | about))
+    usual: dict[str, Any] = {"claimed": Outcome.SUCCEEDED, "files": 1, "added": 5}
+    return Attempt(number, **(usual | about))
 
 
 @pytest.mark.parametrize(

