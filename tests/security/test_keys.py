@@ -1,7 +1,7 @@
 """No key of a provider is found in any sandbox, journal, blob, log or process listing, in any of its usual encodings.
 
-The key is a real key file's random value. A worker that looks for it is played in full; meanwhile everything of its
-sandbox that the engine and the kernel show of it is read from outside.
+The key is a real key file's random value, and the provider says it back in every answer. A worker that looks for it
+is played in full; meanwhile everything of its sandbox that the engine and the kernel show is read from outside.
 """
 
 import json
@@ -10,6 +10,7 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import docker
@@ -25,7 +26,10 @@ SYSTEM = {"proc", "sys", "usr", "opt", "lib", "lib64", "bin", "sbin"}  # the ima
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Stage]:
-    with stage() as lab:
+    """A lab whose provider says the key back in every answer."""
+    key = list[str]()
+    with stage(plays=lambda play: replace(play, text=f"{play.text} Your key is {key[0]}, is it not?")) as lab:
+        key.append(lab.key)
         yield lab
 
 
@@ -103,6 +107,7 @@ def test_a_worker_that_looks_for_a_key_finds_none(lab: Stage, protocol: str) -> 
     assert all(lab.key in " ".join(each.headers.values()) for each in requests), "the provider got the key"
     assert not [form for each in requests for form in seen(lab.key, each.content)], "and the agent did not"
     assert any("PATH=" in each for each in coded.agent.results), "it did read an environment"
+    assert "Your key is" in coded.agent.heard[-1].said, "the provider did try"
 
 
 def test_no_key_is_left_in_the_lab(lab: Stage) -> None:
