@@ -13,6 +13,7 @@ from tests.sizes import full
 pytestmark = pytest.mark.docker
 FEW = {"liar", "test-editor", "test-remover", "looper", "leaver", "hooker", "namer", "stammerer", "cut-in-call"}
 NAMES = [each.name for each in bad() if full() or each.name in FEW]
+KNOWN = {each.name: pytest.mark.xfail(reason=each.but) for each in bad() if each.but}
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def lab() -> Iterator[Stage]:
         yield lab
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(each, marks=KNOWN.get(each, ())) for each in NAMES])
 def test_a_bad_agent_ends_in_its_outcome_and_the_repository_is_untouched(lab: Stage, name: str) -> None:
     coded = lab.code(name, protocol=("openai", "anthropic")[NAMES.index(name) % 2])
     assert coded.untouched
