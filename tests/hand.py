@@ -59,8 +59,12 @@ class Hand:
                 if content is not None:
                     (root / path).parent.mkdir(parents=True, exist_ok=True)
                     (root / path).write_text(content)
-            names = [path for path, content in edits.items() if content is not None]
-            packed = b"".join(tree.pack(root, names))
+            names = {path for path, content in edits.items() if content is not None}
+            if changes:
+                await _unpacked(call, changes, Path(place), over=root)
+                with (Path(place) / changes[-12:]).open("rb") as begun:
+                    names |= {each.name for each in tree.members(iter(lambda: begun.read(65536), b""))}
+            packed = b"".join(tree.pack(root, sorted(names)))
             files, verdict = call.ctx.files, call.ctx.verdict
             verdict.artifacts.append(await store(files, packed, name="changes.tar"))
             verdict.artifacts.append(await store(files, str(gone).replace("'", '"').encode(), name="deleted.json"))

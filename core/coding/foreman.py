@@ -40,6 +40,7 @@ AGENTS_IMAGE = "lab:hopper-agents"  # where the agents are that are not ours
 OWN_AGENTS = frozenset({"", "hopper", "small"})
 MOST_ATTEMPTS = 8
 GOAL_CHARACTERS = 12_000
+CHANGES, DELETED = "changes.tar", "deleted.json"
 PROOF_SHARE, PROOF_S = 0.25, 600.0  # of the time that is left: kept back for the proof, and at most so much
 DELETED_BYTES = 4 * 1024 * 1024
 
@@ -73,6 +74,7 @@ class Job:
     test: str
     model: str
     agent: str
+    begun: tuple[Blob, ...] = ()  # changes.tar and deleted.json of the run that this one goes on from
 
     @property
     def deadline(self) -> float:
@@ -110,21 +112,28 @@ class Foreman:
         agent: str = "hopper",
         attempts: int = 1,
         base: str = "",
+        changes: str = "",
+        deleted: str = "",
     ) -> Coded:
         """Has `goal` reached in the attached tree `source` and returns the best patch, proved or not.
 
         `test` is the command that tests the tree (empty: it is detected), `model` an alias (empty: the lab's default),
         `agent` who writes, `attempts` how many tries are made side by side, `name` and `base` what the tree is called
-        and the commit it was taken from, for people.
+        and the commit it was taken from, for people. `changes` and `deleted` are what an earlier run on the same tree
+        had come to, which is gone on from.
         """
-        blob = next((each for each in call.blobs if each.digest == source), None)
-        if blob is None:
-            raise InvalidArgument("source: the tree is not attached.", next="Attach the blob to the call.")
+        attached = {each.digest: each for each in call.blobs}
+        missing = [each for each in (source, changes, deleted) if each and each not in attached]
+        if missing or not source or bool(changes) != bool(deleted):
+            raise InvalidArgument(
+                "source, changes, deleted: attach what you name.", next="Attach each blob to the call."
+            )
+        begun = tuple(_named(attached[each], name) for each, name in ((changes, CHANGES), (deleted, DELETED)) if each)
         if not goal.strip() or len(goal) > GOAL_CHARACTERS:
             raise InvalidArgument(f"goal: it has 1 to {GOAL_CHARACTERS} characters.", next="Say what shall be reached.")
         if not 1 <= attempts <= MOST_ATTEMPTS:
             raise InvalidArgument(f"attempts: 1 to {MOST_ATTEMPTS} are made.", next="Choose fewer.")
-        return await _Work(Job(call, blob, goal, test, model, agent)).done(attempts)
+        return await _Work(Job(call, attached[source], goal, test, model, agent, begun)).done(attempts)
 
 
 @dataclass
@@ -175,7 +184,10 @@ class _Work:
         label = str(attempt.number)
         remarks = await self._remarks() if notes else ""
         given = self._work_arguments("developer" if notes else "", f"{plan}\n{remarks}".strip())
-        message = await self.job.call.ctx.bus.ask(self._question(label, "work", given, (), share=1 - PROOF_SHARE))
+        begun = self.job.begun
+        if begun:
+            given["changes"] = begun[0].digest
+        message = await self.job.call.ctx.bus.ask(self._question(label, "work", given, begun, share=1 - PROOF_SHARE))
         if message.kind == KIND_REPLY:
             attempt.worked = await self._content(message)
             attempt.claimed = _outcome(str(attempt.worked.get("outcome", "")))
@@ -264,7 +276,7 @@ class _Work:
     async def _measure(self, attempt: Attempt, blobs: Sequence[Blob]) -> None:
         """The patch of an attempt, from the files that came out."""
         named = {each.name: each for each in blobs}
-        changes, deleted = named.get("changes.tar"), named.get("deleted.json")
+        changes, deleted = named.get(CHANGES), named.get(DELETED)
         if changes is None or deleted is None:
             return
         files = self.job.call.ctx.files
@@ -274,7 +286,7 @@ class _Work:
                 patch, gone = await to_thread.run_sync(
                     self._compute, _stream(files, changes), gone, clean, abandon_on_cancel=False
                 )
-                kept = await files.put(_from(clean), name="changes.tar", media_type="application/x-tar")
+                kept = await files.put(_from(clean), name=CHANGES, media_type="application/x-tar")
         except Error as error:  # no honest worker hands that over
             attempt.claimed, attempt.reason = Outcome.FAILED, f"What came out was refused: {error.message}"[:500]
             return
@@ -300,12 +312,12 @@ class _Work:
         with TemporaryFile() as rest:
             changes = _stream(files, came.changes)
             await to_thread.run_sync(lambda: rest.writelines(restored(changes, paths)))
-            kept = await files.put(_from(rest), name="changes.tar", media_type="application/x-tar")
+            kept = await files.put(_from(rest), name=CHANGES, media_type="application/x-tar")
         return kept, await self._store_names(gone)
 
     async def _store_names(self, names: Sequence[str]) -> Blob:
         files = self.job.call.ctx.files
-        return await store(files, _json(names), name="deleted.json", media_type="application/json")
+        return await store(files, _json(names), name=DELETED, media_type="application/json")
 
     async def _hand_over(self, chosen: Attempt, others: Sequence[Attempt]) -> Coded:
         """Fixes the verdict, with everything that came of the best attempt as artifacts of the run."""
@@ -338,6 +350,10 @@ class _Work:
             "patch": size,
             "model": evidence["model"],
         }
+
+
+def _named(blob: Blob, name: str) -> Blob:
+    return Blob(digest=blob.digest, size=blob.size, media_type=blob.media_type, name=name)
 
 
 def _untested(command: str, why: str) -> TestResult:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from core.grace.packing import Source
 
 SUCCEEDED = "succeeded"
+UNFINISHED = frozenset({"out_of_budget", "timed_out", "stuck", "cancelled"})
 FAILED, INTERRUPTED = 4, 130
 UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
 
@@ -36,6 +37,7 @@ class Wish(StrEnum):
 
 def add_to(app: typer.Typer) -> None:
     app.command()(code)
+    app.command()(resume)
     app.command()(steer)
 
 
@@ -55,7 +57,6 @@ def code(
     json: Json = False,
 ) -> None:
     """Have code written in a sandbox, and get a tested patch. The directory itself is never touched."""
-    from core.grace.branch import write_diff
     from core.grace.progress import progress
 
     client = Client.to(context.obj, waiting=tell_waiting)
@@ -88,6 +89,50 @@ def code(
         "blobs": [blob],
         "terms": {name: value for name, value in terms.items() if value is not None},
     }
+    _follow_to_its_end(client, message, out, json=json)
+
+
+def resume(
+    context: typer.Context,
+    run: RunId,
+    model: Annotated[str, typer.Option(metavar="ALIAS", help="Another model than before.")] = "",
+    budget: Annotated[float | None, typer.Option(min=0, metavar="USD", help="The most that it may cost now.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=0, metavar="N", help="The most tokens it may take now.")] = None,
+    time: Annotated[str, typer.Option(metavar="20m", help="The longest that it may take now.")] = "",
+    json: Json = False,
+) -> None:
+    """Go on where a run that wrote code had to stop, with new limits: the same tree and goal, and its work so far."""
+    client = Client.to(context.obj, waiting=tell_waiting)
+    before = client.get(place(run))
+    kept = {each["name"]: each for each in before["artifacts"]}
+    asked = next((each for each in before["messages"] if each["tool"] == "code" and each["kind"] == "call"), None)
+    if before["mad"] != "foreman" or asked is None:
+        raise InvalidArgument(f"the run {run} wrote no code", next="see: madlab runs")
+    if before["outcome"] is None:
+        raise Conflict(f"the run {run} is still at work", next=f"see: madlab logs -f {run}")
+    arguments = asked["data"] | ({"model": model} if model else {})
+    blobs = [each for each in asked["blobs"] if each["digest"] == arguments["source"]]
+    for name, argument in (("changes.tar", "changes"), ("deleted.json", "deleted")):
+        if name in kept:
+            arguments[argument] = kept[name]["digest"]
+            blobs.append(kept[name])
+    image = asked["terms"].get("image")
+    terms = {"usd": budget, "tokens": max_tokens, "seconds": seconds(time) if time else None, "image": image}
+    message = {
+        "recipient": "foreman",
+        "kind": "call",
+        "tool": "code",
+        "arguments": arguments,
+        "blobs": blobs,
+        "terms": {name: value for name, value in terms.items() if value is not None},
+    }
+    _follow_to_its_end(client, message, None, json=json)
+
+
+def _follow_to_its_end(client: Client, message: dict[str, Any], out: Path | None, *, json: bool) -> None:
+    """Asks for code, follows the run, and tells what has come of it."""
+    from core.grace.branch import write_diff
+
     found = _watch(client, client.publish(message)["run"], json=json)
     if out is not None and any(each["name"] == "patch.diff" for each in found["artifacts"]):
         write_diff(client, found, out)
@@ -275,6 +320,8 @@ def _tell(client: Client, run: dict[str, Any], out: Path | None) -> None:
     if told["patch"]["files"]:
         where = f"It is in {out}. " if out else ""
         screen.note(f"{where}Put it on a branch with: madlab apply {run['id']}")
+    if run["outcome"] in UNFINISHED:
+        screen.note(f"Its work is kept. Go on with: madlab resume {run['id']} --budget USD --time 20m")
 
 
 def _await_remark(client: Client, run: str, said: Mapping[str, Any], *, json: bool) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from core import VERSION
+from core.dispatcher import terms_of
 from core.horace.store import Version
 from core.lab import Lab
 from core.registry import RegisteredMad
@@ -35,6 +36,7 @@ def message_json(message: Message) -> dict[str, Any]:
         "causation": message.causation,
         "taint": [Taint.Name(each).removeprefix("TAINT_").lower() for each in message.taint],
         "blobs": [blob_json(each) for each in message.blobs],
+        "terms": terms_of(message),
     }
 
 

@@ -65,7 +65,7 @@ class Talkative(Hand):
         max_steps: int = 60,
     ) -> Said:
         """Works."""
-        self._edits = lambda label: PLAYS[goal]
+        self._edits = lambda label: MENDED if changes else PLAYS[goal]
         await call.progress("read it\nmend it", what="plan", steps=["read it", "mend it"])
         await call.progress("$ make", what="command", command="make")
         await call.progress("building \x1b[31mred\x1b[0m\n", what="output")
@@ -74,7 +74,7 @@ class Talkative(Hand):
         await call.progress("Step 1", what="model", steps=1, tokens=1234, usd=0.25)
         if goal.startswith("wait"):
             await self._hear(call, for_ever=goal.endswith("ever"))
-        return await super().work(call, source=source, goal=goal, role=role, notes=notes)
+        return await super().work(call, source=source, goal=goal, role=role, notes=notes, changes=changes)
 
     async def _hear(self, call: Call, *, for_ever: bool) -> None:
         after = call.message.sequence
@@ -156,6 +156,17 @@ def test_what_did_not_succeed_is_shown_and_ends_with_4(madlab: Madlab, repo: Pat
     assert (tmp_path / "patch").read_bytes().startswith(b"diff --git")
     nothing = madlab("code", "do nothing", "--repo", repo)
     assert (nothing.code, nothing.out) == (4, "")
+
+
+def test_a_run_that_had_to_stop_is_gone_on_with_where_it_was(madlab: Madlab, repo: Path) -> None:
+    stopped = madlab("code", "add a page", "--repo", repo, "--json").json
+    assert stopped["outcome"] == "failed"
+    resumed = madlab("resume", stopped["run"], "--max-tokens", "5000", "--json")
+    assert (resumed.code, resumed.json["outcome"]) == (0, "succeeded")
+    assert resumed.json["patch"]["files"] == 2
+    shown = madlab("show", resumed.json["run"], "--json").json
+    assert shown["messages"][0]["terms"] == {"tokens": 5000}
+    assert madlab("resume", "nothing").code == 2
 
 
 @pytest.mark.parametrize(
