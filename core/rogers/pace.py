@@ -6,9 +6,10 @@ quick, the loop commits, and everything else in the core waits so long: `stall_s
 again for the work before it, of which no more is taken than fits. (The sync comes once, however many share it: to cut
 a batch because the sync is slow would make two of them.)
 
-Where the syncs of late took longer, or one commit took ten times that, commits go to the thread for `AWAY_S`; then the
-loop tries again, and if it is disappointed at once, it stays away twice as long. So a disk that became slow is felt as
-a stall of one or a few syncs, ever more rarely, and not with each message.
+What is typical is followed like a median, a step up or down with each commit, so that single outliers say nothing.
+Where the typical sync takes longer than `stall_s`, or one commit took ten times that, commits go to the thread for
+twenty times what it took; then the loop tries again, and if it is disappointed at once, it stays away twice as long.
+So a disk that became slow is felt as a stall of one or a few syncs, ever more rarely, and not with each message.
 
 Only what the loop itself has seen counts: on the thread, a commit's time tells more about the loop than of the disk.
 """
@@ -16,10 +17,11 @@ Only what the loop itself has seen counts: on the thread, a commit's time tells 
 import time
 from collections.abc import Callable
 
-STALL_S = 0.0015  # for so long a sync may keep the loop, and so long the work before it
-OUTLIER = 10  # times that: the disk is not what it was
-AWAY_S, LONGEST_AWAY_S = 1.0, 16.0
-WEIGHT = 0.125  # of the last commit in what is typical
+STALL_S = 0.002  # for so long a typical sync may keep the loop, and so long the work before it
+STEP = 1.2  # from one commit to the next, in what is typical
+OUTLIER = 10  # times `stall_s`: such a stall must not come often
+AWAY = 20  # times what it took
+LONGEST_AWAY_S = 16.0
 
 
 class Pace:
@@ -28,9 +30,9 @@ class Pace:
     def __init__(self, stall_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._stall_s = stall_s
         self._clock = clock
-        self._sync_s = stall_s / 2  # a guess, until some were made
-        self._each_s = stall_s / 200
-        self._away_s = AWAY_S
+        self._sync_s = stall_s / 4  # guesses, until some were made
+        self._each_s = stall_s / 400
+        self._away_s = 0.0  # how long the loop stayed away, if it has not seen a quick commit since
         self._until = 0.0 if stall_s else float("inf")  # commits are the thread's
 
     def room(self) -> int:
@@ -41,11 +43,12 @@ class Pace:
 
     def note(self, weight: int, seconds: float, sync_s: float) -> None:
         """What a commit in the loop took, `sync_s` of it until the disk had it."""
-        self._sync_s += WEIGHT * (sync_s - self._sync_s)
-        self._each_s += WEIGHT * ((seconds - sync_s) / weight - self._each_s)
+        each_s = (seconds - sync_s) / weight
+        self._each_s *= STEP if each_s > self._each_s else 1 / STEP
+        self._sync_s *= STEP if sync_s > self._sync_s else 1 / STEP
         if seconds > OUTLIER * self._stall_s or self._sync_s > self._stall_s:
-            now = self._clock()
-            again = self._until and now - self._until < self._away_s
-            self._away_s = min(2 * self._away_s, LONGEST_AWAY_S) if again else AWAY_S
-            self._until = now + self._away_s
-            self._sync_s = self._stall_s / 2
+            self._away_s = min(max(2 * self._away_s, AWAY * seconds), LONGEST_AWAY_S)
+            self._until = self._clock() + self._away_s
+            self._sync_s = min(self._sync_s, self._stall_s)
+        elif sync_s <= self._stall_s:
+            self._away_s = 0.0
