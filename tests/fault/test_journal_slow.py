@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-SECONDS = 4.0
-SYNC_S = 0.05
+SECONDS = 5.0
+SYNC_S = 0.1
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace slows the disk down; it is not installed")
@@ -20,7 +20,7 @@ def test_commits_leave_the_loop_when_the_disk_is_slow(tmp_path: Path) -> None:
     ended = subprocess.run([*strace, *journal, f"{0.8 * SYNC_S}"], capture_output=True, text=True, timeout=60)
     assert ended.returncode == 0, ended.stderr
     found = json.loads(ended.stdout)
-    assert found["commits"] > 0.3 * SECONDS / SYNC_S, "everybody who publishes is served all the same"
+    assert found["commits"] > 10, "everybody who publishes is served all the same"
     assert found["published"] > 5 * found["commits"], "and rides with the others"
-    # The loop tries again after one second and after three; a busy machine may stall it once or twice more.
-    assert len(found["stalls"]) < 0.2 * found["commits"], found
+    # The loop tries again after two seconds, and then after four; a busy machine may stall it once or twice more.
+    assert len(found["stalls"]) < 0.25 * found["commits"], found
