@@ -13,7 +13,6 @@ from tests.e2e.terminal import on_a_terminal
 from tests.repositories import IGNORED, contents, fingerprint, git, seeded, without_git
 
 pytestmark = pytest.mark.docker
-PROTOCOL_OF = {name: ("openai", "anthropic")[at % 2] for at, name in enumerate(seeded())}
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +23,7 @@ def lab() -> Iterator[Stage]:
 
 @pytest.mark.parametrize("name", seeded())
 def test_the_good_agent_solves_it_and_the_repository_is_untouched(lab: Stage, name: str) -> None:
-    coded = lab.code(f"good/{name}", protocol=PROTOCOL_OF[name])
+    coded = lab.solved(f"good/{name}")
     assert coded.untouched
     assert not coded.made.ran.exists(), coded.made.ran.read_text()
     assert (coded.outcome, coded.result.code) == ("succeeded", 0), coded.said
@@ -50,14 +49,14 @@ def check_patch(lab: Stage, coded: Coded) -> None:
 
 
 def test_what_git_ignores_stays_at_home(lab: Stage) -> None:
-    coded = lab.code("good/python-pytest")
+    coded = lab.solved("good/python-pytest")
     assert IGNORED in (coded.made.root / ".env").read_text()
     found = [path for path in lab.home.path.rglob("*") if path.is_file() and IGNORED.encode() in path.read_bytes()]
     assert found == []
 
 
 def test_the_run_can_be_shown_with_its_evidence_and_its_artifacts(lab: Stage) -> None:
-    coded = lab.code("good/c")
+    coded = lab.solved("good/c")
     shown = lab.madlab("show", coded.run, "--json").json
     assert (shown["mad"], shown["outcome"]) == ("foreman", "succeeded")
     artifacts = lab.artifacts(coded.run)
@@ -69,7 +68,7 @@ def test_the_run_can_be_shown_with_its_evidence_and_its_artifacts(lab: Stage) ->
 
 
 def test_apply_makes_the_branch_and_only_that(lab: Stage) -> None:
-    coded = lab.code("good/javascript")  # somebody works in this one: staged, unstaged and new files
+    coded = lab.solved("good/javascript")  # somebody works in this one: staged, unstaged and new files
     root = coded.made.root
     applied = lab.madlab("apply", coded.run, "--branch", "slugs", cwd=root)
     assert applied.code == 0, applied.err
@@ -83,7 +82,7 @@ def test_apply_makes_the_branch_and_only_that(lab: Stage) -> None:
 
 
 def test_apply_runs_nothing_that_the_configuration_names(lab: Stage) -> None:
-    coded = lab.code("good/hostile-git")
+    coded = lab.solved("good/hostile-git")
     root, ran = coded.made.root, coded.made.ran
     applied = lab.madlab("apply", coded.run, cwd=root)
     assert applied.code == 0, applied.err

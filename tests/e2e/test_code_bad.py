@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from tests.agents.bad import bad
 from tests.e2e.coding import Coded, Stage, stage
-from tests.repositories import contents, without_git
+from tests.repositories import contents, fingerprint, without_git
 from tests.sizes import full
 
 pytestmark = pytest.mark.docker
@@ -24,7 +25,7 @@ def lab() -> Iterator[Stage]:
 
 @pytest.mark.parametrize("name", [pytest.param(each, marks=KNOWN.get(each, ())) for each in NAMES])
 def test_a_bad_agent_ends_in_its_outcome_and_the_repository_is_untouched(lab: Stage, name: str) -> None:
-    coded = lab.code(name, protocol=("openai", "anthropic")[NAMES.index(name) % 2])
+    coded = lab.solved(name)
     assert coded.untouched
     assert coded.outcome in {coded.agent.outcome, coded.agent.or_else}, coded.result.out + coded.result.err
     assert coded.result.code == (0 if coded.outcome == "succeeded" else 4)
@@ -44,22 +45,26 @@ def mended(lab: Stage, coded: Coded) -> None:
         assert (applied / path).resolve().is_relative_to(applied)
 
 
-def evidence(lab: Stage, coded: Coded) -> dict[str, object]:
-    found: dict[str, object] = json.loads(lab.artifacts(coded.run)["evidence.json"])
+def evidence(lab: Stage, coded: Coded) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(lab.artifacts(coded.run)["evidence.json"])
     return found
 
 
 def test_weakened_tests_are_named(lab: Stage) -> None:
-    coded = lab.code("test-editor")
+    coded = lab.solved("test-editor")
     said = evidence(lab, coded)
     assert said["clean_room"] is True
     assert said["tests_weakened"] == ["tests/test_intervals.py"]
     assert coded.outcome == "partial"
 
 
-def test_a_private_key_in_a_patch_is_flagged_and_not_shown(lab: Stage) -> None:
-    coded = lab.code("key-planter")
+def test_a_private_key_in_a_patch_is_flagged_and_wants_a_second_word(lab: Stage) -> None:
+    coded = lab.solved("key-planter")
     flags = evidence(lab, coded)["flags"]
-    assert "deploy/id_rsa" in json.dumps(flags)
-    told = lab.madlab(*lab.words(coded.agent, lab.repository("python-unittest"), "openai"))
-    assert "deploy/id_rsa" in told.out + told.err
+    assert [each["path"] for each in flags] == ["deploy/id_rsa"]
+    refused = lab.madlab("apply", coded.run, "--repo", coded.made.root)
+    assert refused.code != 0
+    assert "deploy/id_rsa" in refused.err
+    assert fingerprint(coded.made.root) == coded.before
+    applied = lab.madlab("apply", coded.run, "--repo", coded.made.root, "--accept-flags")
+    assert applied.code == 0, applied.err
