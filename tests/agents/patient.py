@@ -19,6 +19,12 @@ def patient() -> Iterator[Agent]:
     note = {"tool": "write", "path": "NOTES.md", "content": "Half of the work is done.\n"}
     looks = [run(f"head -c 6000 /dev/zero | tr '\\0' x; echo {at}") for at in range(50)]
     yield Agent("spender", "does half of the work, then reads on", always(note, *looks), outcome="out_of_budget")
+    otherwise = {
+        **EDIT,
+        "new": "        if merged and merged[-1][1] >= start:\n"
+        "            merged[-1] = (merged[-1][0], max(merged[-1][1], end))\n",
+    }
+    yield Agent("rival", "mends it in other words", always(otherwise, *MENDS[1:]))
     yield Agent("three", "lies, mends it clumsily, mends it well", attempts_of_three, many=True)
 
 

@@ -92,6 +92,22 @@ def test_apply_runs_nothing_that_the_configuration_names(lab: Stage) -> None:
     assert "evil" not in git(root, "cat-file", "-p", f"{tip}:clamp.py")
 
 
+def test_of_two_runs_that_mend_the_same_lines_the_second_is_shown_as_a_conflict(lab: Stage) -> None:
+    made = lab.repository("python-unittest")
+    first, second = (lab.code(name, made=made) for name in ("good/python-unittest", "rival"))
+    assert (first.outcome, second.outcome) == ("succeeded", "succeeded")
+    assert lab.madlab("apply", first.run, "--branch", "first", cwd=made.root).code == 0
+    git(made.root, "merge", "-q", "--ff-only", "first")
+    before = fingerprint(made.root)
+    refused = lab.madlab("apply", second.run, "--branch", "second", cwd=made.root)
+    assert refused.code == 1, refused.err
+    assert "intervals.py" in refused.err
+    assert "<<<<<<< " in refused.err
+    assert "max(merged[-1][1], end)" in refused.err, "neither side is dropped"
+    assert "max(end, merged[-1][1])" in refused.err
+    assert fingerprint(made.root) == before
+
+
 def test_a_remark_is_accepted_delivered_and_acted_on(lab: Stage) -> None:
     agent, made = lab.troupe.agents["listener@anthropic"], lab.repository("python-unittest")
     with lab.madlab.started(*lab.words(agent, made, "anthropic", ["--json"])) as process:
