@@ -143,6 +143,8 @@ class Dispatcher:
                 except Error:
                     self._lives.leave(live)
                     raise
+                if self._lives.is_orphan(run, message.sender):
+                    await self._lives.cancel(run.id, "The run that asked for it has ended.")
                 return live
             case Nobody() if message.recipient not in PEOPLE:
                 await rogers.dead_letter(message, f"nobody is called {message.recipient}")

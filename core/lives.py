@@ -15,7 +15,7 @@ begins again from its message; what it asks of others it asks under the same ids
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakValueDictionary
@@ -71,6 +71,7 @@ class Live:
     worker: Worker | None = None
     settled: Event = field(default_factory=Event)  # its door listens again, or it needs none
     over: Event = field(default_factory=Event)
+    closing: bool = False  # it works no more, and has no more children
 
 
 class Lives:
@@ -115,6 +116,12 @@ class Lives:
                 return each.run.id
         return ""
 
+    def is_orphan(self, run: Run, sender: str) -> bool:
+        """Whether a run of the core's own asked for it and has ended meanwhile."""
+        emad, parent = self._emads.get(sender), self.all.get(run.parent)
+        asked_within = emad is not None and emad.make is not None and "/" in run.conversation
+        return asked_within and (parent is None or parent.closing)
+
     async def cancel(self, run: str, reason: str) -> Run:
         """Asks a run to end; it becomes `cancelled` soon. The wish survives a restart of the core.
 
@@ -156,15 +163,21 @@ class Lives:
         """One run, from where it stands to its end."""
         run = live.run
         turn = self._turns.setdefault((run.mad, run.conversation), Lock())
+        async with AsyncExitStack() as held:
+            await self._to_the_end(live, turn, held)
+
+    async def _to_the_end(self, live: Live, turn: Lock, held: AsyncExitStack) -> None:
+        run = live.run
         try:
             if run.state is State.COLLECTING:
                 self._forget_inbox(run)
             else:
                 ending: Ending | None = None
                 with live.early:
-                    async with turn:
-                        ending = await self._work(live)
-                        self._forget_inbox(run)
+                    await held.enter_async_context(turn)  # until the end: its children are told from the next run's
+                    ending = await self._work(live)
+                    self._forget_inbox(run)
+                live.closing = True
                 await self._end_children(live)
                 if live.run.state is not State.COLLECTING:
                     await self._collect(live, ending or Ending(Outcome.CANCELLED, live.cancel.reason))

@@ -23,7 +23,7 @@ from core.registry import Registry
 from core.rogers.bus import MAX_MESSAGE, Rogers
 from core.rogers.entry import Entry, Row
 from core.rogers.journal import Journal
-from protos.errors import Denied, Error, Exhausted, InvalidArgument, NotFound
+from protos.errors import Conflict, Denied, Error, Exhausted, InvalidArgument, NotFound
 from protos.ids import new_id
 from protos.llm import Llm
 from protos.mad import Bus, Context, Files, Inbox
@@ -161,7 +161,8 @@ class LocalBus(Bus):
             raise InvalidArgument(f"A message has at most {MAX_MESSAGE} bytes.", next="Store the rest as a blob.")
         said = Message()
         said.CopyFrom(message)
-        answers = not said.in_reply_to or await self._asked_by(said) == said.recipient
+        asker = await self._asked_by(said) if said.in_reply_to else ""
+        answers = not said.in_reply_to or (asker != "" and asker == said.recipient)
         knows = bool(said.in_reply_to and answers) or await self._knows(said)
         may_publish(self.identity, said, answers=answers, knows_recipient=knows)
         self._check_id(said)
@@ -180,7 +181,10 @@ class LocalBus(Bus):
         if call.kind != KIND_CALL:
             raise InvalidArgument("Only a call has an answer to wait for.", next="Publish the rest.")
         await self.publish(call)
-        return await self.services.rogers.answer_to(call.id)
+        answer = await self.services.rogers.answer_to(call.id)
+        if answer.conversation != call.conversation or answer.sender not in (call.recipient, "core"):
+            raise Conflict("The answer was given by somebody who was not asked.", next="Ask again with a new id.")
+        return answer
 
     async def report(self, events: Iterable[Message]) -> None:
         may_use(self.identity, "bus")

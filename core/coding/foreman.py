@@ -20,9 +20,10 @@ from dataclasses import dataclass, field
 from tempfile import TemporaryFile
 from typing import IO, Any, cast
 
-from anyio import create_task_group, from_thread, to_thread
+from anyio import Lock, create_task_group, from_thread, to_thread
 from typing_extensions import TypedDict
 
+from core.coding.answers import claimed, ended, fitting, parsed, tested, worked
 from core.coding.changes import open_changes, restored
 from core.coding.evidence import Attempt, TestResult, as_json, best, missing_tests, outcome_of
 from core.coding.patch import Patch, render
@@ -42,7 +43,9 @@ MOST_ATTEMPTS = 8
 GOAL_CHARACTERS = 12_000
 CHANGES, DELETED = "changes.tar", "deleted.json"
 PROOF_SHARE, PROOF_S = 0.25, 600.0  # of the time that is left: kept back for the proof, and at most so much
-DELETED_BYTES = 4 * 1024 * 1024
+DELETED_BYTES, RESULT_BYTES = 4 * 1024 * 1024, 1024 * 1024
+QUESTION_BYTES = 16_000  # of a question's arguments: a message carries 16 KiB
+NO_RESULT = "It answered with something that is no result."
 
 
 class PatchSize(TypedDict):
@@ -144,6 +147,7 @@ class _Work:
     before: TestResult | None = None
     before_trouble: str = ""
     came: dict[int, Came] = field(default_factory=dict)
+    measuring: Lock = field(default_factory=Lock)
 
     async def done(self, attempts: int) -> Coded:
         notes = await self._plan() if attempts > 1 else ""
@@ -168,7 +172,7 @@ class _Work:
         if isinstance(answer, str):
             self.before_trouble = answer
         else:
-            self.before = answer
+            self.before = tested(answer)
 
     async def _plan(self) -> str:
         """What a planner proposes: for several developers, so that they do not all begin with nothing."""
@@ -189,12 +193,11 @@ class _Work:
             given["changes"] = begun[0].digest
         message = await self.job.call.ctx.bus.ask(self._question(label, "work", given, begun, share=1 - PROOF_SHARE))
         if message.kind == KIND_REPLY:
-            attempt.worked = await self._content(message)
-            attempt.claimed = _outcome(str(attempt.worked.get("outcome", "")))
-            attempt.reason = str(attempt.worked.get("reason", ""))[:500]
+            said = await self._content(message) or {}
+            attempt.worked, attempt.claimed = worked(said), claimed(said)
+            attempt.reason = attempt.worked["reason"][:500]
         else:
-            fault = json.loads(message.data or "{}")
-            attempt.claimed, attempt.reason = _outcome(str(fault.get("code", ""))), message.text[:500]
+            attempt.claimed, attempt.reason = ended(message), message.text[:500]
         await self._measure(attempt, message.blobs)
 
     async def _prove(self, attempt: Attempt) -> None:
@@ -205,9 +208,8 @@ class _Work:
         command = self.job.test
         if not command and self.before and self.before["found"]:
             command = str(self.before["command"])
-        if not command:
-            command = str((attempt.worked.get("tests_after") or {}).get("command", ""))
         attempt.proof = await self._test(f"{attempt.number}.proof", command, came.changes, came.deleted)
+        command = command or str(attempt.proof["command"])  # as it was detected there, never as the author says
         attempt.missing = missing_tests(self.before, attempt.proof)
         if attempt.tests_changed and attempt.proved:
             changes, deleted = await self._without(came, attempt.tests_changed)
@@ -216,7 +218,8 @@ class _Work:
     async def _test(self, label: str, command: str, changes: Blob, deleted: Blob) -> TestResult:
         given = {"command": command, "changes": changes.digest, "deleted": deleted.digest}
         answer = await self._ask(label, "test", given, (changes, deleted), share=0.9)
-        return _untested(command, answer) if isinstance(answer, str) else answer
+        found = None if isinstance(answer, str) else tested(answer)
+        return found or _untested(command, answer if isinstance(answer, str) else NO_RESULT)
 
     async def _review(self, attempt: Attempt) -> None:
         """What a reviewer says of the best patch. It is kept beside the proof and does not outweigh it."""
@@ -243,7 +246,10 @@ class _Work:
     ) -> Mapping[str, Any] | str:
         """What Hopper returned, or the sentence that says why it did not."""
         answer = await self.job.call.ctx.bus.ask(self._question(label, tool, arguments, blobs, share=share))
-        return await self._content(answer) if answer.kind == KIND_REPLY else answer.text
+        if answer.kind != KIND_REPLY:
+            return answer.text
+        found = await self._content(answer)
+        return NO_RESULT if found is None else found
 
     def _question(
         self, label: str, tool: str, arguments: Mapping[str, Any], blobs: Sequence[Blob], *, share: float
@@ -255,21 +261,23 @@ class _Work:
             conversation=f"{asked.conversation}/{label}",
             recipient=HAND,
             kind=KIND_CALL,
-            causation=asked.id,
             tool=tool,
-            data=json.dumps({"source": job.source.digest} | dict(arguments), ensure_ascii=False),
+            data=fitting({"source": job.source.digest} | dict(arguments), QUESTION_BYTES),
             blobs=[job.source, *blobs],
             terms=Terms(seconds=max(1.0, left * share, left - PROOF_S), image=job.image),
         )
 
-    async def _content(self, reply: Message) -> Mapping[str, Any]:
-        """The result of a call, however long."""
-        text = reply.data
-        if not text:
-            blob = next(each for each in reply.blobs if each.name == "result.json")
-            text = (await _read(self.job.call.ctx.files, blob, blob.size)).decode()
-        content: Mapping[str, Any] = json.loads(text)
-        return content
+    async def _content(self, reply: Message) -> Mapping[str, Any] | None:
+        """The result of a call, however long; None where there is none that can be read."""
+        if reply.data:
+            return parsed(reply.data)
+        blob = next((each for each in reply.blobs if each.name == "result.json"), None)
+        if blob is None:
+            return None
+        try:
+            return parsed((await _read(self.job.call.ctx.files, blob, RESULT_BYTES)).decode())
+        except (Error, UnicodeDecodeError):
+            return None
 
     # --- what is computed here
 
@@ -282,11 +290,12 @@ class _Work:
         files = self.job.call.ctx.files
         try:
             gone = _names(await _read(files, deleted, DELETED_BYTES))
-            with TemporaryFile() as clean:
-                patch, gone = await to_thread.run_sync(
-                    self._compute, _stream(files, changes), gone, clean, abandon_on_cancel=False
-                )
-                kept = await files.put(_from(clean), name=CHANGES, media_type="application/x-tar")
+            async with self.measuring:  # one at a time: what a hostile one takes is taken once
+                with TemporaryFile() as clean:
+                    patch, gone = await to_thread.run_sync(
+                        self._compute, _stream(files, changes), gone, clean, abandon_on_cancel=False
+                    )
+                    kept = await files.put(_from(clean), name=CHANGES, media_type="application/x-tar")
         except Error as error:  # no honest worker hands that over
             attempt.claimed, attempt.reason = Outcome.FAILED, f"What came out was refused: {error.message}"[:500]
             return
@@ -371,10 +380,6 @@ def _untested(command: str, why: str) -> TestResult:
     }
 
 
-def _outcome(word: str) -> Outcome:
-    return Outcome(word) if word in set(Outcome) else Outcome.FAILED
-
-
 def _names(content: bytes) -> list[str]:
     """The list in a deleted.json; a worker wrote it, so it may be anything.
 
@@ -400,10 +405,13 @@ async def _read(files: Files, blob: Blob, most: int) -> bytes:
     Raises:
         InvalidArgument: it is not small.
     """
-    if blob.size > most:
-        raise InvalidArgument(f"{blob.name} has {blob.size} bytes; {most} are read.")
+    content = bytearray()
     async with aclosing(files.get(blob.digest)) as stream:  # type: ignore[type-var]
-        return b"".join([chunk async for chunk in stream])
+        async for chunk in stream:
+            content += chunk
+            if len(content) > most:  # whatever its size was said to be
+                raise InvalidArgument(f"{blob.name} has over {most} bytes.")
+    return bytes(content)
 
 
 async def _from(file: IO[bytes]) -> AsyncIterator[bytes]:

@@ -25,6 +25,7 @@ __all__ = ["FileChange", "Flag", "Limits", "Patch", "Refusal", "compute", "rende
 BLOCK = 64 * 1024  # bytes compared at once
 CONTEXT = 3  # lines around each change
 HEADING_LINES, HEADING_BYTES = 200, 80  # how far up a hunk's heading is looked for, and how long it is
+LINES = 200_000  # in which two texts may differ and be shown by lines
 FLAGS = 500  # so many are listed
 REPORTED, REPORTED_PATH = 100, 100  # files in a report, and characters of a path
 LOOKED_BYTES = 32 * 1024**2  # of added text are looked through for secrets
@@ -222,8 +223,7 @@ class _Section:
         window = None if is_binary(before) or is_binary(after) else _Window(before, after, self._limits.text_bytes)
         if window is None or window.too_big:
             if new:
-                lines = 0 if is_binary(after) else 1
-                self._look([(at * lines, line) for at, line in enumerate(split(after), start=1)], before)
+                self._look([(0, after)], before)
             yield from self._without_lines(old, new, after, left, right)
             return
         hunks = list(self._hunks(window, before))
@@ -295,7 +295,8 @@ class _Window:
         for _ in range(CONTEXT + 1):
             further = before.find(b"\n", end) + 1 or len(before)
             end, there = further, there + further - end
-        self.too_big = max(end, there) - self.start > most
+        lines = max(before.count(b"\n", self.start, end), after.count(b"\n", self.start, there))
+        self.too_big = max(end, there) - self.start > most or lines > LINES
         self.line = 0 if self.too_big else before.count(b"\n", 0, self.start)  # lines above
         self.old = [] if self.too_big else split(before[self.start : end])
         self.new = [] if self.too_big else split(after[self.start : there])

@@ -56,6 +56,8 @@ class _Pack:
 
     def find(self, id: bytes) -> int | None:
         """The offset of an object."""
+        if len(id) != self._width:
+            return None  # a damaged object names it
         low = struct.unpack(">I", self._index[8 + (id[0] - 1) * 4 : 8 + id[0] * 4])[0] if id[0] else 0
         high = min(struct.unpack(">I", self._index[8 + id[0] * 4 : 12 + id[0] * 4])[0], self.count)
         while low < high:
