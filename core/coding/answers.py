@@ -20,7 +20,7 @@ def parsed(text: str) -> Mapping[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def tested(value: Any) -> TestResult | None:
+def result_of_test(value: Any) -> TestResult | None:
     """A result of `hopper.test`; None where the worker said nothing of the kind."""
     if not isinstance(value, dict) or not isinstance(value.get("found"), bool):
         return None
@@ -50,7 +50,7 @@ def worked(value: Mapping[str, Any]) -> dict[str, Any]:
         "steps": _number(value, "steps"),
         "small": value.get("small") is True,
         "red_first": value.get("red_first") is True,
-        "tests_after": tested(value.get("tests_after")),
+        "tests_after": result_of_test(value.get("tests_after")),
         "commands": [
             {
                 "command": _text(each, "command"),

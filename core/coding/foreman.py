@@ -23,7 +23,7 @@ from typing import IO, Any, cast
 from anyio import Lock, create_task_group, from_thread, to_thread
 from typing_extensions import TypedDict
 
-from core.coding.answers import claimed, ended, fitting, parsed, tested, worked
+from core.coding.answers import claimed, ended, fitting, parsed, result_of_test, worked
 from core.coding.changes import open_changes, restored
 from core.coding.evidence import Attempt, TestResult, as_json, best, missing_tests, outcome_of
 from core.coding.patch import Patch, render
@@ -167,12 +167,12 @@ class _Work:
     # --- what is asked of Hopper
 
     async def _test_before(self) -> None:
-        """The untouched tree, tested: what there was to begin with."""
+        """The untouched tree, result_of_test: what there was to begin with."""
         answer = await self._ask("before", "test", {"command": self.job.test}, (), share=0.5)
         if isinstance(answer, str):
             self.before_trouble = answer
         else:
-            self.before = tested(answer)
+            self.before = result_of_test(answer)
 
     async def _plan(self) -> str:
         """What a planner proposes: for several developers, so that they do not all begin with nothing."""
@@ -201,7 +201,7 @@ class _Work:
         await self._measure(attempt, message.blobs)
 
     async def _prove(self, attempt: Attempt) -> None:
-        """The original tree plus only the patch, tested where no agent has been."""
+        """The original tree plus only the patch, result_of_test where no agent has been."""
         came = self.came.get(attempt.number)
         if came is None or not attempt.files:
             return
@@ -218,7 +218,7 @@ class _Work:
     async def _test(self, label: str, command: str, changes: Blob, deleted: Blob) -> TestResult:
         given = {"command": command, "changes": changes.digest, "deleted": deleted.digest}
         answer = await self._ask(label, "test", given, (changes, deleted), share=0.9)
-        found = None if isinstance(answer, str) else tested(answer)
+        found = None if isinstance(answer, str) else result_of_test(answer)
         return found or _untested(command, answer if isinstance(answer, str) else NO_RESULT)
 
     async def _review(self, attempt: Attempt) -> None:

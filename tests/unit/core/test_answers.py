@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from core.coding.answers import claimed, ended, fitting, parsed, tested, worked
+from core.coding.answers import claimed, ended, fitting, parsed, result_of_test, worked
 from core.run import Outcome
 from protos.v1.message_pb2 import KIND_FAULT, Message
 
@@ -27,11 +27,11 @@ def test_work_of_any_shape_comes_out_with_every_field(value: dict[str, Any]) -> 
 
 @pytest.mark.parametrize("value", [None, [], {}, {"found": 1}, {"found": "yes", "passed": True}])
 def test_a_test_result_without_its_word_is_none(value: object) -> None:
-    assert tested(value) is None
+    assert result_of_test(value) is None
 
 
 def test_counts_are_numbers() -> None:
-    found = tested({"found": True, "passed": True, "counts": {"passed": "x", "failed": 2}})
+    found = result_of_test({"found": True, "passed": True, "counts": {"passed": "x", "failed": 2}})
     assert found is not None
     assert found["counts"] == {"passed": 0, "failed": 2, "errors": 0, "skipped": 0}
 
