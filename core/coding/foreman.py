@@ -167,7 +167,7 @@ class _Work:
     # --- what is asked of Hopper
 
     async def _test_before(self) -> None:
-        """The untouched tree, result_of_test: what there was to begin with."""
+        """The untouched tree, tested: what there was to begin with."""
         answer = await self._ask("before", "test", {"command": self.job.test}, (), share=0.5)
         if isinstance(answer, str):
             self.before_trouble = answer
@@ -201,7 +201,7 @@ class _Work:
         await self._measure(attempt, message.blobs)
 
     async def _prove(self, attempt: Attempt) -> None:
-        """The original tree plus only the patch, result_of_test where no agent has been."""
+        """The original tree plus only the patch, tested where no agent has been."""
         came = self.came.get(attempt.number)
         if came is None or not attempt.files:
             return
