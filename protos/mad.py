@@ -51,6 +51,7 @@ class Bus(Protocol):
 
         Raises:
             as `publish`.
+            Conflict: the answer under that id is from somebody who was not asked.
         """
         ...
 

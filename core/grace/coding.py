@@ -81,15 +81,7 @@ def code(
         blob = client.upload(
             lambda: shown.through(source.chunks(), what, source.size), name=source.name, media_type="application/x-tar"
         )
-    message = {
-        "recipient": "foreman",
-        "kind": "call",
-        "tool": "code",
-        "arguments": arguments | {"source": blob["digest"]},
-        "blobs": [blob],
-        "terms": {name: value for name, value in terms.items() if value is not None},
-    }
-    _follow_to_its_end(client, message, out, json=json)
+    _have_coded(client, arguments | {"source": blob["digest"]}, [blob], terms, out, json=json)
 
 
 def resume(
@@ -118,6 +110,21 @@ def resume(
             blobs.append(kept[name])
     image = asked["terms"].get("image")
     terms = {"usd": budget, "tokens": max_tokens, "seconds": seconds(time) if time else None, "image": image}
+    _have_coded(client, arguments, blobs, terms, None, json=json)
+
+
+def _have_coded(
+    client: Client,
+    arguments: dict[str, Any],
+    blobs: list[dict[str, Any]],
+    terms: Mapping[str, Any],
+    out: Path | None,
+    *,
+    json: bool,
+) -> None:
+    """Asks for code, follows the run, and tells what has come of it."""
+    from core.grace.branch import write_diff
+
     message = {
         "recipient": "foreman",
         "kind": "call",
@@ -126,13 +133,6 @@ def resume(
         "blobs": blobs,
         "terms": {name: value for name, value in terms.items() if value is not None},
     }
-    _follow_to_its_end(client, message, None, json=json)
-
-
-def _follow_to_its_end(client: Client, message: dict[str, Any], out: Path | None, *, json: bool) -> None:
-    """Asks for code, follows the run, and tells what has come of it."""
-    from core.grace.branch import write_diff
-
     found = _watch(client, client.publish(message)["run"], json=json)
     if out is not None and any(each["name"] == "patch.diff" for each in found["artifacts"]):
         write_diff(client, found, out)
