@@ -237,6 +237,6 @@ async def _last_words(worker: Worker) -> str:
     """How a worker ended that is about to."""
     with move_on_after(GRACE_S):
         exit = await worker.sandbox.wait()
-        said = f" Its last words: {exit.log[-300:]!r}" if exit.reason != "out_of_memory" and exit.log else ""
-        return f"{exit.reason.replace('_', ' ')}, code {exit.code}.{said}"
+        words = exit.last_words() if exit.reason != "out_of_memory" else ""
+        return f"{exit.reason.replace('_', ' ')}, code {exit.code}." + (f" Its last words: {words}" if words else "")
     return "its stream broke."

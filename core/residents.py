@@ -116,7 +116,8 @@ class Residents:
             kept.state = "running"
             if await first_of(worker.sandbox.wait, worker.lapsed) == 0:
                 exit = await worker.sandbox.wait()
-                raise Ended(f"Its process ended ({exit.reason}, code {exit.code}). Its last words: {exit.log[-300:]!r}")
+                said = exit.last_words() or "none"
+                raise Ended(f"Its process ended ({exit.reason}, code {exit.code}). Its last words: {said}")
             raise Ended(f"It was not heard of for {worker.session.lease_s:.0f} s.")
 
     def _profile(self, kept: Kept) -> Profile:

@@ -43,7 +43,7 @@ async def ending_by_word(
 
 def ending_by_exit(exit: Exit) -> Ending:
     """What it means that a worker ended before it reported."""
-    words = f" Its last words: {exit.log[-600:]!r}" if exit.log else ""
+    words = f" Its last words: {said}" if (said := exit.last_words(600)) else ""
     if exit.reason == "out_of_memory":
         return Ending(Outcome.OUT_OF_MEMORY, "It used more memory than its profile allows." + words)
     if exit.reason == "killed":

@@ -42,8 +42,8 @@ class Worker:
         with move_on_after(START_LIMIT_S):
             if await first_of(self.session.attached.wait, self.sandbox.wait) == 0:
                 return
-            words = (await self.sandbox.wait()).log[-1000:]
-            raise Unavailable(f"The worker ended before it attached. Its last words: {words!r}", next=NEXT_STEP)
+            words = (await self.sandbox.wait()).last_words() or "none"
+            raise Unavailable(f"The worker ended before it attached. Its last words: {words}", next=NEXT_STEP)
         raise Unavailable(f"The worker did not attach within {START_LIMIT_S:.0f} s.", next=NEXT_STEP)
 
     def leave(self) -> None:

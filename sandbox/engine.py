@@ -17,6 +17,7 @@ from typing import Literal, Protocol
 from sandbox.profile import Profile
 
 DOOR = "/run/madlab"  # where a program finds its socket directory
+LAST_WORDS = 300  # characters: with the sentence around them they fit wherever a reason is told
 
 
 class SandboxError(Exception):
@@ -43,6 +44,16 @@ class Exit:
     code: int | None
     reason: Literal["exited", "killed", "out_of_memory"]
     log: str = ""
+
+    def last_words(self, most: int = LAST_WORDS) -> str:
+        """The end of the log as a quoted literal of at most `most` characters; empty where it wrote nothing.
+
+        What went wrong is on a program's last line, so a sentence that is to be short gives up the beginning.
+        """
+        words = self.log.strip()[-most:]
+        while (over := len(repr(words)) - most) > 0:
+            words = words[max(1, over // 10) :]  # the longest escape is ten characters
+        return repr(words) if words else ""
 
 
 @dataclass(frozen=True)

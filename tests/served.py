@@ -29,6 +29,13 @@ REASONS = {"": pb.FINISH_STOP, "stop": pb.FINISH_STOP, "length": pb.FINISH_LENGT
 class Died(BaseException):
     """The worker of a model ends in the middle of an answer, whatever would catch an exception."""
 
+class Wordy:
+    """Does not come up, and says why at the end of much."""
+
+    def __init__(self) -> None:
+        raise RuntimeError("\x1b[31mno" * 200 + "\nthere are no weights")
+
+
 
 @dataclass(frozen=True)
 class Asked:

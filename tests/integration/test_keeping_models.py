@@ -142,7 +142,7 @@ async def test_a_model_that_is_not_installed_says_how_to_get_it(tmp_path: Path) 
 
 
 async def test_a_worker_that_does_not_come_up_is_told_to_all_who_wait(tmp_path: Path) -> None:
-    async with a_stage(tmp_path, "tests.served:Nobody") as stage:
+    async with a_stage(tmp_path, "tests.served:Wordy") as stage:
         troubles: list[Trouble] = []
 
         async def one() -> None:
@@ -154,10 +154,10 @@ async def test_a_worker_that_does_not_come_up_is_told_to_all_who_wait(tmp_path: 
             for _ in range(3):
                 tasks.start_soon(one)
         assert [each.kind for each in troubles] == [Kind.UNREACHABLE] * 3
-        assert "Nobody" in troubles[0].text, "its last words"
+        assert "there are no weights" in troubles[0].text, "its last words, however long it spoke before"
         state, note = stage.models.state(SMALL.name)
         assert state == "failed"
-        assert "Nobody" in note
+        assert "there are no weights" in note
         await stage.gone()
 
 
