@@ -52,7 +52,8 @@ from core.lab import Lab
 from core.lives import Dispatchable, Lives
 from core.manifest import Manifest, load_manifest, profile_of
 from core.models import LLAMA, LocalModels
-from core.ports import LinksView, Services
+from core.ports.links import LinksView
+from core.ports.services import Services
 from core.registry import RegisteredMad, Registry, emad, of_class
 from core.residents import Residents, load_resident
 from core.rogers.bus import Rogers

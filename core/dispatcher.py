@@ -18,7 +18,7 @@ from anyio import TASK_STATUS_IGNORED, create_task_group
 from anyio.abc import TaskGroup, TaskStatus
 
 from core.lives import Live, Lives
-from core.ports import Services
+from core.ports.services import Services
 from core.router import Ephemeral, Nobody
 from core.run import TAKEN_BACK, Run, State, run_id
 from core.runs import Runs

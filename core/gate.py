@@ -10,6 +10,7 @@ between trading and the worker's first call, nobody can know whether the credent
 restored from the journal takes its token once more, until the credential has been seen in use (`confirmed`).
 """
 
+import hashlib
 import hmac
 import logging
 import os
@@ -26,7 +27,6 @@ from anyio import CancelScope, Event, current_time
 from anyio.lowlevel import checkpoint
 
 from core.fiedler.line import Line
-from core.ports import hash_of
 from core.strict import strict_json
 from core.waiting import first_of
 from protos.errors import Denied, Error, Exhausted, InvalidArgument, Unauthenticated
@@ -40,8 +40,12 @@ from protos.v1 import (
     files_pb2_grpc,
     llm_pb2,
     llm_pb2_grpc,
+    secrets_pb2,
+    secrets_pb2_grpc,
     session_pb2,
     session_pb2_grpc,
+    web_pb2,
+    web_pb2_grpc,
 )
 from protos.v1.message_pb2 import Blob
 from protos.v1.session_pb2 import Attached, Directive, End, FinishRequest, Outcome
@@ -91,6 +95,11 @@ class Complaints(logging.Filter):
 
 
 logging.getLogger("grpc._cython.cygrpc").addFilter(Complaints())
+
+
+def hash_of(secret: str) -> str:
+    """What is kept of a token or credential."""
+    return hashlib.sha256(secret.encode()).hexdigest()
 
 
 @dataclass
@@ -413,6 +422,31 @@ class LlmServicer(_Servicer, llm_pb2_grpc.LlmServicer):
             self._gathered -= mine
 
 
+class WebServicer(_Servicer, web_pb2_grpc.WebServicer):
+    """The web port."""
+
+    async def Fetch(
+        self, requests: AsyncIterator[web_pb2.FetchRequest], servicing: Servicing
+    ) -> AsyncIterator[web_pb2.FetchEvent]:
+        async with answering(servicing):
+            web = self._context(servicing).web
+            first = await anext(aiter(requests), None)
+            if first is None or first.WhichOneof("part") != "head":
+                raise InvalidArgument("The first part of a request is its head.")
+            async with aclosing(web.fetch(first.head, _bytes_of(requests))) as events:  # type: ignore[type-var]
+                async for event in events:
+                    yield event
+
+
+class SecretsServicer(_Servicer, secrets_pb2_grpc.SecretsServicer):
+    """The secrets port."""
+
+    async def List(self, request: secrets_pb2.ListSecretsRequest, servicing: Servicing) -> secrets_pb2.ListSecretsReply:
+        async with answering(servicing):
+            return secrets_pb2.ListSecretsReply(handles=await self._context(servicing).secrets.list())
+        raise AssertionError("answering aborts")
+
+
 class ModelHostServicer(_Servicer, llm_pb2_grpc.ModelHostServicer):
     """The way back: a worker that serves a model to the lab, if that is what it was started for."""
 
@@ -440,10 +474,12 @@ class ModelHostServicer(_Servicer, llm_pb2_grpc.ModelHostServicer):
                 line.close("The worker that served the model ended its stream.")
 
 
-async def _bytes_of(requests: AsyncIterator[files_pb2.PutRequest]) -> AsyncIterator[bytes]:
+async def _bytes_of(
+    requests: AsyncIterator[files_pb2.PutRequest] | AsyncIterator[web_pb2.FetchRequest],
+) -> AsyncIterator[bytes]:
     async for request in requests:
         if request.WhichOneof("part") != "bytes":
-            raise InvalidArgument("After the first part of a put come bytes.")
+            raise InvalidArgument("After the first part come bytes.")
         yield request.bytes
 
 
@@ -470,6 +506,8 @@ async def open_door(directory: Path, session: Session) -> AsyncIterator[None]:
     bus_pb2_grpc.add_BusServicer_to_server(BusServicer(session), server)
     files_pb2_grpc.add_FilesServicer_to_server(FilesServicer(session), server)
     llm_pb2_grpc.add_LlmServicer_to_server(LlmServicer(session), server)
+    web_pb2_grpc.add_WebServicer_to_server(WebServicer(session), server)
+    secrets_pb2_grpc.add_SecretsServicer_to_server(SecretsServicer(session), server)
     llm_pb2_grpc.add_ModelHostServicer_to_server(ModelHostServicer(session), server)
     path = directory / "gate.sock"
     server.add_insecure_port(f"unix:{path}")

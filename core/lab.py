@@ -10,7 +10,7 @@ from core.config import Config
 from core.dispatcher import Dispatcher
 from core.home import Home
 from core.horace.store import Horace
-from core.ports import Services
+from core.ports.services import Services
 from core.registry import Registry
 from core.residents import Residents
 from core.rogers.bus import Rogers

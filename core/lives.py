@@ -26,8 +26,10 @@ from anyio import CancelScope, Event, Lock, move_on_after, sleep, sleep_forever
 from core.admission import Admission
 from core.fiedler.money import dollars
 from core.gate import Session
-from core.policy import CORE_PORTS, Identity, Purse
-from core.ports import Allowance, Services, context_for, open_purse, unlimited
+from core.policy.capabilities import CORE_PORTS, Identity, Purse
+from core.ports.context import context_for
+from core.ports.llm import open_purse
+from core.ports.services import Allowance, Services, unlimited
 from core.registry import RegisteredMad
 from core.run import TAKEN_BACK, Outcome, Run, State
 from core.runs import Runs

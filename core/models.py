@@ -24,8 +24,9 @@ from core.admission import Admission
 from core.fiedler.line import Line
 from core.fiedler.provider import Kind, Trouble
 from core.fiedler.store import Store, Weights, catalogue
-from core.policy import Identity
-from core.ports import Services, context_for, unlimited
+from core.policy.capabilities import Identity
+from core.ports.context import context_for
+from core.ports.services import Services, unlimited
 from core.waiting import first_of
 from core.workers import Worker, Workers
 from protos.errors import Error, Unavailable

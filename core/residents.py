@@ -16,8 +16,10 @@ from anyio import TASK_STATUS_IGNORED, create_task_group, current_time, sleep
 from anyio.abc import TaskStatus
 
 from core.config import Resident
-from core.policy import RESIDENT_PORTS, Identity
-from core.ports import LocalBus, Services, context_for, unlimited
+from core.policy.capabilities import RESIDENT_PORTS, Identity
+from core.ports.bus import LocalBus
+from core.ports.context import context_for
+from core.ports.services import Services, unlimited
 from core.steps import Blocked, in_steps
 from core.waiting import first_of
 from core.workers import Workers

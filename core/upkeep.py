@@ -6,7 +6,8 @@ import structlog
 from anyio import sleep
 
 from core.config import Config
-from core.ports import Services, linked_since
+from core.ports.links import linked_since
+from core.ports.services import Services
 from core.rogers.retention import DAY_S, Retention, retain
 from protos.errors import Error
 

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from core.gate import check_evidence
-from core.policy import Identity
-from core.ports import Services, may_read
+from core.policy.capabilities import Identity
+from core.ports.links import may_read
+from core.ports.services import Services
 from core.run import Outcome, judge
 from protos.errors import NotFound
 from protos.v1.message_pb2 import Blob

@@ -14,8 +14,7 @@ from pathlib import Path
 
 from anyio import current_time, move_on_after, sleep, to_thread
 
-from core.gate import Session, open_door
-from core.ports import hash_of
+from core.gate import Session, hash_of, open_door
 from core.waiting import first_of
 from protos.errors import InvalidArgument, Unavailable
 from sandbox.engine import Engine, Program, Sandbox, SandboxError

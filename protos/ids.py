@@ -2,7 +2,10 @@
 
 import hashlib
 import os
+import re
 import time
+
+_UUID7 = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 
 def new_id() -> str:
@@ -25,3 +28,8 @@ def _text(value: int) -> str:
     value = value & ~(0x3 << 62) | 0x2 << 62
     text = f"{value:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def is_uuid(id: str) -> bool:
+    """Whether `id` is a UUIDv7 as this module writes it."""
+    return _UUID7.fullmatch(id) is not None

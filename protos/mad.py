@@ -16,6 +16,8 @@ from protos.v1.session_pb2 import OUTCOME_SUCCEEDED, Assignment, Outcome
 
 if TYPE_CHECKING:
     from protos.llm import Llm
+    from protos.secrets import Secrets
+    from protos.web import Web
 
 
 class Inbox(Protocol):
@@ -123,6 +125,18 @@ def _no_llm() -> "Llm":
     return NoLlm()
 
 
+def _no_web() -> "Web":
+    from protos.web import NoWeb
+
+    return NoWeb()
+
+
+def _no_secrets() -> "Secrets":
+    from protos.secrets import NoSecrets
+
+    return NoSecrets()
+
+
 @dataclass(frozen=True)
 class Context:
     """Everything a MAD may reach."""
@@ -132,6 +146,8 @@ class Context:
     assignment: Assignment
     verdict: Verdict = field(default_factory=Verdict)
     llm: "Llm" = field(default_factory=_no_llm)
+    web: "Web" = field(default_factory=_no_web)
+    secrets: "Secrets" = field(default_factory=_no_secrets)
 
 
 class Thinker(Protocol):

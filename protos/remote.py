@@ -40,7 +40,10 @@ if TYPE_CHECKING:
         ToServe,
     )
     from protos.v1.llm_pb2_grpc import LlmAsyncStub, ModelHostAsyncStub
+    from protos.v1.secrets_pb2 import Handle
     from protos.v1.session_pb2_grpc import SessionAsyncStub
+    from protos.v1.web_pb2 import FetchEvent, FetchRequest, RequestHead
+    from protos.v1.web_pb2_grpc import WebAsyncStub
 
 logger = logging.getLogger(__name__)
 Value = TypeVar("Value")
@@ -48,6 +51,7 @@ Value = TypeVar("Value")
 MESSAGE_BYTES = 1024 * 1024  # of one gRPC message, in either direction
 FIRST_RETRY_S, LAST_RETRY_S = 0.05, 1.0
 DEFAULT_LEASE_S = 60.0
+REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})  # what asks for nothing to be changed
 NEXT = "madlab-next-bin"  # trailing metadata: what the caller can do next
 # How a stream that broke answers the next write: the last one is grpc's own slip, asyncio's error for a finished call.
 STREAM_IS_OVER = (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError)
@@ -107,7 +111,14 @@ class RemoteSession:
 
     def context(self, assignment: Assignment) -> Context:
         """The ports of this session."""
-        return Context(RemoteBus(self), RemoteFiles(self), assignment, llm=RemoteLlm(self))
+        return Context(
+            RemoteBus(self),
+            RemoteFiles(self),
+            assignment,
+            llm=RemoteLlm(self),
+            web=RemoteWeb(self),
+            secrets=RemoteSecrets(self),
+        )
 
     def deliveries(self) -> "grpc.aio.UnaryStreamCall[bus_pb2.SubscribeRequest, bus_pb2.Delivery]":
         """The inbox as a stream: the one that was asked for ahead of the assignment, or else a new one."""
@@ -328,6 +339,61 @@ class RemoteLlm:
 
         request = CostsRequest(by=by, since=since)
         return await self._session.call(lambda: self._stub.Costs(request, metadata=self._session.metadata))
+
+
+class RemoteWeb:
+    """The egress broker through the gate."""
+
+    def __init__(self, session: RemoteSession) -> None:
+        self._session = session
+
+    @cached_property
+    def _stub(self) -> "WebAsyncStub":
+        from protos.v1 import web_pb2_grpc  # only who uses the web pays for its messages
+
+        return web_pb2_grpc.WebStub(self._session.channel)
+
+    async def fetch(
+        self, head: "RequestHead", body: "AsyncIterable[bytes] | None" = None
+    ) -> "AsyncIterator[FetchEvent]":
+        from protos.v1.web_pb2 import FetchRequest
+
+        async def parts() -> "AsyncIterator[FetchRequest]":
+            yield FetchRequest(head=head)
+            async for chunk in body or _each(()):
+                yield FetchRequest(bytes=chunk)
+
+        is_harmless = body is None and head.method in REPEATABLE
+        async for _ in self._session.attempts():
+            is_begun = False
+            call = self._stub.Fetch(parts(), metadata=self._session.metadata)
+            try:
+                with translating():
+                    async for event in call:
+                        is_begun = True
+                        yield event
+                return
+            except Unavailable as error:
+                if is_begun or error.next or not is_harmless:
+                    raise  # what may have changed something in the world is not done twice
+            finally:
+                call.cancel()
+        raise Unavailable("The core did not come back within the lease.")
+
+
+class RemoteSecrets:
+    """Turing through the gate."""
+
+    def __init__(self, session: RemoteSession) -> None:
+        self._session = session
+
+    async def list(self) -> "Sequence[Handle]":
+        from protos.v1.secrets_pb2 import ListSecretsRequest
+        from protos.v1.secrets_pb2_grpc import SecretsStub
+
+        stub = SecretsStub(self._session.channel)
+        reply = await self._session.call(lambda: stub.List(ListSecretsRequest(), metadata=self._session.metadata))
+        return reply.handles
 
 
 class RemoteModelHost:

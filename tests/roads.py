@@ -17,10 +17,11 @@ import openai
 
 from core.app import open_journal
 from core.fiedler.settings import Model as ModelSettings
-from core.gate import Session, open_door
+from core.gate import Session, hash_of, open_door
 from core.horace.store import Horace
-from core.policy import Identity
-from core.ports import Services, context_for, hash_of, unlimited
+from core.policy.capabilities import Identity
+from core.ports.context import context_for
+from core.ports.services import Services, unlimited
 from core.registry import Registry
 from core.rogers.bus import Rogers
 from periphery.doors import Doors, open_doors

@@ -12,8 +12,7 @@ from anyio import create_task_group, fail_after, sleep, sleep_forever
 
 from core.fiedler.line import Line
 from core.fiedler.provider import Kind, Trouble
-from core.gate import Session, open_door
-from core.ports import hash_of
+from core.gate import Session, hash_of, open_door
 from protos.errors import Denied, Exhausted, InvalidArgument, Unavailable
 from protos.host import host
 from protos.llm import Say
@@ -29,12 +28,12 @@ REASONS = {"": pb.FINISH_STOP, "stop": pb.FINISH_STOP, "length": pb.FINISH_LENGT
 class Died(BaseException):
     """The worker of a model ends in the middle of an answer, whatever would catch an exception."""
 
+
 class Wordy:
     """Does not come up, and says why at the end of much."""
 
     def __init__(self) -> None:
         raise RuntimeError("\x1b[31mno" * 200 + "\nthere are no weights")
-
 
 
 @dataclass(frozen=True)

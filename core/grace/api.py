@@ -41,11 +41,10 @@ from core.grace.events import Changes, EventStream, Item
 from core.grace.shapes import blob_json, conversation_json, mads_json, message_json, run_json, status_json, version_json
 from core.grace.streams import BlobStream
 from core.lab import Lab
-from core.ports import is_uuid
 from core.router import Ephemeral
 from core.run import Run, State, run_id
 from protos.errors import Conflict, Error, Exhausted, InvalidArgument, NotFound, Unavailable
-from protos.ids import id_from, new_id
+from protos.ids import id_from, is_uuid, new_id
 from protos.v1.message_pb2 import KIND_CALL, KIND_EVENT, KIND_PROSE, Blob, Message, Terms
 
 OPERATOR = "operator"

@@ -208,6 +208,7 @@ class Terms(_message.Message):
     TOKENS_FIELD_NUMBER: _builtins.int
     SECONDS_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
+    WEB_FIELD_NUMBER: _builtins.int
     usd: _builtins.float
     """for models, of the run and all it asks for"""
     tokens: _builtins.int
@@ -215,6 +216,10 @@ class Terms(_message.Message):
     """from its start to its deadline"""
     image: _builtins.str
     """a local image instead of the manifest's; the operator's to say, and a run's of the core"""
+    @_builtins.property
+    def web(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """hosts it may reach of those its manifest and policy allow: "*", "*.example.org", "example.org:8443"; empty: as the manifest says"""
+
     def __init__(
         self,
         *,
@@ -222,10 +227,11 @@ class Terms(_message.Message):
         tokens: _builtins.int | None = ...,
         seconds: _builtins.float | None = ...,
         image: _builtins.str = ...,
+        web: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_seconds", b"_seconds", "_tokens", b"_tokens", "_usd", b"_usd", "seconds", b"seconds", "tokens", b"tokens", "usd", b"usd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seconds", b"_seconds", "_tokens", b"_tokens", "_usd", b"_usd", "image", b"image", "seconds", b"seconds", "tokens", b"tokens", "usd", b"usd"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seconds", b"_seconds", "_tokens", b"_tokens", "_usd", b"_usd", "image", b"image", "seconds", b"seconds", "tokens", b"tokens", "usd", b"usd", "web", b"web"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seconds: _TypeAlias = _typing.Literal["seconds"]  # noqa: Y015
     _WhichOneofArgType__seconds: _TypeAlias = _typing.Literal["_seconds", b"_seconds"]  # noqa: Y015

@@ -22,10 +22,11 @@ from typing import Any
 import anyio
 import grpc
 
-from core.gate import Session, open_door
+from core.gate import Session, hash_of, open_door
 from core.lab import Lab
-from core.policy import Identity
-from core.ports import Allowance, context_for, hash_of
+from core.policy.capabilities import Identity
+from core.ports.context import context_for
+from core.ports.services import Allowance
 from protos.ids import new_id
 from protos.mad import Bus
 from protos.remote import OPTIONS, RemoteBus, connect

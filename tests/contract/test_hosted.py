@@ -12,8 +12,7 @@ from anyio import create_task_group, fail_after, sleep
 from core.fiedler.line import UNREAD_BYTES, Line
 from core.fiedler.provider import Ask, Kind, Reported, Trouble
 from core.fiedler.providers.hosted import HostedProvider
-from core.gate import Session, open_door
-from core.ports import hash_of
+from core.gate import Session, hash_of, open_door
 from protos.llm import Completion, Say, prompt
 from protos.remote import OPTIONS
 from protos.v1 import llm_pb2 as pb

@@ -15,10 +15,11 @@ from core.fiedler.keys import KeyFiles
 from core.fiedler.ledger import Ledger
 from core.fiedler.money import picodollars
 from core.fiedler.settings import Orchestra
-from core.gate import Session, open_door
+from core.gate import Session, hash_of, open_door
 from core.horace.store import Horace
-from core.policy import Identity
-from core.ports import Services, context_for, hash_of, unlimited
+from core.policy.capabilities import Identity
+from core.ports.context import context_for
+from core.ports.services import Services, unlimited
 from core.registry import Registry
 from core.rogers.bus import Rogers
 from protos.errors import Conflict, Denied, Exhausted, InvalidArgument, Unavailable

@@ -4,8 +4,9 @@ import pytest
 from anyio import fail_after, sleep
 
 from core.grace.shapes import status_json
-from core.policy import RESIDENT_PORTS, Identity
-from core.ports import LocalBus, unlimited
+from core.policy.capabilities import RESIDENT_PORTS, Identity
+from core.ports.bus import LocalBus
+from core.ports.services import unlimited
 from protos.ids import new_id
 from protos.v1.message_pb2 import KIND_FAULT, KIND_PROSE, Message
 from tests.labs import ECHO, EMADS, call, lab_of

@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.policy import RESIDENT_PORTS, Identity, may_enter, may_publish, may_use
+from core.policy.capabilities import RESIDENT_PORTS, Identity, may_enter, may_publish, may_use
 from protos.errors import Denied
 from protos.v1.message_pb2 import KIND_CALL, KIND_PROSE, KIND_REPLY, Message
 

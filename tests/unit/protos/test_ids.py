@@ -4,9 +4,8 @@ import time
 
 import pytest
 
-from core.ports import is_uuid
 from protos.errors import BY_CODE, Error
-from protos.ids import new_id
+from protos.ids import is_uuid, new_id
 
 
 def test_ids_are_version_7_and_sort_by_time() -> None:

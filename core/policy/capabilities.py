@@ -28,11 +28,19 @@ class Identity:
     conversation: str = ""
     core: bool = False  # a run of one of the core's own MADs: it may speak and read within its conversation, too
     purse: Purse = Purse()  # of a run: what its models may cost
+    web: tuple[str, ...] | None = (
+        None  # hosts that whoever asked for the run lets it reach; None: no narrower than policy
+    )
 
     @property
     def principal(self) -> str:
         """The name under which acts are journalled."""
         return self.run or self.participant
+
+    @property
+    def principals(self) -> tuple[str, ...]:
+        """Every name that rules and grants may know it by, the narrowest first."""
+        return (f"run:{self.run}", f"mad:{self.participant}") if self.run else (f"mad:{self.participant}",)
 
 
 CORE_PORTS = frozenset({"bus", "files", "files:*", "call:*"})  # of a run of one of the core's own MADs

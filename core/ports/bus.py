@@ -1,0 +1,195 @@
+"""The bus port: Rogers with one caller's permissions."""
+
+import json
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from core.policy.capabilities import Identity, may_enter, may_publish, may_use
+from core.ports.links import may_read
+from core.ports.services import Allowance, Services
+from core.rogers.bus import MAX_MESSAGE
+from protos.errors import Conflict, Exhausted, InvalidArgument
+from protos.ids import is_uuid
+from protos.mad import Bus, Inbox
+from protos.serve import answer_id
+from protos.v1.message_pb2 import (
+    KIND_CALL,
+    KIND_EVENT,
+    KIND_FAULT,
+    KIND_REPLY,
+    TAINT_UNSPECIFIED,
+    TAINT_WORKER,
+    Message,
+    Taint,
+)
+
+REMEMBERED = 4096  # deliveries a session remembers; older ones are looked up
+PAGE = 100  # messages of one history of a run: so much is in memory at once, for each of its calls
+TAINTS = frozenset(Taint.values()) - {TAINT_UNSPECIFIED}
+
+
+@dataclass
+class LocalBus(Bus):
+    """The bus with one caller's permissions."""
+
+    services: Services
+    identity: Identity
+    allowance: Allowance
+    trigger: str = ""  # the message that a run is for
+    _asked: Message | None = None  # that message, once it was looked up
+    _delivered: dict[str, str] = field(default_factory=dict)  # id → sender, of what this session was given
+    _pending: dict[int, Message] = field(default_factory=dict)  # by sequence: given and not acknowledged
+
+    @property
+    def in_hand(self) -> Message | None:
+        """What the caller is handling: the oldest message it was given and has not acknowledged."""
+        return next(iter(self._pending.values()), None)
+
+    async def publish(self, message: Message) -> int:
+        if message.ByteSize() > MAX_MESSAGE:  # before anything is done that takes longer for a longer message
+            raise InvalidArgument(f"A message has at most {MAX_MESSAGE} bytes.", next="Store the rest as a blob.")
+        said = Message()
+        said.CopyFrom(message)
+        asker = await self._asked_by(said) if said.in_reply_to else ""
+        answers = not said.in_reply_to or (asker != "" and asker == said.recipient)
+        knows = bool(said.in_reply_to and answers) or await self._knows(said)
+        may_publish(self.identity, said, answers=answers, knows_recipient=knows)
+        self._check_id(said)
+        if said.kind == KIND_CALL:
+            self.services.registry.check_call(said.recipient, said.tool, arguments_of(said))
+        if self.identity.run:
+            await self._mark(said)
+            for digest in {each.digest for each in said.blobs}:
+                await may_read(self.services, self.identity, digest)
+            if said.kind not in (KIND_REPLY, KIND_FAULT) and not self.allowance.take_said(said.ByteSize()):
+                limit = self.allowance.bytes_said
+                raise Exhausted(f"The run has said its {limit} bytes.", next="Raise budget.bytes_said.")
+        return await self.services.rogers.publish(said, sender=self.identity.participant)
+
+    async def ask(self, call: Message) -> Message:
+        if call.kind != KIND_CALL:
+            raise InvalidArgument("Only a call has an answer to wait for.", next="Publish the rest.")
+        await self.publish(call)
+        answer = await self.services.rogers.answer_to(call.id)
+        if answer.conversation != call.conversation or answer.sender not in (call.recipient, "core"):
+            raise Conflict("The answer was given by somebody who was not asked.", next="Ask again with a new id.")
+        return answer
+
+    async def report(self, events: Iterable[Message]) -> None:
+        may_use(self.identity, "bus")
+        checked = []
+        for each in events:
+            may_enter(self.identity, each.conversation)
+            if each.kind != KIND_EVENT or each.recipient or each.blobs:
+                raise InvalidArgument("Only events without recipient and blobs are reported.", next="Publish the rest.")
+            event = Message()
+            event.CopyFrom(each)
+            self._check_id(event)
+            if self.identity.run:
+                await self._mark(event)
+            if self.allowance.take_said(event.ByteSize()):
+                checked.append(event)
+            else:
+                self.allowance.dropped += 1
+        await self.services.rogers.report(checked, sender=self.identity.participant)
+
+    @asynccontextmanager
+    async def subscribe(self) -> AsyncIterator[Inbox]:
+        may_use(self.identity, "bus")
+        async with self.services.rogers.open_inbox(
+            self.identity.participant, self.identity.conversation or None
+        ) as inbox:
+            self._pending.clear()
+            yield _RememberingInbox(inbox, self._delivered, self._pending)
+
+    async def history(self, conversation: str, *, after: int = 0, limit: int = 100) -> Sequence[Message]:
+        may_use(self.identity, "bus")
+        may_enter(self.identity, conversation)
+        most = PAGE if self.identity.run else 1000
+        return await self.services.rogers.history(conversation, after=after, limit=min(limit or 100, most))
+
+    async def _trigger(self) -> Message | None:
+        """The message that the run is for."""
+        if self._asked is None and self.trigger:
+            self._asked = await self.services.rogers.find(self.trigger)
+        return self._asked
+
+    async def _mark(self, said: Message) -> None:
+        """Adds what a run cannot be trusted to say: that it said it, and how many messages led to it."""
+        if not self.identity.core:
+            said.taint[:] = sorted({*TAINTS.intersection(said.taint), TAINT_WORKER})
+        asked = await self._trigger()
+        if asked is not None:
+            said.hops = max(said.hops, asked.hops + 1)
+
+    async def _asked_by(self, said: Message) -> str:
+        """Who sent the message that `said` answers, if it was addressed to the caller; else nobody."""
+        if said.in_reply_to in self._delivered:
+            return self._delivered[said.in_reply_to]
+        asked = await self.services.rogers.find(said.in_reply_to)
+        mine = asked is not None and (asked.conversation, asked.recipient) == (
+            said.conversation,
+            self.identity.participant,
+        )
+        return asked.sender if asked is not None and mine else ""
+
+    async def _knows(self, said: Message) -> bool:
+        """Whether the recipient has written to the run, which a restart must not make forget."""
+        if not said.recipient or not self.identity.run or said.recipient in self._delivered.values():
+            return True
+        asked = await self._trigger()
+        if asked is None or asked.sender == said.recipient:
+            return asked is not None
+        return bool(
+            await self.services.journal.query(
+                "SELECT 1 FROM journal WHERE kind IN ('message', 'event') AND recipient <> '' AND recipient = ?"
+                " AND sequence > ? AND conversation = ? AND sender = ? LIMIT 1",
+                (self.identity.participant, asked.sequence, self.identity.conversation, said.recipient),
+            )
+        )
+
+    def _check_id(self, said: Message) -> None:
+        """An answer has the id that its question gives it, and nothing else has: no one can take an answer's place."""
+        if said.kind in (KIND_REPLY, KIND_FAULT):
+            if not said.in_reply_to:
+                raise InvalidArgument("A reply or a fault answers a message.", next="Fill in_reply_to.")
+            if said.id != answer_id(Message(id=said.in_reply_to)):
+                raise InvalidArgument("The id of an answer is its question's id with .reply behind it.")
+        elif not is_uuid(said.id):
+            raise InvalidArgument("A message's id is a UUIDv7 in lower case.", next="Choose it once, when it is made.")
+
+
+@dataclass
+class _RememberingInbox(Inbox):
+    """An inbox that notes who asked what, so that an answer can be checked without a query, and what is in hand."""
+
+    inner: Inbox
+    delivered: dict[str, str]
+    pending: dict[int, Message]
+
+    async def __aiter__(self) -> AsyncIterator[Message]:
+        async for message in self.inner:
+            self.delivered[message.id] = message.sender
+            while len(self.delivered) > REMEMBERED:
+                self.delivered.pop(next(iter(self.delivered)))
+            if message.sequence:
+                self.pending[message.sequence] = message
+            yield message
+
+    async def acknowledge(self, sequence: int) -> None:
+        for each in [each for each in self.pending if each <= sequence]:
+            del self.pending[each]
+        await self.inner.acknowledge(sequence)
+
+
+def arguments_of(call: Message) -> object:
+    """The arguments of a call.
+
+    Raises:
+        InvalidArgument: they are no JSON.
+    """
+    try:
+        return json.loads(call.data or "{}")
+    except (ValueError, RecursionError):
+        raise InvalidArgument("The arguments of a call are a JSON object.") from None

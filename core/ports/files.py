@@ -1,0 +1,54 @@
+"""The files port: Horace with one caller's permissions and allowance."""
+
+from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from core.policy.capabilities import Identity, may_use
+from core.ports.acting import acting
+from core.ports.links import may_read
+from core.ports.services import Allowance, Services
+from protos.mad import Files
+from protos.v1.message_pb2 import Blob
+
+
+@dataclass
+class LocalFiles(Files):
+    """Horace with one caller's permissions and allowance."""
+
+    services: Services
+    identity: Identity
+    allowance: Allowance
+
+    async def put(self, chunks: AsyncIterable[bytes], *, name: str = "", media_type: str = "") -> Blob:
+        may_use(self.identity, "files")
+        self.allowance.take_act()
+        name, media_type = name[:255], media_type[:255]
+        async with acting(self.services.journal, self.identity, "files.put", name=name) as act:
+            blob = await self.services.horace.put(self._paid(chunks), name=name, media_type=media_type)
+            act |= {"digest": blob.digest, "size": blob.size}
+        return blob
+
+    async def _paid(self, chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+        """Counts as it goes: many streams at once share what one could store."""
+        async for chunk in chunks:
+            self.allowance.take_out(len(chunk))
+            yield chunk
+
+    async def get(self, digest: str, *, offset: int = 0) -> AsyncIterator[bytes]:
+        may_use(self.identity, "files")
+        self.allowance.take_act()
+        await may_read(self.services, self.identity, digest)
+        before = self.allowance.used_in
+        async with (
+            acting(self.services.journal, self.identity, "files.get", digest=digest, offset=offset) as act,
+            aclosing(self.services.horace.get(digest, offset=offset)) as stream,  # type: ignore[type-var]
+        ):
+            async for chunk in stream:
+                self.allowance.take_in(len(chunk))
+                act["size"] = self.allowance.used_in - before
+                yield chunk
+
+    async def find(self, name: str) -> Blob:
+        may_use(self.identity, f"files:{name[:64]}")
+        return await self.services.horace.find(name)

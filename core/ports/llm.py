@@ -1,0 +1,92 @@
+"""The llm port: Fiedler with one caller's permissions and budget."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from core.fiedler.fiedler import Fiedler
+from core.fiedler.ledger import Caller
+from core.fiedler.money import picodollars
+from core.policy.capabilities import Identity, may_use
+from core.ports.services import Allowance, Services
+from protos.errors import Denied, Exhausted
+from protos.llm import Llm
+from protos.v1.llm_pb2 import CompleteRequest, CompletionEvent, CostsReply, EmbedReply, EmbedRequest, Model
+
+LLM_BYTES = 4096  # about what one request to a model takes in the journal beside its answer
+
+
+@dataclass
+class LocalLlm(Llm):
+    """Fiedler with one caller's permissions and budget."""
+
+    services: Services
+    identity: Identity
+    allowance: Allowance
+
+    async def complete(self, request: CompleteRequest) -> AsyncIterator[CompletionEvent]:
+        fiedler = self._fiedler(request.model)
+        caller = await self._caller(fiedler)
+        async with aclosing(fiedler.complete(request, caller)) as events:  # type: ignore[type-var]
+            async for each in events:
+                yield each
+
+    async def embed(self, request: EmbedRequest) -> EmbedReply:
+        fiedler = self._fiedler(request.model)
+        return await fiedler.embed(request, await self._caller(fiedler))
+
+    async def models(self) -> Sequence[Model]:
+        ports = self.identity.ports
+        everything = "llm" in ports or "llm:*" in ports
+        return [each for each in self._any().models() if everything or f"llm:{each.alias}" in ports]
+
+    async def costs(self, by: str = "model", *, since: float = 0.0) -> CostsReply:
+        fiedler = self._any()
+        caller = await self._caller(fiedler)
+        return await fiedler.ledger.report(by, caller, since=since)
+
+    def _any(self) -> Fiedler:
+        """
+        Raises:
+            Denied: the manifest asks for no model at all.
+        """
+        if not any(each.partition(":")[0] == "llm" for each in self.identity.ports):
+            may_use(self.identity, "llm")
+        if self.services.fiedler is None:
+            raise Denied("There are no models here.", next="Serve the MAD in a lab that has some.")
+        return self.services.fiedler
+
+    def _fiedler(self, alias: str) -> Fiedler:
+        """
+        Raises:
+            Denied: the manifest does not ask for this model.
+            Exhausted: the run has said so much that no more acts of it are journalled.
+        """
+        fiedler = self._any()
+        if "llm" not in self.identity.ports:
+            may_use(self.identity, f"llm:{(alias or fiedler.repertoire.default)[:64]}")
+        if not self.allowance.take_said(LLM_BYTES):
+            raise Exhausted("The run has said all it may, and calls of models count.", next="Raise budget.bytes_said.")
+        return fiedler
+
+    async def _caller(self, fiedler: Fiedler) -> Caller:
+        """Who asks. A run has an account of its own, whose caps its manifest names; a resident draws from the day."""
+        me = self.identity
+        if not me.run:
+            return Caller(me.principal, me.participant, me.conversation)
+        account = f"run:{me.run}"
+        await open_purse(self.services, me)
+        return Caller(me.principal, me.participant, me.conversation, me.run, account)
+
+
+async def open_purse(services: Services, identity: Identity) -> None:
+    """Opens the account of a run, once; what its children spend is spent from it, too."""
+    if services.fiedler is None:
+        return
+    purse = identity.purse
+    await services.fiedler.ledger.open_once(
+        f"run:{identity.run}",
+        parent=purse.under,
+        cap_usd=None if purse.usd is None else picodollars(purse.usd),
+        cap_tokens=purse.tokens,
+    )

@@ -1,0 +1,74 @@
+"""What the ports stand on, and how much one run may move through them."""
+
+from dataclasses import dataclass
+
+from core.fiedler.fiedler import Fiedler
+from core.horace.store import Horace
+from core.registry import Registry
+from core.rogers.bus import Rogers
+from core.rogers.journal import Journal
+from protos.errors import Exhausted
+
+ACT_BYTES = 512  # about what an act takes in the journal; a run pays it from what it may say
+
+
+@dataclass
+class Services:
+    """What the ports stand on."""
+
+    journal: Journal
+    rogers: Rogers
+    horace: Horace
+    registry: Registry
+    fiedler: Fiedler | None = None
+
+
+@dataclass
+class Allowance:
+    """What one run may still move, in bytes, and what it has moved."""
+
+    bytes_in: int
+    bytes_out: int
+    bytes_said: int
+    used_in: int = 0
+    used_out: int = 0
+    used_said: int = 0
+    dropped: int = 0  # events over the allowance
+
+    def take_in(self, size: int) -> None:
+        """
+        Raises:
+            Exhausted: the run has read its share.
+        """
+        self.used_in += size
+        if self.used_in > self.bytes_in:
+            raise Exhausted(f"The run has read its {self.bytes_in} bytes.", next="Raise budget.bytes_in.")
+
+    def take_out(self, size: int) -> None:
+        """
+        Raises:
+            Exhausted: the run has stored its share, in one stream or in many.
+        """
+        self.used_out += size
+        if self.used_out > self.bytes_out:
+            raise Exhausted(f"The run has stored its {self.bytes_out} bytes.", next="Raise budget.bytes_out.")
+
+    def take_act(self) -> None:
+        """
+        Raises:
+            Exhausted: the run has done as many acts as the journal will hold of it.
+        """
+        if not self.take_said(ACT_BYTES):
+            raise Exhausted(f"The run has said its {self.bytes_said} bytes.", next="Raise budget.bytes_said.")
+
+    def take_said(self, size: int) -> bool:
+        """Whether so much more may be said."""
+        if self.used_said + size > self.bytes_said:
+            return False
+        self.used_said += size
+        return True
+
+
+def unlimited() -> Allowance:
+    """For residents."""
+    return Allowance(bytes_in=2**62, bytes_out=2**62, bytes_said=2**62)

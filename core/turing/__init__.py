@@ -1,0 +1,1 @@
+"""Turing: secrets, kept sealed, used by handle, never shown."""
