@@ -358,10 +358,16 @@ class RemoteWeb:
     ) -> "AsyncIterator[FetchEvent]":
         from protos.v1.web_pb2 import FetchRequest
 
+        broken: list[Exception] = []
+
         async def parts() -> "AsyncIterator[FetchRequest]":
             yield FetchRequest(head=head)
-            async for chunk in body or _each(()):
-                yield FetchRequest(bytes=chunk)
+            try:
+                async for chunk in body or _each(()):
+                    yield FetchRequest(bytes=chunk)
+            except Exception as error:
+                broken.append(error)
+                raise
 
         is_harmless = body is None and head.method in REPEATABLE
         async for _ in self._session.attempts():
@@ -373,6 +379,10 @@ class RemoteWeb:
                         is_begun = True
                         yield event
                 return
+            except asyncio.CancelledError:
+                if broken:  # the library cancels a call whose body could not be read, and does not say so
+                    raise broken[0] from None
+                raise
             except Unavailable as error:
                 if is_begun or error.next or not is_harmless:
                     raise  # what may have changed something in the world is not done twice
