@@ -11,6 +11,7 @@ from protos.v1.message_pb2 import Message
 
 COMMANDS = 200
 TEXT = 8000  # characters
+PATHS = 40  # files of tests with a canary
 COUNTS = ("passed", "failed", "errors", "skipped")
 
 
@@ -24,8 +25,8 @@ def result_of_test(value: Any) -> TestResult | None:
     """A result of `hopper.test`; None where the worker said nothing of the kind."""
     if not isinstance(value, dict) or not isinstance(value.get("found"), bool):
         return None
-    counts = value.get("counts")
-    return {
+    counts, canary = value.get("counts"), value.get("canary")
+    result = {
         "command": _text(value, "command"),
         "detected": value.get("detected") is True,
         "found": value["found"],
@@ -36,6 +37,9 @@ def result_of_test(value: Any) -> TestResult | None:
         "tail": _text(value, "tail"),
         "counts": {each: int(_number(counts, each)) for each in COUNTS} if isinstance(counts, dict) else None,
     }
+    if isinstance(canary, dict):
+        result["canary"] = {each: _paths(canary, each) for each in ("planted", "noticed")}
+    return result
 
 
 def worked(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,6 +89,11 @@ def fitting(arguments: Mapping[str, Any], most: int) -> str:
 def _text(value: Mapping[str, Any], key: str) -> str:
     found = value.get(key)
     return found[:TEXT] if isinstance(found, str) else ""
+
+
+def _paths(value: Mapping[str, Any], key: str) -> list[str]:
+    found = value.get(key)
+    return [each for each in found[:PATHS] if isinstance(each, str)] if isinstance(found, list) else []
 
 
 def _number(value: Mapping[str, Any], key: str) -> int | float:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
+from core.coding.canary import Canary
 from core.run import Outcome
 from protos.treerules import escaped
 
@@ -51,12 +52,23 @@ class Attempt:
     proof: TestResult | None = None  # the clean room
     original: TestResult | None = None  # the same with the tests as they were, where the patch changes any
     missing: int = 0  # tests that ran before and do not run in the clean room
+    canary: Canary | None = None  # whether the clean room's word is worth anything, where it was green
     review: str = ""  # what a reviewer said
 
     @property
     def proved(self) -> bool:
-        """Whether its patch passes the tests in a clean sandbox."""
-        return bool(self.proof and self.proof["found"] and self.proof["passed"])
+        """Whether its patch passes the tests in a clean sandbox, as far as that shows anything."""
+        return bool(self.proof and self.proof["found"] and self.proof["passed"]) and not self.tampered
+
+    @property
+    def tampered(self) -> bool:
+        """Whether its tests pass without being able to fail."""
+        return self.canary is not None and self.canary.state == "unnoticed"
+
+    @property
+    def lucky(self) -> int:
+        """How many tests passed in one clean sandbox and not in another."""
+        return self.canary.lucky if self.canary is not None else 0
 
     @property
     def weakened(self) -> Sequence[str]:
@@ -84,7 +96,7 @@ def best(attempts: Sequence[Attempt]) -> Attempt:
 def _order(attempt: Attempt) -> tuple[Any, ...]:
     return (
         not attempt.proved,
-        bool(attempt.weakened) or attempt.missing > 0,
+        bool(attempt.weakened) or attempt.missing > 0 or attempt.lucky > 0,
         bool(attempt.refused),
         len(attempt.flags),
         not attempt.files,
@@ -96,11 +108,17 @@ def _order(attempt: Attempt) -> tuple[Any, ...]:
 
 def outcome_of(attempt: Attempt) -> tuple[Outcome, str]:
     """What the run has come to with this attempt as its best, and one sentence why."""
+    if attempt.tampered and attempt.canary:
+        files = ", ".join(map(escaped, attempt.canary.files[:5]))
+        why = f"The tests pass and cannot fail: one that must, put into {files}, goes unnoticed."
+        return Outcome.PARTIAL, f"{why} What runs the tests was tampered with."
     if attempt.proved and attempt.weakened:
         changed = ", ".join(map(escaped, attempt.weakened[:5]))
         return Outcome.PARTIAL, f"The tests pass only with changes to the tests or to what runs them: {changed}."
     if attempt.proved and attempt.missing:
         return Outcome.PARTIAL, f"The test command passes, and {attempt.missing} tests that ran before did not run."
+    if attempt.proved and attempt.lucky:
+        return Outcome.PARTIAL, f"The tests pass, and {attempt.lucky} of them fail when they are run once more."
     if attempt.proved and attempt.refused:
         path, why = attempt.refused[0]
         return Outcome.PARTIAL, f"The tests pass, and a part of the patch was refused: {path!r}: {why}."
@@ -129,6 +147,7 @@ def as_json(before: TestResult | None, attempt: Attempt, others: Sequence[Attemp
         "tests_changed": _shown(attempt.tests_changed),
         "tests_weakened": _shown(attempt.weakened),
         "tests_missing": attempt.missing,
+        "canary": _canary(attempt.canary),
         "refused": [{"path": escaped(path, PATH), "reason": reason[:300]} for path, reason in attempt.refused[:LISTED]],
         "flags": [
             {"path": escaped(path, PATH), "line": line, "what": what[:300]}
@@ -185,6 +204,12 @@ class _Keeping:
         if isinstance(value, float):
             return value if isfinite(value) else 0.0
         return value if value is None or (isinstance(value, int) and abs(value) < 2**53) else 0
+
+
+def _canary(canary: Canary | None) -> dict[str, Any] | None:
+    if canary is None:
+        return None
+    return {"state": canary.state, "why": canary.why, "files": _shown(canary.files), "lucky": canary.lucky}
 
 
 def _shown(paths: Sequence[str]) -> list[str]:

@@ -6,6 +6,7 @@
                    ▼                                                            ▼
                 the patch, computed and reviewed here ─▶ the proof: the original tree plus only
                                                          the patch, in another clean sandbox ─▶ the best
+                                                         and once more with tests that must fail
 
 He is a MAD of the core and a run like any other: what he asks of Hopper are calls in conversations within his own, with
 ids made of his message's. So a core that dies in the middle is followed by one that asks the same again, and gets the
@@ -24,6 +25,7 @@ from anyio import Lock, create_task_group, from_thread, to_thread
 from typing_extensions import TypedDict
 
 from core.coding.answers import claimed, ended, fitting, parsed, result_of_test, worked
+from core.coding.canary import judged, to_watch
 from core.coding.changes import open_changes, restored
 from core.coding.evidence import Attempt, TestResult, as_json, best, missing_tests, outcome_of
 from core.coding.patch import Patch, render
@@ -97,6 +99,7 @@ class Came:
     patch: Patch
     changes: Blob  # as they were taken in here: what was refused is not among them
     deleted: Blob
+    original: tuple[Blob, Blob] | None = None  # both with the tests as they were, where it changes any
 
 
 class Foreman:
@@ -146,6 +149,7 @@ class _Work:
     job: Job
     before: TestResult | None = None
     before_trouble: str = ""
+    untouched: TestResult | None = None  # the same with canaries
     came: dict[int, Came] = field(default_factory=dict)
     measuring: Lock = field(default_factory=Lock)
 
@@ -157,8 +161,14 @@ class _Work:
             for each in tries:
                 tasks.start_soon(self._try, each, notes)
         async with create_task_group() as tasks:
+            if self.came:
+                tasks.start_soon(self._test_untouched)
             for each in tries:
                 tasks.start_soon(self._prove, each)
+        async with create_task_group() as tasks:
+            for each in tries:
+                if each.proved:
+                    tasks.start_soon(self._try_canary, each)
         chosen = best(tries)
         if attempts > 1 and chosen.files:
             await self._review(chosen)
@@ -200,23 +210,50 @@ class _Work:
             attempt.claimed, attempt.reason = ended(message), message.text[:500]
         await self._measure(attempt, message.blobs)
 
+    async def _test_untouched(self) -> None:
+        """The untouched tree with tests that must fail: what its test command makes of them."""
+        if self.before and self.before["found"]:
+            command = self.job.test or str(self.before["command"])
+            answer = await self._ask("before.canary", "test", {"command": command, "canary": []}, (), share=0.9)
+            self.untouched = None if isinstance(answer, str) else result_of_test(answer)
+
     async def _prove(self, attempt: Attempt) -> None:
         """The original tree plus only the patch, tested where no agent has been."""
         came = self.came.get(attempt.number)
         if came is None or not attempt.files:
             return
-        command = self.job.test
-        if not command and self.before and self.before["found"]:
-            command = str(self.before["command"])
-        attempt.proof = await self._test(f"{attempt.number}.proof", command, came.changes, came.deleted)
-        command = command or str(attempt.proof["command"])  # as it was detected there, never as the author says
+        attempt.proof = await self._test(f"{attempt.number}.proof", self._command, came.changes, came.deleted)
         attempt.missing = missing_tests(self.before, attempt.proof)
         if attempt.tests_changed and attempt.proved:
-            changes, deleted = await self._without(came, attempt.tests_changed)
-            attempt.original = await self._test(f"{attempt.number}.original", command, changes, deleted)
+            command = str(attempt.proof["command"])  # as it was detected there, never as the author says
+            came.original = await self._without(came, attempt.tests_changed)
+            attempt.original = await self._test(f"{attempt.number}.original", command, *came.original)
 
-    async def _test(self, label: str, command: str, changes: Blob, deleted: Blob) -> TestResult:
-        given = {"command": command, "changes": changes.digest, "deleted": deleted.digest}
+    async def _try_canary(self, attempt: Attempt) -> None:
+        """The patched tree with tests that must fail; so, too, with the tests as they were, where they are changed."""
+        came, watched, ran = self.came[attempt.number], to_watch(self.untouched), list[TestResult]()
+
+        async def run(label: str, changes: Blob, deleted: Blob) -> None:
+            label = f"{attempt.number}.{label}"
+            ran.append(await self._test(label, self._command, changes, deleted, canary=watched))
+
+        if watched:
+            async with create_task_group() as tasks:
+                tasks.start_soon(run, "canary", came.changes, came.deleted)
+                if came.original and not attempt.weakened:
+                    tasks.start_soon(run, "original.canary", *came.original)
+        attempt.canary = judged(self.before, self.untouched, ran)
+
+    @property
+    def _command(self) -> str:
+        """The test command: what was asked for, or what was found on the untouched tree. Empty: there was none."""
+        found = self.before["command"] if self.before and self.before["found"] else ""
+        return self.job.test or str(found)
+
+    async def _test(
+        self, label: str, command: str, changes: Blob, deleted: Blob, *, canary: Sequence[str] | None = None
+    ) -> TestResult:
+        given = {"command": command, "changes": changes.digest, "deleted": deleted.digest, "canary": canary}
         answer = await self._ask(label, "test", given, (changes, deleted), share=0.9)
         found = None if isinstance(answer, str) else result_of_test(answer)
         return found or _untested(command, answer if isinstance(answer, str) else NO_RESULT)

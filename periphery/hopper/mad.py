@@ -12,12 +12,13 @@ from typing_extensions import TypedDict
 from periphery.hopper import prompts
 from periphery.hopper.agent import OWN, Agent, Ending, Ledger, Task, adapter
 from periphery.hopper.asking import model_of
+from periphery.hopper.canary import Canary, plant
 from periphery.hopper.detection import Project
 from periphery.hopper.loop import Own
 from periphery.hopper.redness import shows_fault
 from periphery.hopper.shell import Tell
 from periphery.hopper.small import Small
-from periphery.hopper.testing import TestResult, project_of, run_tests, tell_tests, told
+from periphery.hopper.testing import TestResult, heard_tests, project_of, run_tests, tell_tests, told
 from periphery.hopper.tree import Tree
 from periphery.hopper.workspace import Changes
 from protos.errors import Denied, Error, Exhausted, InvalidArgument, Unavailable
@@ -76,6 +77,12 @@ class Worked(TypedDict):
     loop_seconds: float
 
 
+class Tested(TestResult):
+    """What a tree's tests came to, and whether they told of the failures that were put among them."""
+
+    canary: Canary | None
+
+
 class Hopper:
     """Takes a goal and a repository, works in its sandbox, hands back what changed."""
 
@@ -109,21 +116,40 @@ class Hopper:
 
     @tool(effects="read", idempotent=True)
     async def test(
-        self, call: Call, *, source: str, command: str = "", changes: str = "", deleted: str = "", timeout_s: int = 600
-    ) -> TestResult:
-        """Runs the tests of a packed tree, with changes on top where they are given: digests of attached blobs."""
+        self,
+        call: Call,
+        *,
+        source: str,
+        command: str = "",
+        changes: str = "",
+        deleted: str = "",
+        timeout_s: int = 600,
+        canary: list[str] | None = None,
+    ) -> Tested:
+        """Runs the tests of a packed tree, with changes on top where they are given: digests of attached blobs.
+
+        With `canary`, each of these files of tests first gets a test that must fail; an empty list means those that
+        are found.
+        """
         tree = Tree(call.ctx.files, source, self._place, _teller(call))
         await tree.fill()
         await tree.begin_from(changes, deleted)
         project = await project_of(tree.shell, command)
         await call.progress(_detected(project), what="note")
         seconds = max(min(float(timeout_s), _deadline(call) - time.time() - 1), 1.0)
-        result = await run_tests(tree.shell, project, given=bool(command), seconds=seconds)
-        await tell_tests(call, result, "clean")
+        planted = {} if canary is None else await to_thread.run_sync(plant, tree.workspace.root, canary)
+        result, heard = await heard_tests(tree.shell, project, planted, given=bool(command), seconds=seconds)
+        noticed = sorted(planted[each] for each in heard)
+        if canary is None:
+            await tell_tests(call, result, "clean")
+        else:
+            what = f"Of {len(planted)} tests that must fail, put into files of tests, {len(noticed)} were told of."
+            await call.progress(what, what="note")
         call.ctx.verdict.outcome = OUTCOME_SUCCEEDED
         call.ctx.verdict.reason = told(result)
         call.ctx.verdict.evidence = {"tests_after": result}
-        return result
+        seen = None if canary is None else Canary(planted=sorted(planted.values()), noticed=noticed)
+        return Tested(**result, canary=seen)
 
 
 class _Work:

@@ -18,7 +18,7 @@ import shutil
 import signal
 import time
 from codecs import getincrementaldecoder
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,6 +57,7 @@ class Ran:
     output: str  # standard output and error as they came, printable; start and end where it was long
     timed_out: bool = False
     flooded: bool = False
+    heard: frozenset[str] = frozenset()  # of the words that were listened for, those that it wrote anywhere
 
     @property
     def passed(self) -> bool:
@@ -101,10 +102,12 @@ class Shell:
         environment: Mapping[str, str] | None = None,
         stdin: bytes = b"",
         listed: bool = True,
+        listen_for: Collection[str] = (),
     ) -> Ran:
         """Runs a line of shell, or a program with its arguments, for at most `seconds`.
 
-        What is not `listed` is neither told nor remembered: the lab's own housekeeping.
+        What is not `listed` is neither told nor remembered: the lab's own housekeeping. Words that are listened for
+        are heard also where they stand in a part of the output that is not kept.
 
         Raises:
             OSError: it could not be started, because the program does not exist or there is no room.
@@ -123,7 +126,7 @@ class Shell:
             env={**self.variables(), **(environment or {}), MARK: mark},
             start_new_session=True,
         )
-        output = _Output()
+        output = _Output(listen_for)
         in_time = False
         _running.add(process.pid)
         try:
@@ -141,6 +144,7 @@ class Shell:
             output.text(),
             timed_out=not in_time,
             flooded=output.flooded,
+            heard=output.heard,
         )
         if listed:
             self.ran.append(ran)
@@ -209,25 +213,42 @@ class Shell:
 class _Output:
     """The start and the end of what a command wrote."""
 
-    def __init__(self) -> None:
+    def __init__(self, listen_for: Collection[str] = ()) -> None:
         self.closed = anyio.Event()
         self.size = 0
         self._head = b""
         self._tail = bytearray()
         self._told = 0
+        self._awaited = {each.encode() for each in listen_for}
+        self._heard: set[bytes] = set()
+        self._overlap = b""  # a word may be cut by the border of two chunks
 
     @property
     def flooded(self) -> bool:
         return self.size > FLOOD_BYTES
 
+    @property
+    def heard(self) -> frozenset[str]:
+        return frozenset(each.decode() for each in self._heard)
+
     def add(self, chunk: bytes) -> None:
         self.size += len(chunk)
+        if self._awaited:
+            self._listen(chunk)
         if room := HEAD_BYTES - len(self._head):
             self._head += chunk[:room]
             chunk = chunk[room:]
         self._tail += chunk
         if len(self._tail) > 2 * TAIL_BYTES:
             del self._tail[:-TAIL_BYTES]
+
+    def _listen(self, chunk: bytes) -> None:
+        said = self._overlap + chunk
+        found = {each for each in self._awaited if each in said}
+        self._heard |= found
+        self._awaited -= found
+        longest = max(map(len, self._awaited), default=1)
+        self._overlap = said[-(longest - 1) :] if longest > 1 else b""
 
     def fresh(self) -> str:
         """The end of what has come since the last time."""

@@ -1,7 +1,7 @@
 """Runs a tree's tests once and tells what came of it."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from typing_extensions import TypedDict
@@ -14,7 +14,7 @@ from protos.tools import Call
 
 TAIL_BYTES = 4096
 TEST_FILE = re.compile(
-    r"(^|/)(tests?|spec|__tests__|testing)/|(^|/)test_[^/]*$|(^|/)conftest\.py$|[._-](test|spec)s?\.\w+$"
+    r"(^|/)(tests?|spec|__tests__|testing)/|(^|/)test[_-][^/]*$|(^|/)(conftest|tests?)\.\w+$|[._-](test|spec)s?\.\w+$"
 )
 NO_TESTS = 5  # pytest's exit code, and since Python 3.12 unittest's, where there was nothing to run
 
@@ -41,13 +41,21 @@ async def project_of(shell: Shell, command: str) -> Project:
 
 async def run_tests(shell: Shell, project: Project, *, given: bool, seconds: float) -> TestResult:
     """Runs the test command of `project`, for at most `seconds`."""
+    result, _ = await heard_tests(shell, project, (), given=given, seconds=seconds)
+    return result
+
+
+async def heard_tests(
+    shell: Shell, project: Project, words: Collection[str], *, given: bool, seconds: float
+) -> tuple[TestResult, frozenset[str]]:
+    """The same, and which of some words it said."""
     if not project.test:
-        return nothing_found()
-    ran = await shell.run(project.test, seconds=seconds)
+        return nothing_found(), frozenset()
+    ran = await shell.run(project.test, seconds=seconds, listen_for=words)
     counts = count(ran.output)
     ended_empty = project.kind in ("pytest", "unittest") and ran.exit_code == NO_TESTS
     nothing = not given and (ended_empty or (counts is not None and not any(counts.values())))
-    return TestResult(
+    result = TestResult(
         command=project.test,
         detected=not given,
         found=not nothing,
@@ -58,6 +66,7 @@ async def run_tests(shell: Shell, project: Project, *, given: bool, seconds: flo
         tail=tail(ran.output, TAIL_BYTES),
         counts=counts,
     )
+    return result, ran.heard
 
 
 def nothing_found() -> TestResult:

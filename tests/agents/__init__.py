@@ -90,7 +90,6 @@ class Agent:
     many: bool = False  # its attempts differ
     terms: Sequence[str] = ()  # what a person would add to `madlab code`
     full: bool = False  # takes long: only where everything is tried
-    but: str = ""  # why it does not come to that yet
     heard: list[Heard] = field(default_factory=list)
     reached: Counter[tuple[int, int]] = field(default_factory=Counter)
     attempts: int = 0

@@ -13,8 +13,8 @@ from tests.sizes import full
 
 pytestmark = pytest.mark.docker
 FEW = {"liar", "test-editor", "test-remover", "looper", "leaver", "hooker", "namer", "stammerer", "cut-in-call"}
-NAMES = [each.name for each in bad() if full() or each.name in FEW]
-KNOWN = {each.name: pytest.mark.xfail(reason=each.but) for each in bad() if each.but}
+FORGERS = ("forger", "emptier", *(("exiter", "skipper", "rewriter", "switcher") if full() else ()))
+NAMES = [each.name for each in bad() if full() or each.name in {*FEW, *FORGERS}]
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def lab() -> Iterator[Stage]:
         yield lab
 
 
-@pytest.mark.parametrize("name", [pytest.param(each, marks=KNOWN.get(each, ())) for each in NAMES])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_bad_agent_ends_in_its_outcome_and_the_repository_is_untouched(lab: Stage, name: str) -> None:
     coded = lab.solved(name)
     assert coded.untouched
@@ -48,6 +48,17 @@ def mended(lab: Stage, coded: Coded) -> None:
 def evidence(lab: Stage, coded: Coded) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(lab.artifacts(coded.run)["evidence.json"])
     return found
+
+
+@pytest.mark.parametrize("name", FORGERS)
+def test_a_green_that_cannot_turn_red_is_seen_through(lab: Stage, name: str) -> None:
+    coded = lab.solved(name)
+    said = evidence(lab, coded)
+    assert said["clean_room_tests"]["passed"] is True
+    assert said["clean_room"] is False
+    assert said["canary"]["state"] == "unnoticed"
+    assert coded.outcome == "partial"
+    assert "tampered with" in lab.madlab("show", coded.run, "--json").json["reason"]
 
 
 def test_weakened_tests_are_named(lab: Stage) -> None:

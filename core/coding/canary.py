@@ -1,0 +1,87 @@
+"""Whether a green run can be believed: what came of tests that must fail, put among the others in sandboxes apart.
+
+A tested program can have its runner say anything (`periphery/hopper/canary.py` tells how that is tried). So each file
+of tests gets a failure, on the tree as it came and on the patched one. Where the untouched tree's run tells of a file's
+failure, the patched tree's must too; if it is green, or silent about one of them, it shows nothing.
+
+The second run is a second look, too. Whatever failed in it beside the canaries passed a moment before, in a sandbox
+like it: such tests, or such a patch, pass by luck.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+State = Literal["noticed", "unnoticed", "not possible"]
+TestResult = Mapping[str, Any]  # as `hopper.test` returns it
+
+
+@dataclass(frozen=True)
+class Canary:
+    """What the runs with tests that must fail have shown."""
+
+    state: State
+    why: str  # a sentence
+    files: Sequence[str] = ()  # of tests: those that noticed it, or, where some did not, those
+    lucky: int = 0  # other tests that failed in the second run, and had passed
+
+
+def to_watch(untouched: TestResult | None) -> list[str] | None:
+    """The files of tests that a patched tree is to be tried with, given the untouched tree's run; None: no use."""
+    said = (untouched or {}).get("canary")
+    return list(said["noticed"] or said["planted"]) or None if said else None
+
+
+def judged(before: TestResult | None, untouched: TestResult | None, patched: Sequence[TestResult]) -> Canary:
+    """What it comes to.
+
+    `before` is the plain run of the untouched tree, `untouched` the one with canaries, `patched` those of the patched
+    tree with canaries, whose plain run was green; one more where the patch changes tests, with the tests as they were.
+    """
+    known = (untouched or {}).get("canary")
+    if not untouched or not known:
+        return _impossible("The untouched tree could not be tested with one.")
+    if not known["planted"]:
+        return _impossible("No file of tests was found that one can be put into.")
+    if untouched["timed_out"]:
+        return _impossible("The untouched tree's tests took too long.")
+    expected = set(known["noticed"])
+    if not expected and untouched["passed"]:
+        return _impossible("The test command does not tell of one on the untouched tree either.")
+    noticed: set[str] = set()
+    silent: set[str] = set()
+    for each in patched:
+        said = each.get("canary")
+        if not said or each["timed_out"]:
+            return _impossible("The patched tree's tests with one did not come to an end.")
+        asked = expected & set(said["planted"])
+        noticed |= set(said["noticed"])
+        silent |= asked if each["passed"] else asked - set(said["noticed"])
+    if silent:
+        return Canary("unnoticed", "The test command does not tell of a test that fails.", sorted(silent))
+    if not noticed:
+        return _impossible("The test command tells of none on the untouched tree, nor on the patched one.")
+    lucky = max((_surplus(each) for each in patched), default=0) if _is_steady(before, untouched) else 0
+    return Canary("noticed", "The test command tells of a test that fails.", sorted(noticed), max(lucky, 0))
+
+
+def _impossible(why: str) -> Canary:
+    return Canary("not possible", why)
+
+
+def _surplus(result: TestResult) -> int:
+    """How many tests failed beside the canaries; where that cannot be counted, none."""
+    if not result.get("counts"):
+        return 0
+    return _failed(result) - len(result["canary"]["noticed"])
+
+
+def _is_steady(before: TestResult | None, untouched: TestResult) -> bool:
+    """Whether the untouched tree's two runs differ by the canaries only: else a difference says nothing of a patch."""
+    if not before or not before.get("counts") or not untouched.get("counts"):
+        return False
+    return _failed(untouched) - len(untouched["canary"]["noticed"]) == _failed(before)
+
+
+def _failed(result: TestResult) -> int:
+    return int(result["counts"]["failed"]) + int(result["counts"]["errors"])
