@@ -5,6 +5,7 @@ files say it now. They can be read where the program runs on this machine and it
 not, the answer is None and the engine is asked.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from sandbox.engine import Usage
@@ -15,35 +16,46 @@ ROOT = Path("/sys/fs/cgroup")
 def usage_of(pid: int) -> Usage | None:
     """The usage of the control group that process `pid` is in; None where it cannot be seen from here."""
     try:
-        groups = groups_of(pid)
-        if "memory" in groups:
-            memory, cpu, pids = (groups[each] for each in ("memory", "cpuacct", "pids"))
-            return Usage(
-                memory_bytes=_number(memory / "memory.usage_in_bytes"),
-                cpu_seconds=_number(cpu / "cpuacct.usage") / 1e9,
-                pids=_number(pids / "pids.current"),
-            )
-        group = groups[""]
-        times = dict(line.split() for line in (group / "cpu.stat").read_text().splitlines())
-        return Usage(
-            memory_bytes=_number(group / "memory.current"),
-            cpu_seconds=int(times["usage_usec"]) / 1e6,
-            pids=_number(group / "pids.current"),
-        )
+        return usage_in(groups_of(pid))
     except (OSError, ValueError, KeyError):
         return None
+
+
+def usage_in(groups: Mapping[str, Path]) -> Usage:
+    """The usage of a group, given by controller as `groups_of` does.
+
+    Raises:
+        OSError, ValueError, KeyError: it is gone, or cannot be seen from here.
+    """
+    if "memory" in groups:
+        memory, cpu, pids = (groups[each] for each in ("memory", "cpuacct", "pids"))
+        return Usage(
+            memory_bytes=_number(memory / "memory.usage_in_bytes"),
+            cpu_seconds=_number(cpu / "cpuacct.usage") / 1e9,
+            pids=_number(pids / "pids.current"),
+        )
+    group = groups[""]
+    times = dict(line.split() for line in (group / "cpu.stat").read_text().splitlines())
+    return Usage(
+        memory_bytes=_number(group / "memory.current"),
+        cpu_seconds=int(times["usage_usec"]) / 1e6,
+        pids=_number(group / "pids.current"),
+    )
 
 
 def starved(pid: int) -> bool:
     """Whether the kernel has killed a process of the group that `pid` is in because its memory was used up."""
     try:
-        groups = groups_of(pid)
-        memory = groups.get("memory")
-        file = memory / "memory.oom_control" if memory else groups[""] / "memory.events"
-        counted = dict(line.split() for line in file.read_text().splitlines())
+        counted = dict(line.split() for line in oom_file(groups_of(pid)).read_text().splitlines())
         return int(counted.get("oom_kill", 0)) > 0
     except (OSError, ValueError, KeyError):
         return False
+
+
+def oom_file(groups: Mapping[str, Path]) -> Path:
+    """Where the kernel counts, as `oom_kill`, the processes of a group that it killed for want of memory."""
+    memory = groups.get("memory")
+    return memory / "memory.oom_control" if memory else groups[""] / "memory.events"
 
 
 def groups_of(pid: int) -> dict[str, Path]:

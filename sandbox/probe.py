@@ -38,7 +38,7 @@ _FAMILIES = {socket.AF_UNIX, socket.AF_INET, socket.AF_INET6}
 _PLACES_TO_WRITE = {"/workspace", "/tmp", "/dev/shm", "/dev/mqueue"}  # noqa: S108  allowed in a sandbox, not used here
 _DEVICES = {f"/dev/{name}" for name in ("full", "null", "pts/ptmx", "random", "tty", "urandom", "zero")}
 _DEVICES_OF_A_KERNEL_OF_ITS_OWN = {"/dev/fuse", "/dev/net/tun"}  # gVisor's are its own inventions
-_VARIABLES = {"HOME", "HOSTNAME", "LANG", "LC_CTYPE", "MADLAB_DOOR", "PATH", "TMPDIR"}
+_VARIABLES = {"HOME", "HOSTNAME", "LANG", "LC_CTYPE", "MADLAB_DOOR", "PATH", "PWD", "TMPDIR"}
 _MOUNTS = ("/dev", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/proc", "/sys", "/tmp", "/workspace", DOOR)  # noqa: S108
 
 _ASK = "do not use this runtime for code you do not trust; please report it with the line above"

@@ -22,6 +22,7 @@ def main() -> int:
     build = commands.add_parser("build", help="make images the engine lacks")
     lock = commands.add_parser("lock", help="write debian.lock, requirements.txt and other locks of today's versions")
     needed = commands.add_parser("needed", help="propose the Debian packages that those of an image need")
+    build.add_argument("--engine", choices=["docker", "bubblewrap"], default="docker", help="who runs it (%(default)s)")
     for command in (build, lock, needed):
         command.add_argument("names", nargs="+", metavar="NAME", help="an image here, or the path of a folder")
     bundle = commands.add_parser("bundle", help="make the worker for images that are not ours")
@@ -39,6 +40,12 @@ def main() -> int:
         if given.command == "bundle":
             made = make_bundle(given.cache, say)
             print(f"{made.host}  {made.digest}")
+            return 0
+        if given.command == "build" and given.engine == "bubblewrap":
+            from sandbox.images.unpack import Unpacker
+
+            for name in given.names:
+                Unpacker(given.lab, given.cache, say).build(read(name))
             return 0
         images = Images(given.lab)
         workshop = Workshop(images, given.cache, say)

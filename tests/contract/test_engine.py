@@ -1,4 +1,4 @@
-"""What every engine promises: one body per behaviour, over host processes, Docker with runc, Docker with gVisor.
+"""What every engine promises: one body per behaviour, over host processes, bubblewrap, Docker with runc and gVisor.
 
 A runtime takes part only when its probe accepts it, and the skip says why not. What a test makes carries a lab id of
 its own; nothing else on the engine is looked at.
@@ -22,6 +22,8 @@ from sandbox.engine import Engine, Exit, Program, SandboxError
 from sandbox.engines.docker import DockerEngine
 from sandbox.engines.process import ProcessEngine
 from sandbox.profile import Bundle, Profile
+from tests import bubblewrap_lab
+from tests.bubblewrap_lab import need_bubblewrap
 from tests.docker_lab import need_runtime
 
 FOREVER = "import time\nwhile True: time.sleep(60)"
@@ -43,7 +45,7 @@ class Home:
 
     def program(self, code: str, stdin: bytes = b"token\n", **limits: Any) -> Program:
         python = sys.executable if self.kind == "process" else "python3"
-        runtime = self.kind if self.kind == "runsc" else "runc"
+        runtime = "runc" if self.kind == "process" else self.kind
         door = self.directory / "door"
         door.mkdir(mode=0o711, exist_ok=True)
         door.chmod(0o711)
@@ -56,17 +58,24 @@ class Home:
                 return await sandbox.wait()
 
 
+def engine_of(kind: str, lab: str, directory: Path) -> Engine:
+    if kind == "process":
+        return ProcessEngine(lab, directory / lab)
+    return bubblewrap_lab.engine(lab, directory) if kind == "bwrap" else DockerEngine(lab)
+
+
 def name() -> str:
     return f"t-{secrets.token_hex(4)}"
 
 
+# Quick tests start no sandbox: the mark keeps all of them out.
 @pytest.fixture(
-    params=["process", pytest.param("runc", marks=pytest.mark.docker), pytest.param("runsc", marks=pytest.mark.docker)]
+    params=["process", *(pytest.param(each, marks=pytest.mark.docker) for each in ("bwrap", "runc", "runsc"))]
 )
 def home(request: pytest.FixtureRequest, tmp_path: Path) -> Home:
-    if request.param == "process":
-        return Home("process", "process", tmp_path, lambda lab: ProcessEngine(lab, tmp_path / lab))
-    return Home(request.param, need_runtime(request.param), tmp_path, DockerEngine)
+    kind = str(request.param)
+    lab = {"process": lambda: "process", "bwrap": need_bubblewrap}.get(kind, lambda: need_runtime(kind))()
+    return Home(kind, lab, tmp_path, lambda lab: engine_of(kind, lab, tmp_path))
 
 
 async def test_the_exit_code_and_the_last_words_come_back_as_data(home: Home) -> None:
@@ -278,13 +287,11 @@ import os, sys, signal, anyio
 from pathlib import Path
 from typing import Any
 from sandbox.engine import Program
-from sandbox.engines.docker import DockerEngine
-from sandbox.engines.process import ProcessEngine
+from sandbox.engines.bubblewrap import BubblewrapEngine
 from sandbox.profile import Bundle, Profile
+from tests.contract.test_engine import engine_of
 async def main():
-    lab = {home.lab!r}
-    processes = ProcessEngine(lab, Path({str(home.directory / home.lab)!r}))
-    engine = processes if {home.kind == "process"} else DockerEngine(lab)
+    engine = engine_of({home.kind!r}, {home.lab!r}, Path({str(home.directory)!r}))
     program = Program({program.profile!r}, b"token\\n", Path({str(program.door)!r}))
     async with engine.open({mine!r}, program):
         os.kill(os.getpid(), signal.SIGKILL)
