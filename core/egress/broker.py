@@ -1,0 +1,371 @@
+"""The broker: makes one request for somebody, at an address that may be reached, and streams the answer back.
+
+It knows neither policy nor secrets: whoever calls has decided, and hands in headers and limits. What it promises:
+
+- **The address that is checked is the address that is connected to.** A name is resolved once for each connection,
+  every answer is judged, one forbidden answer is enough to refuse, and the socket goes to that number. So a name server
+  that changes its mind, or a redirect into private space, gains nothing. A connection used again is judged again.
+- **Nothing of one owner is seen by another.** Each has connections of its own, which end with it; there are no cookies,
+  no cache, no resumed TLS sessions.
+- **Each exchange is a task of the broker's**, which reads the answer while the body may still be on its way. The
+  caller pulls what it wants; what it does not pull is not read from the server. Closing the iterator ends the exchange,
+  and the connection with it unless both sides were done.
+"""
+
+import ssl
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import anyio
+import h11
+from anyio import (
+    CancelScope,
+    CapacityLimiter,
+    Event,
+    create_memory_object_stream,
+    create_task_group,
+    current_time,
+    fail_after,
+    move_on_after,
+)
+from anyio.abc import ByteStream, TaskGroup
+from anyio.streams.memory import MemoryObjectSendStream
+from anyio.streams.tls import TLSStream
+
+from core.egress.addresses import Address, is_within, special
+from core.egress.connection import BROKEN, Connection
+from core.egress.heads import Headers, end_to_end, framed
+from core.egress.limits import USUAL, Limits
+from core.egress.names import Ask, Names, ask_machine
+from core.egress.settings import Egress
+from core.egress.urls import Url
+from protos.errors import Denied, Exhausted, InvalidArgument, Unavailable
+from protos.v1.web_pb2 import Header, ResponseHead
+
+ALL_AT_ONCE = 512  # exchanges of all owners together
+ADDRESSES = 4  # of one host that are tried
+PIECES = 4  # of an answer that wait for whoever asked
+IDLE_EACH = 8  # connections that an owner keeps open
+KEPT_S = 4.0  # for so long; most servers hang up after five seconds, and losing that race costs a request
+REASON_CHARACTERS = 200
+
+Place = tuple[str, str, int]  # scheme, host, port
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request that was decided about."""
+
+    owner: str  # whose connections: a run
+    method: str
+    url: Url
+    headers: Headers  # as `core.egress.heads.checked` lets them pass
+    length: int | None = None  # of the body; None: it is sent in chunks
+    limits: Limits = USUAL
+
+
+@dataclass
+class Traffic:
+    """What went over the wire for one request, while it goes on."""
+
+    sent: int = 0  # bytes of the body
+    received: int = 0
+    address: str = ""  # where it went
+
+
+@dataclass(eq=False)
+class _Owner:
+    """What one owner has under way, and open."""
+
+    limiter: CapacityLimiter
+    idle: dict[Place, list[Connection]] = field(default_factory=dict)
+    scopes: set[CancelScope] = field(default_factory=set)
+
+    @property
+    def has_nothing(self) -> bool:
+        return not self.scopes and not any(self.idle.values())
+
+
+class Broker:
+    """Open it, ask it to `fetch`, and tell it to `forget` each owner that has ended."""
+
+    def __init__(self, settings: Egress, *, ask: Ask = ask_machine) -> None:
+        self.settings = settings
+        self._names = Names(settings.names, ask)
+        self._owners: dict[str, _Owner] = {}
+        self._all = CapacityLimiter(ALL_AT_ONCE)
+        self._tasks: TaskGroup
+        if settings.ca_file is not None:
+            trusting(settings.ca_file)  # a mistake is told at the start
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        return trusting(self.settings.ca_file)
+
+    async def __aenter__(self) -> Self:
+        self._tasks = create_task_group()
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(self, *about: Any) -> None:
+        self._tasks.cancel_scope.cancel()
+        await self._tasks.__aexit__(None, None, None)
+        with CancelScope(shield=True):
+            for each in list(self._owners):
+                await self.forget(each)
+
+    async def forget(self, owner: str) -> None:
+        """Ends what an owner has under way, and hangs up everywhere."""
+        known = self._owners.pop(owner, None)
+        if known is None:
+            return
+        for scope in known.scopes:
+            scope.cancel()
+        for connections in known.idle.values():
+            for each in connections:
+                await each.aclose()
+        known.idle.clear()
+
+    async def fetch(
+        self, request: Request, body: AsyncIterable[bytes], traffic: Traffic
+    ) -> AsyncIterator[ResponseHead | bytes]:
+        """Makes `request`: its answer's head, then the pieces of its body, as they come.
+
+        Raises:
+            InvalidArgument: the body has another length than was said.
+            Denied: rule *address*: the host leads to an address of a kind that must be named.
+            Exhausted: it is longer or takes longer than its limits allow.
+            Unavailable: no connection, or it broke, or what comes back is no HTTP.
+        """
+        if request.owner not in self._owners:
+            self._owners[request.owner] = _Owner(CapacityLimiter(self.settings.at_once))
+        owner = self._owners[request.owner]
+        exchange = _Exchange(self, owner, request, body, traffic)
+        owner.scopes.add(exchange.scope)
+        self._tasks.start_soon(exchange.run)
+        try:
+            async with exchange.heard:
+                async for each in exchange.heard:
+                    yield each
+            await exchange.over.wait()
+            if exchange.failure is not None:
+                raise exchange.failure
+        finally:
+            exchange.scope.cancel()
+            with CancelScope(shield=True):
+                await exchange.over.wait()
+
+    def leave(self, owner: _Owner, exchange: "_Exchange") -> None:
+        """An exchange is over."""
+        owner.scopes.discard(exchange.scope)
+        if owner.has_nothing and self._owners.get(exchange.request.owner) is owner:
+            del self._owners[exchange.request.owner]
+
+    @asynccontextmanager
+    async def connection(self, owner: _Owner, request: Request, traffic: Traffic) -> AsyncIterator[Connection]:
+        """A connection for one request, kept for the next if both sides are done with it."""
+        place = (request.url.scheme, request.url.host, request.url.port)
+        async with self._all, owner.limiter:
+            connection = await self._again(owner, place, request.limits) or await self._open(request, traffic)
+            is_kept = False
+            try:
+                traffic.address = str(connection.address)
+                yield connection
+                is_kept = connection.is_reusable and owner is self._owners.get(request.owner)
+            finally:
+                if not is_kept:
+                    await connection.aclose()
+            if is_kept:
+                connection.renew()
+                owner.idle.setdefault(place, []).append(connection)
+                if sum(map(len, owner.idle.values())) > IDLE_EACH:
+                    await next(each for each in owner.idle.values() if each).pop(0).aclose()
+
+    async def _again(self, owner: _Owner, place: Place, limits: Limits) -> Connection | None:
+        """A connection that is open already, if it still may be used."""
+        idle = owner.idle.pop(place, [])
+        while idle:
+            connection = idle.pop()
+            if connection.is_fresh(KEPT_S) and may_reach(connection.address, limits):
+                owner.idle[place] = idle
+                return connection
+            await connection.aclose()
+        return None
+
+    async def _open(self, request: Request, traffic: Traffic) -> Connection:
+        """A new connection to an address that was judged.
+
+        Raises:
+            Denied: rule *address*.
+            Exhausted: too many names are asked for.
+            Unavailable: nobody is there.
+        """
+        url, limits = request.url, request.limits
+        try:
+            with fail_after(limits.connect_s):
+                addresses = await self._names.find(url.host, request.owner, limits.connect_s)
+                for each in addresses:
+                    if not may_reach(each, limits):
+                        traffic.address = str(each)
+                        raise Denied(
+                            f"rule address: {url.host} leads to an address that is {special(each)}.",
+                            next="A rule of the policy would have to name that address in its limits.",
+                        )
+                stream, address = await _connect(addresses[:ADDRESSES], url, limits.connect_s)
+                return Connection(await self._secured(stream, url), address)
+        except TimeoutError:
+            raise Unavailable(
+                f"There was no connection to {url.authority} within {limits.connect_s:g} s.", next="Try again."
+            ) from None
+
+    async def _secured(self, stream: ByteStream, url: Url) -> ByteStream:
+        """`stream` with TLS, where the address says so; the certificate must be the host's."""
+        if url.scheme == "http":
+            return stream
+        try:
+            return await TLSStream.wrap(stream, hostname=url.host, ssl_context=self._tls, standard_compatible=False)
+        except BaseException as error:
+            await anyio.aclose_forcefully(stream)
+            if isinstance(error, ssl.SSLCertVerificationError):
+                raise Unavailable(
+                    f"The certificate of {url.authority} is not to be trusted: {error.verify_message[:200]}.",
+                    next="An authority of one's own is named by [egress] ca_file.",
+                ) from None
+            if isinstance(error, (*BROKEN, anyio.EndOfStream)) and not isinstance(error, TimeoutError):
+                raise Unavailable(f"There is no TLS at {url.authority}.", next="Try again, or http.") from None
+            raise
+
+
+class _Exchange:
+    """One request and its answer, on its way in a task of the broker's."""
+
+    def __init__(
+        self, broker: Broker, owner: _Owner, request: Request, body: AsyncIterable[bytes], traffic: Traffic
+    ) -> None:
+        self.request = request
+        self._broker, self._owner, self._body, self._traffic = broker, owner, body, traffic
+        self._told: MemoryObjectSendStream[ResponseHead | bytes]
+        self._told, self.heard = create_memory_object_stream[ResponseHead | bytes](PIECES)
+        self.scope = CancelScope()
+        self.over = Event()
+        self.failure: Exception | None = Unavailable("The exchange was ended.", next="Its run has ended, or the lab.")
+
+    async def run(self) -> None:
+        """The whole exchange. What goes wrong is whoever asked's to hear, not the broker's."""
+        try:
+            with self._told, self.scope:
+                await self._run()
+                self.failure = None
+        except Exception as error:  # noqa: BLE001  it is raised again where somebody asked
+            self.failure = error
+        finally:
+            self._broker.leave(self._owner, self)
+            self.over.set()
+
+    async def _run(self) -> None:
+        seconds = self.request.limits.seconds
+        try:
+            with fail_after(seconds):
+                async with self._broker.connection(self._owner, self.request, self._traffic) as connection:
+                    await self._converse(connection)
+        except TimeoutError:
+            raise Exhausted(
+                f"The request took longer than its {seconds:g} s.", next="A rule of the policy may allow it more."
+            ) from None
+
+    async def _converse(self, connection: Connection) -> None:
+        """Sends and reads side by side: a server may answer before it has everything."""
+        request, failures = self.request, list[Exception]()
+        head = framed(request.method, request.url, request.headers, request.length)
+        await connection.send(head, request.limits.idle_s)
+        waiting = CancelScope()  # for the answer; it has no end before everything was sent
+        async with create_task_group() as tasks:
+
+            async def upload() -> None:
+                try:
+                    await self._upload(connection, waiting)
+                except Exception as error:  # noqa: BLE001  raised below
+                    failures.append(error)
+                    tasks.cancel_scope.cancel()
+
+            tasks.start_soon(upload)
+            try:
+                await self._download(connection, waiting)
+            except Exception as error:  # noqa: BLE001  raised below: a task group would wrap it
+                failures.append(error)
+            tasks.cancel_scope.cancel()
+        if failures:
+            raise failures[0]
+
+    async def _upload(self, connection: Connection, waiting: CancelScope) -> None:
+        limits = self.request.limits
+        try:
+            async for each in self._body:
+                self._traffic.sent += len(each)
+                if self._traffic.sent > limits.bytes_up:
+                    raise Exhausted(f"The body is longer than {limits.bytes_up} bytes.", next="Send less.")
+                try:
+                    await connection.send(h11.Data(data=each), limits.idle_s)
+                except Unavailable:
+                    break  # it may have answered before it hung up: then that is what counts
+            else:
+                await connection.send(h11.EndOfMessage(), limits.idle_s)
+        except h11.LocalProtocolError:
+            raise InvalidArgument("The body is not as long as was said.", next="Mend content-length.") from None
+        waiting.deadline = current_time() + limits.head_s
+
+    async def _download(self, connection: Connection, waiting: CancelScope) -> None:
+        limits = self.request.limits
+        with waiting:
+            head = await connection.head()
+        if waiting.cancelled_caught:
+            raise Unavailable(f"The server sent no whole head for {limits.head_s:g} s.", next="Try again.")
+        await self._told.send(_said(head))
+        async with aclosing(connection.body(limits.idle_s)) as pieces:  # type: ignore[type-var]
+            async for each in pieces:
+                self._traffic.received += len(each)
+                if self._traffic.received > limits.bytes_down:
+                    raise Exhausted(f"The answer is longer than {limits.bytes_down} bytes.", next="Ask for less.")
+                await self._told.send(each)
+
+
+def may_reach(address: Address, limits: Limits) -> bool:
+    """Whether a request with these limits may be sent there."""
+    return not special(address) or is_within(address, limits.networks)
+
+
+def trusting(ca_file: Path | None) -> ssl.SSLContext:
+    """TLS that trusts what the system trusts, and the authorities of a file.
+
+    Raises:
+        InvalidArgument: the file holds none.
+    """
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    if ca_file is not None:
+        try:
+            context.load_verify_locations(ca_file)
+        except OSError as error:  # ssl.SSLError is one
+            raise InvalidArgument(
+                f"[egress] ca_file: {ca_file} holds no certificates: {error.strerror or error}.", next="Mend it."
+            ) from None
+    return context
+
+
+async def _connect(addresses: Sequence[Address], url: Url, seconds: float) -> tuple[ByteStream, Address]:
+    """To the first of `addresses` that answers."""
+    for each in addresses:
+        with suppress(OSError), move_on_after(seconds / 2):
+            return await anyio.connect_tcp(str(each), url.port), each
+    raise Unavailable(f"Nobody answers at {url.authority}.", next="Try again.")
+
+
+def _said(head: h11.Response) -> ResponseHead:
+    said = ResponseHead(status=head.status_code, reason=head.reason.decode("ascii", "replace")[:REASON_CHARACTERS])
+    for name, value in end_to_end(head.headers.raw_items()):
+        said.headers.append(Header(name=name.decode("ascii"), value=value))
+    return said

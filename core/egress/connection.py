@@ -1,0 +1,164 @@
+"""One connection to one address, of one run: requests one after the other, each read to its end or the connection goes.
+
+h11 keeps the state of both sides; what it never sees is a head that `check_head` has not seen first, and a byte that
+was there before we asked. Nothing is decompressed and nothing is tried again.
+"""
+
+import re
+import select
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import h11
+from anyio import BrokenResourceError, ClosedResourceError, EndOfStream, aclose_forcefully, current_time, fail_after
+from anyio.abc import ByteStream, SocketAttribute
+from anyio.streams.tls import TLSAttribute
+
+from core.egress.addresses import Address
+from core.egress.heads import ANSWER_HEAD_BYTES, INFORMATIONAL, check_head, nonsense
+from protos.errors import Unavailable
+
+READ_BYTES = 256 * 1024  # as much as the event loop reads at once: nothing stays in between, unseen
+BROKEN = (BrokenResourceError, ClosedResourceError, ssl.SSLError, OSError)
+BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
+Value = TypeVar("Value")
+
+
+class Connection:
+    """An open connection, for one request at a time: send, head, body; then ask whether it `is_reusable`."""
+
+    def __init__(self, stream: ByteStream, address: Address) -> None:
+        self.address = address
+        self._stream, self._idle_since = stream, 0.0
+        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=ANSWER_HEAD_BYTES)
+
+    async def send(self, event: h11.Request | h11.Data | h11.EndOfMessage, idle_s: float) -> None:
+        """Sends a part of the request.
+
+        Raises:
+            h11.LocalProtocolError: the body does not have the length that was said.
+            Unavailable: the server hung up, or took nothing for `idle_s`.
+        """
+        data = self._http.send(event)
+        if data:
+            await _within(idle_s, lambda: self._stream.send(data), "takes nothing")
+
+    async def head(self) -> h11.Response:
+        """The head of the answer. Waits as long as the caller lets it.
+
+        Raises:
+            Unavailable: there is none, or it is no HTTP that has only one meaning.
+        """
+        raw = bytearray()
+        for _ in range(INFORMATIONAL + 1):
+            end = await self._end_of_head(raw)
+            check_head(bytes(raw[:end]))
+            self._http.receive_data(bytes(raw[:end]))
+            del raw[:end]
+            event = self._event()
+            if isinstance(event, h11.Response):
+                if raw:
+                    self._http.receive_data(bytes(raw))
+                return event
+            if not isinstance(event, h11.InformationalResponse) or event.status_code == 101:
+                raise nonsense("it changes to another protocol, unasked")
+        raise nonsense(f"more than {INFORMATIONAL} times it says that it will come")
+
+    async def _end_of_head(self, raw: bytearray) -> int:
+        """Reads until `raw` begins with a whole head; where that ends."""
+        while (end := raw.find(b"\r\n\r\n", 0, ANSWER_HEAD_BYTES)) < 0:
+            if len(raw) >= ANSWER_HEAD_BYTES:
+                raise nonsense(f"its head is longer than {ANSWER_HEAD_BYTES} bytes")
+            if BARE_LINE_FEED.search(raw):
+                raise nonsense("a line of its head ends in a bare line feed")
+            data = await self._receive()
+            if not data:
+                raise Unavailable("The server hung up before it had answered.", next="Try again.")
+            raw += data
+        return end + 4
+
+    async def body(self, idle_s: float) -> AsyncIterator[bytes]:
+        """The body of the answer in the pieces in which it comes, without its framing.
+
+        Raises:
+            Unavailable: it broke off, sent nothing for `idle_s`, or its framing is none.
+        """
+        while True:
+            event = self._event()
+            if event is h11.NEED_DATA:
+                data = await _within(idle_s, self._receive, "sends nothing")
+                with _reading():
+                    self._http.receive_data(data)
+            elif isinstance(event, h11.Data):
+                yield bytes(event.data)
+            else:
+                return
+
+    @property
+    def is_reusable(self) -> bool:
+        """Whether both sides are done, and the server has not spoken since."""
+        if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
+            return False
+        return self._http.trailing_data == (b"", False) and self.is_silent
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing lies there to be read: neither what was not asked for, nor that the server has hung up."""
+        tls = self._stream.extra(TLSAttribute.ssl_object, None)
+        if tls is not None:
+            try:
+                tls.read(1)
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLError:
+                return False
+            else:
+                return False
+        poll = select.poll()
+        poll.register(self._stream.extra(SocketAttribute.raw_socket), select.POLLIN)
+        return not poll.poll(0)
+
+    def renew(self) -> None:
+        """Makes it ready for the next request."""
+        self._http.start_next_cycle()
+        self._idle_since = current_time()
+
+    def is_fresh(self, seconds: float) -> bool:
+        """Whether it was in use within the last `seconds`, and nobody spoke since."""
+        return current_time() - self._idle_since < seconds and self.is_silent
+
+    async def aclose(self) -> None:
+        """Hangs up, at once."""
+        await aclose_forcefully(self._stream)
+
+    def _event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        with _reading():
+            return self._http.next_event()
+
+    async def _receive(self) -> bytes:
+        try:
+            return await self._stream.receive(READ_BYTES)
+        except EndOfStream:
+            return b""
+        except BROKEN:
+            raise Unavailable("The connection broke.", next="Try again.") from None
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except h11.RemoteProtocolError as error:
+        raise nonsense(str(error)[:200]) from None
+
+
+async def _within(seconds: float, act: Callable[[], Awaitable[Value]], what: str) -> Value:
+    try:
+        with fail_after(seconds):
+            return await act()
+    except TimeoutError:
+        raise Unavailable(f"The server {what} for {seconds:g} s.", next="Try again.") from None
+    except BROKEN:
+        raise Unavailable("The connection broke.", next="Try again.") from None
