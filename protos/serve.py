@@ -112,7 +112,18 @@ async def _fail(
 async def answer(ctx: Context, question: Message, kind: Kind.ValueType, data: object, *, text: str = "") -> None:
     """Publishes the one answer to `question`. Data over 16 KiB travels as the blob `result.json`, with a preview."""
     body = json.dumps(data, ensure_ascii=False)
-    reply = Message(
+    reply = answer_to(question, kind, data=body, text=text)
+    if question.id == ctx.assignment.trigger:
+        reply.blobs.extend(ctx.verdict.artifacts)
+    if len(body.encode()) + len(text.encode()) > BODY_BYTES:
+        reply.blobs.append(await store(ctx.files, body.encode(), name="result.json", media_type="application/json"))
+        reply.data, reply.text = "", text[:PREVIEW_CHARACTERS] or body[:PREVIEW_CHARACTERS]
+    await ctx.bus.publish(reply)
+
+
+def answer_to(question: Message, kind: Kind.ValueType, *, data: str, text: str = "") -> Message:
+    """The one answer to `question`, addressed as an answer must be."""
+    return Message(
         id=answer_id(question),
         conversation=question.conversation,
         recipient=question.sender,
@@ -122,13 +133,8 @@ async def answer(ctx: Context, question: Message, kind: Kind.ValueType, data: ob
         hops=question.hops + 1,
         tool=question.tool,
         text=text,
-        data=body,
-        blobs=ctx.verdict.artifacts if question.id == ctx.assignment.trigger else (),
+        data=data,
     )
-    if len(body.encode()) + len(text.encode()) > BODY_BYTES:
-        reply.blobs.append(await store(ctx.files, body.encode(), name="result.json", media_type="application/json"))
-        reply.data, reply.text = "", text[:PREVIEW_CHARACTERS] or body[:PREVIEW_CHARACTERS]
-    await ctx.bus.publish(reply)
 
 
 def answer_id(question: Message) -> str:

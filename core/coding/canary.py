@@ -39,6 +39,8 @@ def judged(before: TestResult | None, untouched: TestResult | None, patched: Seq
     tree with canaries, whose plain run was green; one more where the patch changes tests, with the tests as they were.
     """
     known = (untouched or {}).get("canary")
+    if before and not before["found"]:
+        return _impossible("The untouched tree has no tests to put one among.")
     if not untouched or not known:
         return _impossible("The untouched tree could not be tested with one.")
     if not known["planted"]:

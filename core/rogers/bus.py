@@ -35,7 +35,7 @@ from core.rogers.subscription import Subscription, to_message
 from core.rogers.tables import COLUMNS
 from protos.errors import InvalidArgument
 from protos.ids import new_id
-from protos.serve import answer_id
+from protos.serve import answer_id, answer_to
 from protos.v1.message_pb2 import KIND_CALL, KIND_EVENT, KIND_FAULT, KIND_PROSE, Message
 
 MAX_BODY = 16 * 1024  # bytes of text and data
@@ -213,18 +213,8 @@ class Rogers:
 
     async def fault(self, question: Message, code: str, sentence: str, *, next: str = "") -> None:
         """The core's own answer to `question`, where nobody else can give one."""
-        fault = Message(
-            id=answer_id(question),
-            conversation=question.conversation,
-            recipient=question.sender,
-            kind=KIND_FAULT,
-            in_reply_to=question.id,
-            causation=question.id,
-            hops=question.hops + 1,
-            tool=question.tool,
-            text=sentence,
-            data=json.dumps({"code": code, "message": sentence, "next": next}),
-        )
+        data = json.dumps({"code": code, "message": sentence, "next": next})
+        fault = answer_to(question, KIND_FAULT, data=data, text=sentence)
         await self.publish(fault, sender="core")
 
     # --- listening

@@ -7,12 +7,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from periphery.doors import Doors, open_doors
+from periphery.doors import Doors
 from periphery.hopper.agent import Agent, Ending, Task
 from periphery.hopper.agents.program import (
+    Program,
     Run,
     fresh_folder,
-    in_sessions,
     program_at,
     run_program,
     tell_answer,
@@ -28,32 +28,18 @@ def make() -> Agent:
     Raises:
         InvalidArgument: this image lacks it.
     """
-    return Codex(program_at("codex", PROGRAM))
+    return Program(program_at("codex", PROGRAM), _session)
 
 
-class Codex:
+async def _session(program: Path, task: Task, doors: Doors, request: str) -> Ending:
     """Runs `codex exec`, with its own fences down: it stands in a sandbox already."""
-
-    def __init__(self, program: Path) -> None:
-        self._program = program
-
-    async def work(self, task: Task) -> Ending:
-        """See `Agent.work`."""
-        async with open_doors(task.llm, model=task.model) as doors:
-
-            async def session(request: str) -> Ending:
-                return await self._session(task, doors, request)
-
-            return await in_sessions(task, session)
-
-    async def _session(self, task: Task, doors: Doors, request: str) -> Ending:
-        folder = fresh_folder(task, "codex")
-        (folder / "config.toml").write_text(_settings(task, doors))
-        record = folder / "events.jsonl"
-        events = _Events(task, record)
-        command = [str(self._program), "exec", "--json", "--color", "never", "--skip-git-repo-check"]
-        command += ["--dangerously-bypass-approvals-and-sandbox", "--", request]
-        return events.ending(await run_program(task, doors, command, {"CODEX_HOME": str(folder)}, record, events.hear))
+    folder = fresh_folder(task, "codex")
+    (folder / "config.toml").write_text(_settings(task, doors))
+    record = folder / "events.jsonl"
+    events = _Events(task, record)
+    command = [str(program), "exec", "--json", "--color", "never", "--skip-git-repo-check"]
+    command += ["--dangerously-bypass-approvals-and-sandbox", "--", request]
+    return events.ending(await run_program(task, doors, command, {"CODEX_HOME": str(folder)}, record, events.hear))
 
 
 def _settings(task: Task, doors: Doors) -> str:

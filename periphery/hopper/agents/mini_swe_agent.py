@@ -6,12 +6,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from periphery.doors import Doors, open_doors
+from periphery.doors import Doors
 from periphery.hopper.agent import Agent, Ending, How, Task
 from periphery.hopper.agents.program import (
+    Program,
     Run,
     fresh_folder,
-    in_sessions,
     program_at,
     run_program,
     tell_answer,
@@ -35,40 +35,25 @@ def make() -> Agent:
     Raises:
         InvalidArgument: this image lacks it.
     """
-    return MiniSweAgent(program_at("mini-swe-agent", PROGRAM))
+    return Program(program_at("mini-swe-agent", PROGRAM), _session)
 
 
-class MiniSweAgent:
+async def _session(program: Path, task: Task, doors: Doors, request: str) -> Ending:
     """Runs `mini`, its command line."""
-
-    def __init__(self, program: Path) -> None:
-        self._program = program
-
-    async def work(self, task: Task) -> Ending:
-        """See `Agent.work`."""
-        async with open_doors(task.llm, model=task.model) as doors:
-
-            async def session(request: str) -> Ending:
-                return await self._session(task, doors, request)
-
-            return await in_sessions(task, session)
-
-    async def _session(self, task: Task, doors: Doors, request: str) -> Ending:
-        folder = fresh_folder(task, "mini-swe-agent")
-        settings, record = folder / "lab.yaml", folder / "trajectory.json"
-        settings.write_text(
-            json.dumps(_settings(task, max(task.max_steps - doors.usage.requests, 1)))
-        )  # it is YAML too
-        trajectory = _Trajectory(task, record)
-        command = [str(self._program), "--yolo", "--exit-immediately", "--cost-limit", "0"]
-        command += ["-c", "mini.yaml", "-c", str(settings), "-o", str(record), "-t", request]
-        environment = {
-            "MSWEA_CONFIGURED": "true",
-            "MSWEA_GLOBAL_CONFIG_DIR": str(folder),
-            "MSWEA_MODEL_RETRY_STOP_AFTER_ATTEMPT": "3",
-            "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # it would fetch one
-        }
-        return trajectory.ending(await run_program(task, doors, command, environment, record, trajectory.hear))
+    folder = fresh_folder(task, "mini-swe-agent")
+    settings, record = folder / "lab.yaml", folder / "trajectory.json"
+    steps = max(task.max_steps - doors.usage.requests, 1)
+    settings.write_text(json.dumps(_settings(task, steps)))  # it is YAML too
+    trajectory = _Trajectory(task, record)
+    command = [str(program), "--yolo", "--exit-immediately", "--cost-limit", "0"]
+    command += ["-c", "mini.yaml", "-c", str(settings), "-o", str(record), "-t", request]
+    environment = {
+        "MSWEA_CONFIGURED": "true",
+        "MSWEA_GLOBAL_CONFIG_DIR": str(folder),
+        "MSWEA_MODEL_RETRY_STOP_AFTER_ATTEMPT": "3",
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # it would fetch one
+    }
+    return trajectory.ending(await run_program(task, doors, command, environment, record, trajectory.hear))
 
 
 def _settings(task: Task, steps: int) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ from tempfile import mkdtemp
 
 from anyio import CancelScope, create_task_group, sleep
 
-from periphery.doors import Doors
+from periphery.doors import Doors, open_doors
 from periphery.hopper import prompts
 from periphery.hopper.agent import Ending, Task
 from periphery.hopper.remarks import Remarks
@@ -24,6 +24,23 @@ LOOK_S = 0.3  # between two looks at the record
 SAID_BYTES = 4000  # of what it wrote on standard error, where it failed
 TEXT_CHARACTERS = 400  # of what the model says, as progress
 QUIET = {"COLUMNS": "200", "DO_NOT_TRACK": "1"}
+
+
+Session = Callable[[Path, Task, Doors, str], Awaitable[Ending]]
+
+
+@dataclass(frozen=True)
+class Program:
+    """An agent that is a program of others. `session` runs it once: where it is, for whom, through what, with what
+    request."""
+
+    path: Path
+    session: Session
+
+    async def work(self, task: Task) -> Ending:
+        """See `Agent.work`."""
+        async with open_doors(task.llm, model=task.model) as doors:
+            return await in_sessions(task, lambda request: self.session(self.path, task, doors, request))
 
 
 def program_at(name: str, place: str) -> Path:

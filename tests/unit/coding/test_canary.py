@@ -53,6 +53,11 @@ def test_a_patched_tree_must_tell_of_what_the_untouched_one_tells_of(
     assert canary.why.endswith(".")
 
 
+def test_a_tree_that_had_no_tests_cannot_be_tried() -> None:
+    canary = judged({"found": False, "passed": False}, None, [])
+    assert (canary.state, canary.why) == ("not possible", "The untouched tree has no tests to put one among.")
+
+
 def test_only_files_that_tell_of_it_are_watched_and_all_where_none_could() -> None:
     assert to_watch(ran(BOTH, ["b.py"])) == ["b.py"]
     assert to_watch(ran(BOTH, [])) == BOTH
