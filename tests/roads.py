@@ -17,6 +17,7 @@ import openai
 
 from core.app import open_journal
 from core.fiedler.settings import Model as ModelSettings
+from core.fiedler.wire import authorities
 from core.gate import Session, hash_of, open_door
 from core.horace.store import Horace
 from core.policy.capabilities import Identity
@@ -68,7 +69,7 @@ class Recording(httpx2.AsyncBaseTransport):
     """A transport that keeps what passes."""
 
     def __init__(self) -> None:
-        self._inner = httpx2.AsyncHTTPTransport()
+        self._inner = httpx2.AsyncHTTPTransport(verify=authorities())
         self.exchanges: list[Exchange] = []
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:

@@ -221,6 +221,7 @@ class Blobs:
         with self._naming:
             new = not final.exists()
             if new:
+                self._make_directory(final.parent)
                 path.rename(final)
             else:
                 os.utime(final)
@@ -231,6 +232,17 @@ class Blobs:
                 final.unlink()
             raise
         return new
+
+    def _make_directory(self, directory: Path) -> None:
+        """One of the 256, when the first blob comes to it; as durable as the blob will be."""
+        if directory.exists():
+            return
+        directory.mkdir(mode=0o700)
+        try:
+            _sync_directory(self._blobs)
+        except OSError:
+            directory.rmdir()
+            raise
 
     def _sweep(self, kept: Collection[str], before: float) -> tuple[int, int]:
         removed = freed = 0
@@ -255,7 +267,7 @@ class Blobs:
         return found
 
     def _prepare(self) -> None:
-        for directory in (self._incoming, self._blobs, *(self._blobs / f"{each:02x}" for each in range(256))):
+        for directory in (self._incoming, self._blobs):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         _sync_directory(self._blobs)
         left = list(self._incoming.iterdir())

@@ -13,6 +13,7 @@ import openai
 import pytest
 from anyio import connect_tcp, create_task_group, fail_after, sleep
 
+from core.fiedler.wire import authorities
 from periphery.doors import open_doors
 from periphery.doors.application import AT_ONCE, BODY_BYTES
 from protos.errors import Conflict, Denied
@@ -33,7 +34,7 @@ async def doors(tmp_path: Path) -> AsyncIterator[Road]:
 
 async def post(doors: Road, path: str, body: Any = None, **asked: Any) -> httpx2.Response:
     content = asked.pop("content", None) or json.dumps(body).encode()
-    async with httpx2.AsyncClient(base_url=doors.doors.anthropic, timeout=20) as http:
+    async with httpx2.AsyncClient(base_url=doors.doors.anthropic, timeout=20, verify=authorities()) as http:
         return await http.request(asked.pop("method", "POST"), path, content=content, **asked)
 
 
@@ -78,7 +79,7 @@ async def test_a_body_has_a_bound(doors: Road) -> None:
         while True:
             yield b" " * (1 << 20)
 
-    async with httpx2.AsyncClient(base_url=doors.doors.anthropic, timeout=20) as http:
+    async with httpx2.AsyncClient(base_url=doors.doors.anthropic, timeout=20, verify=authorities()) as http:
         # It may hang up before the answer is read, in the middle of a word.
         with fail_after(20), suppress(httpx2.WriteError, httpx2.ReadError):
             told = await http.post("/v1/messages", content=endless())
@@ -257,7 +258,10 @@ async def test_an_answer_that_a_restart_of_the_core_has_lost_is_asked_for_again(
 
     assert doors.hall is not None
     body = {"model": "one", "messages": ASK}
-    async with open_doors(Restarted(doors.hall), "one") as opened, httpx2.AsyncClient(timeout=20) as http:
+    async with (
+        open_doors(Restarted(doors.hall), "one") as opened,
+        httpx2.AsyncClient(timeout=20, verify=authorities()) as http,
+    ):
         answer = await http.post(f"{opened.openai}/chat/completions", json=body)
     assert answer.status_code == 200
     assert len(set(Restarted.ids)) == 2
@@ -319,7 +323,10 @@ async def test_what_the_body_raises_comes_out_as_it_is(tmp_path: Path) -> None:
 
 
 async def test_where_there_are_no_models_every_door_says_so() -> None:
-    async with open_doors(NoLlm()) as doors, httpx2.AsyncClient(base_url=doors.anthropic, timeout=20) as http:
+    async with (
+        open_doors(NoLlm()) as doors,
+        httpx2.AsyncClient(base_url=doors.anthropic, timeout=20, verify=authorities()) as http,
+    ):
         for path in (CHAT, "/v1/responses", "/v1/messages"):
             answer = await http.post(path, json={"model": "x", "max_tokens": 9, "messages": ASK, "input": "Hello?"})
             assert answer.status_code == 403

@@ -21,6 +21,7 @@ from core.fiedler.providers.anthropic import AnthropicProvider
 from core.fiedler.providers.hosted import HostedProvider
 from core.fiedler.providers.openai import OpenAIProvider
 from core.fiedler.providers.recorded import Recorder, Replay
+from core.fiedler.wire import authorities
 from protos.llm import Completion, prompt
 from protos.v1 import llm_pb2 as pb
 from tests.model_server import ModelServer, Play, model_server
@@ -80,7 +81,7 @@ class Stage:
     async def ask(self, request: pb.CompleteRequest | None = None, **changes: Any) -> Completion:
         """What the provider makes of a request."""
         if self.is_replayed:
-            recorder = Recorder(httpx2.AsyncHTTPTransport(), self.directory, "live")
+            recorder = Recorder(httpx2.AsyncHTTPTransport(verify=authorities()), self.directory, "live")
             async with self.open(recorder) as provider:
                 live = await self._ask(provider, request, **changes)
             self.reported.clear()
@@ -461,7 +462,7 @@ async def test_the_models_of_a_provider_are_listed(stage: Callable[..., Stage]) 
 
 async def test_an_exchange_that_was_not_recorded_is_refused(tmp_path: Path) -> None:
     async with model_server() as server:
-        recorder = Recorder(httpx2.AsyncHTTPTransport(), tmp_path, "live")
+        recorder = Recorder(httpx2.AsyncHTTPTransport(verify=authorities()), tmp_path, "live")
         tried = Stage("openai", False, server, tmp_path)
         async with tried.open(recorder) as provider:
             await tried._ask(provider, prompt("Hello?"))

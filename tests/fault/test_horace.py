@@ -114,6 +114,8 @@ def test_a_blob_is_synced_before_it_has_a_name_and_its_directory_before_it_is_ac
     places = [next((at for at, call in enumerate(calls) if re.search(each, call)), -1) for each in steps.values()]
     assert -1 not in places, dict(zip(steps, places, strict=True))
     assert places == sorted(places), dict(zip(steps, places, strict=True))
+    between = calls[places[1] : places[2]]
+    assert any(re.search(rf"fsync\(\d+<{Path(shard).parent}>", each) for each in between), "its directory is new"
 
 
 @pytest.fixture
