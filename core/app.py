@@ -53,11 +53,16 @@ from core.lives import Dispatchable, Lives
 from core.manifest import Manifest, load_manifest, profile_of
 from core.models import LLAMA, LocalModels
 from core.ports.links import LinksView
+from core.policy.approvals import ApprovalsView
+from core.policy.policy import load_policy
+from core.policy.taint import TaintView
+from core.policy.versions import PolicyView, record
 from core.ports.services import Services
 from core.registry import RegisteredMad, Registry, emad, of_class
 from core.residents import Residents, load_resident
 from core.rogers.bus import Rogers
 from core.rogers.journal import Journal
+from core.rogers.entry import View
 from core.rogers.views import VIEWS
 from core.runs import Runs, RunsView
 from core.upkeep import tend
@@ -114,6 +119,7 @@ async def open_lab(
     settings = config.residents | ours
     made = {name: (setting, load_resident(name, setting)) for name, setting in settings.items()}
     registry = Registry(
+    policy = load_policy(config.policy)
         [*(emad(each) for each in manifests)]
         + [of_class(name, "resident", make, describe(make), VERSION) for name, (_, make) in made.items()]
         + [of_class(name, "core", make, describe(make), VERSION) for name, make in own.items()]
@@ -127,7 +133,9 @@ async def open_lab(
         horace = await stack.enter_async_context(Horace(home.path / "blobs", journal, quota_bytes=quota))
         models = LocalModels(Store.locate(), _model_profile(config))
         fiedler = await stack.enter_async_context(open_fiedler(home, config, journal, models))
-        services = Services(journal, rogers, horace, registry, fiedler)
+        services = Services(journal, rogers, horace, registry, fiedler, policy, config.approvals.expire_s)
+        await stack.enter_async_context(services.approvals)
+        held = await record(journal, policy)
         docker = DockerEngine(home.lab)
         stack.push_async_callback(docker.aclose)
         engines: dict[str, Engine] = {
@@ -154,7 +162,7 @@ async def open_lab(
         tasks.start_soon(tend, services, config)
         settle_memory()
         lab.ready = True
-        logger.info("ready", lab=home.lab, socket=str(home.api_socket), mads=sorted(registry.mads))
+        logger.info("ready", lab=home.lab, socket=str(home.api_socket), mads=sorted(registry.mads), policy=held.version)
         yield lab
 
 
@@ -167,7 +175,8 @@ def settle_memory() -> None:
 
 def open_journal(home: Home) -> Journal:
     """The journal of a home, with every view that the core keeps; enter it to open it."""
-    return Journal(home.path / "journal.db", [*VIEWS, *LEDGER_VIEWS, RunsView(), LinksView(), Names()])
+    ours: list[View] = [RunsView(), LinksView(), Names(), ApprovalsView(), TaintView(), PolicyView()]
+    return Journal(home.path / "journal.db", [*VIEWS, *LEDGER_VIEWS, *ours])
 
 
 def open_fiedler(home: Home, config: Config, journal: Journal, hosts: Hosts | None = None) -> Fiedler:

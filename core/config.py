@@ -32,6 +32,7 @@ Runtime = Literal["runc", "runsc"]
 ProviderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Alias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}$")]
 
+POLICY = "policy.toml"  # in the home: read where it is there, behind those that `policy` names
 
 class Section(BaseModel):
     """A table of the file."""
@@ -81,6 +82,20 @@ class Journal(Section):
 
 class Advisories(Section):
     """Where `madlab advisories update` looks."""
+class Approvals(Section):
+    """How long an act that needs a person waits for one."""
+
+    expire_s: Annotated[float, Field(ge=1, le=86_400)] = 600  # and how long what was approved may be begun
+
+
+class Audit(Section):
+    """Where signed checkpoints of the journal go: best where this machine can add and not rewrite."""
+
+    checkpoint: Path | None = None  # a file that lines are appended to
+    command: tuple[str, ...] = ()  # a program that is given each line on standard input
+    minutes: Annotated[float, Field(gt=0, le=1440)] = 10  # between two; at the start and the end there is one, too
+
+
 
     url: Annotated[str, Field(pattern="^https://")] = "https://osv-vulnerabilities.storage.googleapis.com/all.zip"
 
@@ -122,6 +137,9 @@ class Config(Section):
     advisories: Advisories = Advisories()
     emads: Annotated[tuple[Path, ...], BeforeValidator(_paths)] = (
         *(Path(__file__).resolve().parents[1] / "periphery" / name for name in ("mcnamara", "hopper")),
+    approvals: Approvals = Approvals()
+    audit: Audit = Audit()
+    policy: Annotated[tuple[Path, ...], BeforeValidator(_paths)] = ()  # files of rules, first to last; then policy.toml
     )
     residents: dict[str, Resident] = {}
     profile: dict[str, Override] = {}
@@ -160,7 +178,12 @@ def load(home: Home, environment: Mapping[str, str] = os.environ) -> Config:
     places = tuple(each if each.is_absolute() else home.path / each for each in config.emads)
     weights, is_chosen = chosen(home.path, Store.locate(environment))
     llm, providers, models = with_local(config.llm, config.providers, config.models, weights, is_default=is_chosen)
-    return config.model_copy(update={"emads": places, "llm": llm, "providers": providers, "models": models})
+    policy = [each if each.is_absolute() else home.path / each for each in config.policy]
+    if (usual := home.path / POLICY).exists() and usual not in policy:
+        policy.append(usual)
+    return config.model_copy(
+        update={"emads": places, "policy": tuple(policy), "llm": llm, "providers": providers, "models": models}
+    )
 
 
 def check_table(home: Home, table: dict[str, Any], sources: Mapping[tuple[str, ...], str] | None = None) -> Config:

@@ -5,6 +5,7 @@ Every rule has a name, and a denial says it, what would be needed, and nothing a
 
 from dataclasses import dataclass
 
+from core.policy.targets import address_of, within
 from protos.errors import Denied
 from protos.v1.message_pb2 import KIND_CALL, Message
 
@@ -28,9 +29,8 @@ class Identity:
     conversation: str = ""
     core: bool = False  # a run of one of the core's own MADs: it may speak and read within its conversation, too
     purse: Purse = Purse()  # of a run: what its models may cost
-    web: tuple[str, ...] | None = (
-        None  # hosts that whoever asked for the run lets it reach; None: no narrower than policy
-    )
+    web: tuple[str, ...] | None = None  # hosts that whoever asked for the run lets it reach; None: as the manifest says
+    outside: bool = False  # a person or a client at a door: "operator", "client:NAME"
 
     @property
     def principal(self) -> str:
@@ -40,6 +40,8 @@ class Identity:
     @property
     def principals(self) -> tuple[str, ...]:
         """Every name that rules and grants may know it by, the narrowest first."""
+        if self.outside:
+            return (self.participant,)
         return (f"run:{self.run}", f"mad:{self.participant}") if self.run else (f"mad:{self.participant}",)
 
 
@@ -57,6 +59,25 @@ def may_use(identity: Identity, port: str) -> None:
         raise Denied(
             f"rule port: {identity.participant} may not use {port}.",
             next=f'List "{port}" in the ports of its manifest.',
+        )
+
+
+def may_reach(identity: Identity, url: str) -> None:
+    """Whether the manifest asks for that host ("web", "web:*.example.org"), and whoever asked for the run lets it.
+
+    Raises:
+        Denied: rule *port*, *terms* or *address*.
+    """
+    address = address_of(url)
+    if address is None:
+        raise Denied("rule address: this is no address in the one form.", next="Write it as RFC 3986 does.")
+    asked = [each.partition(":")[2] for each in identity.ports if each.startswith("web:")]
+    if "web" not in identity.ports and not within(address, asked):
+        may_use(identity, f"web:{address.host}")
+    if identity.web is not None and not within(address, identity.web):
+        raise Denied(
+            f"rule terms: whoever asked for this run lets it reach {', '.join(identity.web)[:300] or 'nothing'} only.",
+            next="Ask again with terms that name this host.",
         )
 
 

@@ -1,39 +1,239 @@
-"""Every act of a port is in the journal: *started* before it, *outcome* after it."""
+"""The one gate: every act of everybody passes it, in one order.
+
+    capability ─▶ policy ─▶ taint ─▶ approval, where one is needed ─▶ journal *started* ─▶ act ─▶ journal *outcome*
+
+Schemas were checked before, budgets are the port's own (a request that no budget covers is not asked about), and what
+would be denied anyway is never asked. What was approved is used up in the transaction that makes *started* durable,
+and so is whatever else stands or falls with the act (`also`: a grant's use). A denial is one entry, typed, says its
+rule and what would be needed, and looks the same on every path.
+
+`acting` is for acts with a body. Messages and requests to models are journalled by whoever carries them: they ask
+`permitted` and put the entries that come with the permission into their own transaction.
+"""
 
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
-from core.policy.capabilities import Identity
+from core.policy.acts import Act, Decision, Limits
+from core.policy.approvals import Approval, Spent
+from core.policy.capabilities import Identity, may_reach
+from core.policy.policy import STRICTNESS
+from core.ports.services import Services
 from core.rogers.entry import Entry
-from core.rogers.journal import Journal
-from protos.errors import Error
+from protos.errors import Denied, Error
 from protos.ids import new_id
+from protos.v1.message_pb2 import KIND_EVENT, Message
+
+TARGET_CHARACTERS = 200  # of a target, in a sentence
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Permit:
+    """An act that may begin, as it was decided about."""
+
+    id: str  # of the act, in the journal
+    act: Act
+    decision: Decision
+    uses: tuple[Entry, ...] = ()  # of approvals: to be appended with what starts the act
+
+    @property
+    def intent(self) -> dict[str, object]:
+        """The act and its decision, as the journal remembers them: what a later policy can be tried with."""
+        return _intent(self.act, self.decision)
+
+
+class Added(dict[str, object]):
+    """What a body adds to its act's outcome; and under which decision it acts."""
+
+    def __init__(self, permit: Permit) -> None:
+        super().__init__()
+        self.id = permit.id
+        self.decision = permit.decision
+
+    @property
+    def limits(self) -> Limits:
+        """What the rule that allows it says of its size, time and rate."""
+        return self.decision.limits
 
 
 @asynccontextmanager
-async def acting(journal: Journal, identity: Identity, act: str, **fields: object) -> AsyncIterator[dict[str, object]]:
-    """Journals an act: *started* is durable before the body, *outcome* after it. What the body adds is written too."""
-    id = new_id()
-    added: dict[str, object] = {}
+async def acting(
+    services: Services,
+    identity: Identity,
+    act: Act,
+    *,
+    also: Sequence[Entry] = (),
+    needs: Sequence[Act] = (),
+    **fields: object,
+) -> AsyncIterator[Added]:
+    """Decides and journals an act: *started* is durable before the body, *outcome* after it.
 
-    def entry(step: str, **more: object) -> Entry:
-        body = {"act": act, "step": step, **fields, **added, **more}
-        return Entry(
-            id=f"act:{id}:{step}",
-            kind="act",
-            body=json.dumps(body, ensure_ascii=False).encode(),
-            conversation=identity.conversation,
-            sender=identity.principal,
-            at=time.time(),
-        )
+    `also` are entries that stand or fall with *started*. `needs` are further acts that it cannot be done without (the
+    use of a secret): all are decided about before any is asked about. `fields`, and what the body adds, are written
+    down too.
 
-    await journal.append(entry("started"))
+    Raises:
+        Denied: a capability, a rule or a person says no; "rule NAME: ...". Journalled.
+        Exhausted: too many acts of this caller wait for a person already.
+        Unavailable: the journal is sealed; nothing was begun.
+    """
+
+    def entry(permit: Permit, step: str, body: dict[str, object]) -> Entry:
+        return _entry(permit.id, step, identity, {"act": act.kind, "step": step, **body})
+
+    async def start(permit: Permit) -> Permit:
+        await services.journal.append(*permit.uses, *also, entry(permit, "started", {**permit.intent, **fields}))
+        return permit
+
+    permit = await under_policy(services, identity, act, start, needs=needs)
+    if act.kind == "web.fetch":
+        await services.taints.add(identity, ("web",))
+    added = Added(permit)
     try:
         yield added
     except BaseException as error:
         added.pop("digest", None)
-        journal.append_soon(entry("outcome", failed=error.code if isinstance(error, Error) else type(error).__name__))
+        failed = error.code if isinstance(error, Error) else type(error).__name__
+        services.journal.append_soon(entry(permit, "outcome", {**fields, **added, "failed": failed}))
         raise
-    await journal.append(entry("outcome"))
+    await services.journal.append(entry(permit, "outcome", {**fields, **added}))
+
+
+async def under_policy(
+    services: Services,
+    identity: Identity,
+    act: Act,
+    start: Callable[[Permit], Awaitable[T]],
+    *,
+    needs: Sequence[Act] = (),
+) -> T:
+    """Has `start` begin the act, once it may. `start` appends `permit.uses` in the transaction that begins it.
+
+    Raises:
+        as `acting`, and what `start` does.
+    """
+    while True:
+        permit = await permitted(services, identity, act, needs=needs)
+        try:
+            return await start(permit)
+        except Spent:
+            continue  # another act of the same form took the last use: this one is asked about anew
+        except Denied as error:  # what stands or falls with it has fallen: a grant that is used up
+            if not error.message.startswith("rule "):
+                raise
+            await _note_denial(services, identity, permit.id, permit.act, _said(error))
+            raise
+
+
+async def permitted(services: Services, identity: Identity, act: Act, *, needs: Sequence[Act] = ()) -> Permit:
+    """Decides about an act, waiting for a person where the policy says so.
+
+    Raises:
+        Denied: as `acting`; journalled.
+        Exhausted: too many acts of this caller wait for a person already.
+    """
+    id = new_id()
+    labels = await services.taints.of(identity)
+    acts = [replace(each, taint=each.taint | labels) if labels else each for each in (act, *needs)]
+    act = acts[0]
+    try:
+        if act.kind == "web.fetch":
+            may_reach(identity, act.target)
+    except Denied as error:
+        await _note_denial(services, identity, id, act, _said(error))
+        raise
+    decisions = [services.policy.decide(each) for each in acts]
+    strictest = max(decisions, key=lambda each: STRICTNESS[each.verdict])
+    if strictest.verdict == "allow":
+        return Permit(id, act, decisions[0])
+    judged = acts[decisions.index(strictest)]
+    if strictest.verdict == "deny":
+        await _note_denial(services, identity, id, judged, strictest)
+        raise denial(judged, strictest, id)
+    uses: list[Entry] = []
+    for each, decision in zip(acts, decisions, strict=True):
+        if decision.verdict == "ask":
+            try:
+                uses.append(await _approved(services, identity, id, each, decision))
+            except Denied as error:
+                await _note_denial(services, identity, id, each, replace(_said(error), rule=decision.rule))
+                raise
+    return Permit(id, act, decisions[0], tuple(uses))
+
+
+@asynccontextmanager
+async def denying(services: Services, identity: Identity, act: Act) -> AsyncIterator[None]:
+    """Journals what the body refuses before the act is decided about: a capability, a grant."""
+    try:
+        yield
+    except Denied as error:
+        await _note_denial(services, identity, new_id(), act, _said(error))
+        raise
+
+
+def denial(act: Act, decision: Decision, id: str) -> Denied:
+    """What whoever is refused hears."""
+    who, target = act.principals[-1], act.target[:TARGET_CHARACTERS]
+    return Denied(
+        f"rule {decision.rule}: {decision.reason} ({who}: {act.kind} {target}).",
+        next=f"{decision.next} See: madlab policy explain {id}".strip(),
+    )
+
+
+async def _approved(services: Services, identity: Identity, id: str, act: Act, decision: Decision) -> Entry:
+    async def tell(approval: Approval) -> None:
+        if identity.conversation:
+            await services.rogers.report([_waits(identity, approval)], sender=identity.participant)
+
+    approval = await services.approvals.obtain(
+        act, decision, conversation=identity.conversation, principal=identity.principal, tell=tell
+    )
+    return services.approvals.use(approval, f"{id}:{act.kind}")
+
+
+def _waits(identity: Identity, approval: Approval) -> Message:
+    """What those who watch the run see."""
+    act = json.loads(approval.form)
+    return Message(
+        id=new_id(),
+        conversation=identity.conversation,
+        kind=KIND_EVENT,
+        tool="progress",
+        text=f"waits for approval {approval.id} ({act['kind']} {act['target'][:TARGET_CHARACTERS]}):"
+        f" madlab approve {approval.id}",
+        data=json.dumps({"approval": approval.id, "rule": approval.rule, "expires": approval.expires}),
+    )
+
+
+def _said(error: Denied) -> Decision:
+    """A denial that was raised, as a decision."""
+    rule, colon, reason = error.message.removeprefix("rule ").partition(": ")
+    return Decision("deny", rule if colon else "other", reason or error.message, error.next)
+
+
+async def _note_denial(services: Services, identity: Identity, id: str, act: Act, decision: Decision) -> None:
+    body = {"act": act.kind, "step": "denied", **_intent(act, decision), "reason": decision.reason}
+    await services.journal.append(_entry(id, "denied", identity, body | {"next": decision.next}))
+
+
+def _intent(act: Act, decision: Decision) -> dict[str, object]:
+    form = act.form()
+    del form["kind"]  # it is what the entry calls `act`
+    return {**form, "rule": decision.rule, "verdict": decision.verdict}
+
+
+def _entry(id: str, step: str, identity: Identity, body: dict[str, object]) -> Entry:
+    return Entry(
+        id=f"act:{id}:{step}",
+        kind="act",
+        body=json.dumps(body, ensure_ascii=False).encode(),
+        conversation=identity.conversation,
+        sender=identity.principal,
+        at=time.time(),
+    )

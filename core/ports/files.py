@@ -4,6 +4,7 @@ from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from core.policy.acts import Act
 from core.policy.capabilities import Identity, may_use
 from core.ports.acting import acting
 from core.ports.links import may_read
@@ -24,9 +25,11 @@ class LocalFiles(Files):
         may_use(self.identity, "files")
         self.allowance.take_act()
         name, media_type = name[:255], media_type[:255]
-        async with acting(self.services.journal, self.identity, "files.put", name=name) as act:
+        act = Act("files.put", self.identity.principals, name)
+        async with acting(self.services, self.identity, act, name=name) as added:
             blob = await self.services.horace.put(self._paid(chunks), name=name, media_type=media_type)
-            act |= {"digest": blob.digest, "size": blob.size}
+            taint = sorted(await self.services.taints.of(self.identity))  # also what was read while it was stored
+            added |= {"digest": blob.digest, "size": blob.size, "taint": taint}
         return blob
 
     async def _paid(self, chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
@@ -40,13 +43,16 @@ class LocalFiles(Files):
         self.allowance.take_act()
         await may_read(self.services, self.identity, digest)
         before = self.allowance.used_in
+        taints = self.services.taints
+        act = Act("files.get", self.identity.principals, digest)
+        await taints.add(self.identity, await taints.of_blob(digest))
         async with (
-            acting(self.services.journal, self.identity, "files.get", digest=digest, offset=offset) as act,
+            acting(self.services, self.identity, act, digest=digest, offset=offset) as added,
             aclosing(self.services.horace.get(digest, offset=offset)) as stream,  # type: ignore[type-var]
         ):
             async for chunk in stream:
                 self.allowance.take_in(len(chunk))
-                act["size"] = self.allowance.used_in - before
+                added["size"] = self.allowance.used_in - before
                 yield chunk
 
     async def find(self, name: str) -> Blob:

@@ -1,12 +1,18 @@
 """What the ports stand on, and how much one run may move through them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from core.egress.broker import Broker
 from core.fiedler.fiedler import Fiedler
 from core.horace.store import Horace
+from core.policy.approvals import EXPIRE_S, Approvals
+from core.policy.policy import Policy, load_policy
+from core.policy.taint import Taints
+from core.redaction.redactor import Redactor
 from core.registry import Registry
 from core.rogers.bus import Rogers
 from core.rogers.journal import Journal
+from core.turing.turing import Turing
 from protos.errors import Exhausted
 
 ACT_BYTES = 512  # about what an act takes in the journal; a run pays it from what it may say
@@ -21,6 +27,17 @@ class Services:
     horace: Horace
     registry: Registry
     fiedler: Fiedler | None = None
+    egress: Broker | None = None
+    turing: Turing | None = None
+    redactor: Redactor = field(default_factory=Redactor)  # what must not be written; empty where none is given
+    policy: Policy = field(default_factory=lambda: load_policy([]))
+    approval_s: float = EXPIRE_S  # how long an act waits for a person
+    approvals: Approvals = field(init=False)  # enter it, and who waits hears of answers
+    taints: Taints = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.approvals = Approvals(self.journal, expire_s=self.approval_s)
+        self.taints = Taints(self.journal)
 
 
 @dataclass

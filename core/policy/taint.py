@@ -1,0 +1,130 @@
+"""Taint: where what a caller says may come from, kept for as long as it may say it.
+
+A label is never taken off. It sticks
+- to a *run* until it ends: what it was told, read or fetched once may be in anything it says later;
+- to a *blob* for ever: what its maker carried when it was stored;
+- to a *resident* while it handles a message: the message's labels, and what it reads for it.
+
+A label that a run gains is an entry of the journal before the run is given what it came with, so a later core knows it.
+Blobs carry theirs in the act that stored them. A blob that no run has stored came from outside (a person attached it,
+the lab fetched it): it counts as an untrusted file.
+"""
+
+import json
+import sqlite3
+import time
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import ClassVar
+
+from core.policy.capabilities import Identity
+from core.rogers.entry import Entry, Row
+from core.rogers.journal import Journal
+from protos.v1.message_pb2 import TAINT_FILE, TAINT_WEB, TAINT_WORKER, Message, Taint
+
+NAMES: dict[Taint.ValueType, str] = {TAINT_WORKER: "worker", TAINT_FILE: "file", TAINT_WEB: "web"}
+VALUES = {name: value for value, name in NAMES.items()}
+UNKNOWN_BLOB = frozenset({"file"})
+RUNS = 4096  # whose labels are in memory; of others they are read when they are needed
+
+
+class TaintView:
+    """Which labels stick to a run ("run:ID") or to a blob ("sha256:...")."""
+
+    name = "taint"
+    kinds = frozenset({"taint", "act"})
+    tables = ("taint",)
+    schema: ClassVar[str] = """
+        CREATE TABLE IF NOT EXISTS taint (
+            subject TEXT NOT NULL, label TEXT NOT NULL, PRIMARY KEY (subject, label)) WITHOUT ROWID;
+    """
+
+    def apply(self, db: sqlite3.Connection, row: Row) -> None:
+        """Takes in what a run has gained, or with what a blob was stored."""
+        if row.kind == "act" and b'"files.put"' not in (row.body or b""):
+            return
+        body = json.loads(row.body or b"{}")
+        if row.kind == "act":
+            stored = body.get("act") == "files.put" and body.get("step") == "outcome" and "taint" in body
+            # An empty label: stored by one of our own from nothing tainted, so known and clean.
+            subject, labels = (body.get("digest", ""), body["taint"] or [""]) if stored else ("", [])
+        else:
+            subject, labels = body["subject"], body["labels"]
+        db.executemany("INSERT OR IGNORE INTO taint VALUES (?, ?)", [(subject, each) for each in labels])
+
+
+class Taints:
+    """The labels of everybody who is at work."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._runs: OrderedDict[str, frozenset[str]] = OrderedDict()
+        self._residents: dict[str, frozenset[str]] = {}
+
+    async def of(self, identity: Identity) -> frozenset[str]:
+        """What `identity` carries now."""
+        if not identity.run:
+            return self._residents.get(identity.participant, frozenset())
+        known = self._runs.get(identity.run)
+        if known is None:
+            known = await self._stored(f"run:{identity.run}") | _own(identity)
+            known |= self._runs.get(identity.run, frozenset())
+            self._runs[identity.run] = known
+            if len(self._runs) > RUNS:
+                self._runs.popitem(last=False)
+        else:
+            self._runs.move_to_end(identity.run)
+        return known
+
+    async def add(self, identity: Identity, labels: Iterable[str]) -> None:
+        """From now on `identity` carries `labels` too; durable before this returns."""
+        if not identity.run:
+            self._residents[identity.participant] = await self.of(identity) | frozenset(labels)
+            return
+        known = await self.of(identity)
+        gained = frozenset(labels) - known
+        if not gained:
+            return
+        self._runs[identity.run] = known | gained
+        await self._journal.append(_gained(identity, gained))
+
+    def begin(self, identity: Identity, labels: Iterable[str]) -> None:
+        """A resident turns to other work: it carries what that came with, and no more what the last one did."""
+        self._residents[identity.participant] = frozenset(labels)
+
+    async def of_blob(self, digest: str) -> frozenset[str]:
+        """What a blob carries."""
+        return await self._stored(digest, UNKNOWN_BLOB)
+
+    async def _stored(self, subject: str, unknown: frozenset[str] = frozenset()) -> frozenset[str]:
+        rows = await self._journal.query("SELECT label FROM taint WHERE subject = ?", (subject,))
+        return frozenset(row[0] for row in rows if row[0]) if rows else unknown
+
+
+def labels_of(message: Message) -> frozenset[str]:
+    """The labels that a message carries."""
+    return frozenset(NAMES[each] for each in message.taint if each in NAMES)
+
+
+def marked(message: Message, labels: Iterable[str]) -> None:
+    """Adds labels to a message; what its sender wrote there is kept as far as there are such labels."""
+    values = {VALUES[each] for each in labels if each in VALUES}
+    known = {each for each in message.taint if each in NAMES}
+    message.taint[:] = sorted(known | values)
+
+
+def _own(identity: Identity) -> frozenset[str]:
+    """What everything carries that a run says, whatever it has read."""
+    return frozenset() if identity.core else frozenset({"worker"})
+
+
+def _gained(identity: Identity, labels: Iterable[str]) -> Entry:
+    gained = sorted(labels)
+    return Entry(
+        id=f"taint:{identity.run}:{'+'.join(gained)}",
+        kind="taint",
+        body=json.dumps({"subject": f"run:{identity.run}", "labels": gained}).encode(),
+        conversation=identity.conversation,
+        sender="core",
+        at=time.time(),
+    )
