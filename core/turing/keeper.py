@@ -1,0 +1,229 @@
+"""The keeper: has the vault and comes by its key. What it does waits for a disk, a program or Argon2id: use a thread.
+
+A new lock key is kept where it belongs before the vault is sealed with it, and the old one is dropped after that. So
+whenever this process dies, the key that the vault wants is kept; what may be left over is a key that opens nothing,
+which the next unlocking drops.
+"""
+
+import os
+import sqlite3
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import structlog
+
+from core.turing.envelope import new_key
+from core.turing.locks import (
+    KeyFile,
+    Lock,
+    SystemStore,
+    check_passphrase,
+    default_key_file,
+    derive,
+    new_lock,
+    read_passphrase,
+)
+from core.turing.settings import Vault as Settings
+from core.turing.settings import Way
+from core.turing.vault import Vault
+from protos.errors import Conflict, Denied, Error, InvalidArgument, NotFound, Unavailable
+
+logger = structlog.get_logger()
+
+State = Literal["none", "locked", "open", "damaged"]
+UNLOCK = "Unlock it: madlab secret unlock"
+
+
+@dataclass(frozen=True, slots=True)
+class VaultState:
+    """How the vault is."""
+
+    state: State
+    way: Way  # what opens it, or what would open a new one
+    place: str = ""  # of its key, where that is a file
+    secrets: int = 0
+    reason: str = ""  # why it is locked or damaged
+    next: str = ""
+
+
+class Keeper:
+    """The vault of one lab, if there is one. One call at a time, but for `state` and `vault`."""
+
+    def __init__(self, home: Path, lab: str, settings: Settings, environment: Mapping[str, str] = os.environ) -> None:
+        self.path = home / "vault.db"
+        self._home, self._lab, self._settings, self._environment = home, lab, settings, environment
+        self._vault: Vault | None = None
+        self._trouble: Error | None = None
+
+    @property
+    def state(self) -> VaultState:
+        """How the vault is now."""
+        vault, trouble = self._vault, self._trouble
+        way = self._settings.unlock if vault is None else vault.lock.way
+        reason, next = (trouble.message, trouble.next) if trouble else ("", "")
+        try:
+            place = str(self._key_file.path) if way == "key_file" else ""
+        except Unavailable:
+            place = ""
+        if vault is None:
+            return VaultState("damaged" if trouble else "none", way, place, 0, reason, next)
+        if vault.is_locked:
+            return VaultState("locked", way, place, len(vault), reason, next or UNLOCK)
+        return VaultState("open", way, place, len(vault))
+
+    @property
+    def vault(self) -> Vault:
+        """The vault, locked or not.
+
+        Raises:
+            NotFound: there is none.
+            Conflict: it is damaged.
+        """
+        if self._vault is not None:
+            return self._vault
+        if self._trouble is not None:
+            raise Conflict(self._trouble.message, next=self._trouble.next)
+        raise NotFound("There is no vault yet.", next="The first secret makes one: madlab secret set NAME")
+
+    def open(self) -> None:
+        """Opens the file, if there is one, and unlocks it, if that needs no person. `state` says what is in the way."""
+        if not os.path.lexists(self.path):
+            return
+        try:
+            self._vault = Vault.open(self.path)
+            self.unlock(None)
+        except Error as error:
+            self._trouble = error
+        except OSError as error:
+            self._trouble = Unavailable(f"{self.path} cannot be read: {error.strerror}.", next="See to the file.")
+        if self._trouble is not None:
+            logger.warning("the vault is not open", reason=self._trouble.message)
+
+    def close(self) -> None:
+        """Closes the file and forgets the key."""
+        if self._vault is not None:
+            self._vault.close()
+            self._vault = None
+
+    def create(self, passphrase: str | None) -> None:
+        """Makes the vault, open.
+
+        Raises:
+            Conflict: there is one.
+            InvalidArgument: it wants a passphrase, or a longer one.
+            Denied, Unavailable: the key or the file cannot be kept where it belongs.
+        """
+        if self._vault is not None or self._trouble is not None:
+            raise Conflict("There is a vault already.", next=UNLOCK)
+        lock, id = new_lock(self._settings.unlock), str(uuid.uuid4())
+        key = self._new_key(lock, id, passphrase)
+        try:
+            self._vault = Vault.create(self.path, id, lock, key)
+        except (OSError, sqlite3.Error) as error:
+            raise Unavailable(f"{self.path} cannot be written: {error}.", next="Make room there.") from None
+        logger.info("a vault was made", way=lock.way)
+
+    def unlock(self, passphrase: str | None) -> None:
+        """Unlocks the vault in its own way. None: without a person.
+
+        Raises:
+            Denied: the key is not there, or it is not the right one; nothing is changed.
+            Unavailable: the program that has it is not installed.
+            NotFound, Conflict: as `vault`.
+        """
+        vault = self.vault
+        if not vault.is_locked:
+            return
+        vault.unlock(self._key(vault, passphrase))
+        self._trouble = None
+        self._drop_replaced(vault)
+        logger.info("the vault is open", way=vault.lock.way, secrets=len(vault))
+
+    def rekey(self, passphrase: str | None) -> None:
+        """A new master key, and a new lock of the way that the settings name.
+
+        Raises:
+            InvalidArgument: it wants a new passphrase, or a longer one.
+            Unavailable: the vault is locked, or something cannot be written; what there was still holds.
+            Denied: the new key cannot be kept where it belongs; what there was still holds.
+            NotFound, Conflict: as `vault`.
+        """
+        vault = self.vault
+        if vault.is_locked:
+            raise Unavailable("The vault is locked.", next=UNLOCK)
+        lock = new_lock(self._settings.unlock)
+        vault.rekey(lock, self._new_key(lock, vault.id, passphrase))
+        self._drop_replaced(vault)
+        logger.info("the vault has a new key", way=lock.way, secrets=len(vault))
+
+    # --- lock keys
+
+    @property
+    def _key_file(self) -> KeyFile:
+        path = self._settings.key_file
+        if path is None:
+            return KeyFile(default_key_file(self._lab, self._environment))
+        return KeyFile(self._home / path.expanduser())
+
+    def _key(self, vault: Vault, passphrase: str | None) -> bytes:
+        """The key of the vault's lock."""
+        match vault.lock.way:
+            case "key_file":
+                return self._key_file.find(vault.lock.key_id)
+            case "system":
+                return SystemStore(vault.id).find(vault.lock.key_id)
+            case "passphrase":
+                return derive(vault.lock, passphrase if passphrase is not None else self._kept_passphrase())
+
+    def _new_key(self, lock: Lock, vault: str, passphrase: str | None) -> bytes:
+        """A key for a new lock, kept where it belongs."""
+        if lock.way == "passphrase":
+            chosen = passphrase if passphrase is not None else self._kept_passphrase()
+            check_passphrase(chosen)
+            return derive(lock, chosen)
+        if passphrase is not None:
+            raise InvalidArgument(
+                f"The settings say that {'a key file' if lock.way == 'key_file' else 'the system'} opens the vault.",
+                next='For a passphrase, set [vault] unlock = "passphrase" in madlab.toml and restart the core.',
+            )
+        key = new_key()
+        try:
+            if lock.way == "key_file":
+                self._key_file.keep(lock.key_id, key)
+            else:
+                SystemStore(vault).keep(lock.key_id, key)
+        except OSError as error:
+            raise Unavailable(
+                f"The key of the vault cannot be kept: {error.filename}: {error.strerror}.",
+                next='Make room there, or name another file in madlab.toml: [vault] key_file = "/PATH"',
+            ) from None
+        return key
+
+    def _kept_passphrase(self) -> str:
+        """
+        Raises:
+            Denied: it is kept nowhere, or not well.
+        """
+        name, directory = self._settings.credential, self._environment.get("CREDENTIALS_DIRECTORY")
+        if name is not None and directory:
+            return read_passphrase(Path(directory) / name, is_credential=True)
+        if self._settings.passphrase_file is not None:
+            return read_passphrase(self._home / self._settings.passphrase_file.expanduser())
+        raise Denied("The vault wants its passphrase.", next=UNLOCK)
+
+    def _drop_replaced(self, vault: Vault) -> None:
+        """Forgets the key before, which opens nothing any more."""
+        before = vault.replaced
+        if before is None:
+            return
+        try:
+            if before.way == "key_file":
+                self._key_file.drop(before.key_id)
+            elif before.way == "system":
+                SystemStore(vault.id).drop(before.key_id)
+            vault.settle()
+        except (Error, OSError) as error:
+            logger.warning("the key before is still kept; it opens old copies of the vault only", reason=str(error))
