@@ -19,7 +19,7 @@ from protos.tar import Member
 from protos.treerules import Caps, TreeRefused, escaped
 
 GITMODULES_BYTES = 256 * 1024
-REFUSALS = 1_000  # so many are listed; a stream with more of them is refused
+REFUSALS = 1_000  # so many are listed; the others are counted
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,8 @@ class Changes:
     def __init__(self, spool: IO[bytes]) -> None:
         self._spool = spool
         self.pairs: dict[str, Pair] = {}
-        self.refused: list[Refusal] = []
+        self.refused: list[Refusal] = []  # the first
+        self.unlisted = 0  # refused, too
 
     def read(self, side: Side | None) -> bytes:
         """The content of one version; none of a file that is not there."""
@@ -83,14 +84,11 @@ class Changes:
         return self._spool.read(side.size)
 
     def refuse(self, path: str, why: str) -> None:
-        """Leaves a path out.
-
-        Raises:
-            TreeRefused: there are too many of them.
-        """
-        self.refused.append(Refusal(path, why))
-        if len(self.refused) > REFUSALS:
-            raise TreeRefused(path, f"at most {REFUSALS:,}", "too many files that may not be changed")
+        """Leaves a path out."""
+        if len(self.refused) < REFUSALS:
+            self.refused.append(Refusal(path, why))
+        else:
+            self.unlisted += 1
 
     def pack(self) -> Iterator[bytes]:
         """The new versions as a packed tree."""

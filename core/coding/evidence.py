@@ -46,7 +46,8 @@ class Attempt:
     files: int = 0
     added: int = 0
     removed: int = 0
-    refused: Sequence[tuple[str, str]] = ()  # paths left out of the patch, and why
+    refused: Sequence[tuple[str, str]] = ()  # paths left out of the patch, and why: the first
+    unlisted: int = 0  # paths left out, too
     flags: Sequence[tuple[str, int, str]] = ()  # path, line, what a person should look at
     tests_changed: Sequence[str] = ()  # tests that were there and read differently now, and files that steer tests
     proof: TestResult | None = None  # the clean room
@@ -121,7 +122,9 @@ def outcome_of(attempt: Attempt) -> tuple[Outcome, str]:
         return Outcome.PARTIAL, f"The tests pass, and {attempt.lucky} of them fail when they are run once more."
     if attempt.proved and attempt.refused:
         path, why = attempt.refused[0]
-        return Outcome.PARTIAL, f"The tests pass, and a part of the patch was refused: {path!r}: {why}."
+        parts = len(attempt.refused) + attempt.unlisted
+        more = f"{parts:,} parts of the patch were refused, the first" if parts > 1 else "a part of it was refused"
+        return Outcome.PARTIAL, f"The tests pass, and {more}: {path!r}: {why}."
     if attempt.proved and attempt.files:
         return Outcome.SUCCEEDED, ""
     if attempt.claimed in _TELLING:
@@ -154,7 +157,7 @@ def as_json(before: TestResult | None, attempt: Attempt, others: Sequence[Attemp
             for path, line, what in attempt.flags[:LISTED]
         ],
         "counts": {
-            "refused": len(attempt.refused),
+            "refused": len(attempt.refused) + attempt.unlisted,
             "flags": len(attempt.flags),
             "tests_changed": len(attempt.tests_changed),
         },

@@ -337,7 +337,7 @@ class _Work:
             attempt.claimed, attempt.reason = Outcome.FAILED, f"What came out was refused: {error.message}"[:500]
             return
         attempt.files, attempt.added, attempt.removed = len(patch.files), patch.added, patch.removed
-        attempt.refused, attempt.flags = patch.refused, patch.flags
+        attempt.refused, attempt.unlisted, attempt.flags = patch.refused, patch.unlisted, patch.flags
         attempt.tests_changed = sorted({*patch.tests_changed, *patch.steers_tests})
         self.came[attempt.number] = Came(patch, kept, await self._store_names(gone))
 

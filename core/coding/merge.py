@@ -61,6 +61,7 @@ def open_merge(
         right = stack.enter_context(open_changes(source(), theirs.changes, theirs.deleted, limits))
         merged = Merged(Changes(stack.enter_context(SpooledTemporaryFile(max_size=16 * 1024**2))), [])
         merged.changes.refused.extend([*left.refused, *right.refused])
+        merged.changes.unlisted = left.unlisted + right.unlisted
         _Merging(left, right, merged).run()
         yield merged
 

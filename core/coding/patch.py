@@ -58,7 +58,8 @@ class Patch:
 
     diff: bytes
     files: list[FileChange]
-    refused: list[Refusal]
+    refused: list[Refusal]  # the first of them
+    unlisted: int  # refused, too
     flags: list[Flag]  # with the secrets
     secrets: list[Flag]  # that it would add
     tests_changed: list[str]  # tests that were there and are modified or deleted
@@ -129,7 +130,7 @@ def render(changes: Changes, limits: Limits | None = None) -> Patch:
         secrets += made.secrets[: FLAGS - len(secrets)]
     tests = [each.path for each in files if each.kind != "added" and is_test(each.path)]
     steering = [each.path for each in files if steers_tests(each.path)]
-    return Patch(b"".join(sections), files, changes.refused, flags, secrets, tests, steering)
+    return Patch(b"".join(sections), files, changes.refused, changes.unlisted, flags, secrets, tests, steering)
 
 
 def is_binary(content: bytes) -> bool:

@@ -4,7 +4,7 @@ import json
 import time
 
 import pytest
-from anyio import create_task_group, fail_after, sleep
+from anyio import create_task_group, fail_after, sleep, sleep_forever
 from typing_extensions import TypedDict
 
 from core.lab import Lab
@@ -52,6 +52,33 @@ class Lead:
         question = Message(id=new_id(), conversation=new_id(), recipient="echo", kind=KIND_CALL, tool="say")
         await call.ctx.bus.ask(question)
         return {"texts": []}
+
+
+class Hasty:
+    """Asks another for something, and does not wait for it."""
+
+    @tool(effects="read")
+    async def leave(self, call: Call) -> Heard:
+        """Asks the patient one."""
+        await call.ctx.bus.publish(late(call.message.id, f"{call.message.conversation}/late"))
+        return {"texts": []}
+
+
+class Patient:
+    """Takes longer than anybody waits."""
+
+    @tool(effects="read")
+    async def wait(self, call: Call) -> Heard:
+        """Waits."""
+        await sleep_forever()
+        raise AssertionError
+
+
+def late(id: str, conversation: str) -> Message:
+    """What the hasty one asks for."""
+    question = Message(id=id_from(id, "late"), conversation=conversation, recipient="patient", kind=KIND_CALL)
+    question.tool = "wait"
+    return question
 
 
 async def ended(lab: Lab, run: str) -> Run:
@@ -131,3 +158,35 @@ async def test_a_run_of_the_core_speaks_within_its_conversation_only() -> None:
             fault = await call(lab, "lead", "wander")
             assert fault.kind == KIND_FAULT
             assert "rule conversation" in fault.text
+
+
+async def test_what_a_run_asked_for_and_left_ends_with_it_and_before_the_next_one_of_its_conversation() -> None:
+    with a_home() as home:
+        async with opened(home, hasty=Hasty, patient=Patient) as lab:
+            conversation = new_id()
+            calls = [
+                Message(id=new_id(), conversation=conversation, recipient="hasty", kind=KIND_CALL, tool="leave")
+                for _ in range(2)
+            ]
+            for each in calls:
+                await lab.rogers.publish(each, sender="operator")
+            runs = [await ended(lab, run_id("hasty", each.id)) for each in calls]
+            children = [await ended(lab, run_id("patient", id_from(each.id, "late"))) for each in calls]
+    assert [each.outcome for each in runs] == [Outcome.SUCCEEDED] * 2
+    assert [each.outcome for each in children] == [Outcome.CANCELLED] * 2
+    assert [each.parent for each in children] == [each.id for each in runs]
+    assert children[0].ended <= runs[0].ended <= runs[1].started
+
+
+async def test_what_is_heard_of_when_who_asked_for_it_has_ended_is_not_begun() -> None:
+    with a_home() as home:
+        async with opened(home, hasty=Hasty, patient=Patient) as lab:
+            asked = late(new_id(), f"{new_id()}/late")
+            with fail_after(30):
+                async with lab.rogers.follow(conversation=asked.conversation) as said:
+                    await lab.rogers.publish(asked, sender="hasty")
+                    heard = [await anext(said), await anext(said)]
+            run = await ended(lab, run_id("patient", asked.id))
+    assert [each.kind for each in heard] == [KIND_CALL, KIND_FAULT]
+    assert run.outcome is Outcome.CANCELLED
+    assert "The run that asked for it has ended." in run.reason

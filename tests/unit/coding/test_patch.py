@@ -107,10 +107,29 @@ def test_caps_leave_out_what_goes_beyond() -> None:
     assert set(why(patch_of(new, limits=Limits(files=1)))) == {"b", "c"}
     assert set(why(patch_of(new, limits=Limits(file_bytes=50)))) == {"c"}
     assert set(why(patch_of(new, limits=Limits(bytes=15)))) == {"b", "c"}
-    many = compute(tar_of(TREE), tar_of({f".git/{each}": b"" for each in range(900)}), [])
-    assert len(many.refused) == 900
-    with pytest.raises(TreeRefused):
-        compute(tar_of(TREE), tar_of({f".git/{each}": b"" for each in range(1100)}), [])
+
+
+def test_of_very_many_that_are_refused_the_first_are_listed_and_the_others_counted() -> None:
+    bad = {f".git/{each:04}": b"" for each in range(1100)}
+    many = compute(tar_of(TREE), tar_of({**bad, "src/a.py": b"x = 2\n"}), [f".git/gone{each}" for each in range(100)])
+    assert (len(many.refused), many.unlisted) == (1000, 200)
+    assert many.refused[0].path == ".git/0000"
+    assert [each.path for each in many.files] == ["src/a.py"]
+
+
+def test_a_text_with_too_many_lines_is_taken_whole_and_costs_no_more_than_its_bytes() -> None:
+    few, many = b"\n" * 200_000, b"\n" * 200_001
+    assert not patch_of({"a": few + b"x"}, {"a": b"y"}).files[0].binary
+    tracemalloc.start()
+    try:
+        patch = patch_of({"a": many + b"x"}, {"a": b"y"})
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert patch.files[0].binary
+    assert patch.files[0].whole
+    assert patch.diff.count(b"\n") < 100
+    assert peak < 5 * len(many) + 2**20
 
 
 def test_a_stream_with_a_name_twice_is_refused_as_a_whole() -> None:
