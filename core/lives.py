@@ -191,6 +191,8 @@ class Lives:
             await sleep_forever()
         finally:
             self.leave(live)
+            if self._services.egress is not None:
+                await self._services.egress.forget(f"run:{run.id}")
 
     async def _work(self, live: Live) -> Ending | None:
         """Has the run worked on, and fixes its outcome while whoever worked still stands."""

@@ -5,6 +5,7 @@ from core.ports.bus import LocalBus
 from core.ports.files import LocalFiles
 from core.ports.llm import LocalLlm
 from core.ports.services import Allowance, Services
+from core.ports.web import LocalWeb
 from protos.mad import Context
 from protos.v1.session_pb2 import Assignment
 
@@ -16,4 +17,5 @@ def context_for(services: Services, identity: Identity, assignment: Assignment, 
         files=LocalFiles(services, identity, allowance),
         assignment=assignment,
         llm=LocalLlm(services, identity, allowance),
+        web=LocalWeb(services, identity, allowance),
     )
