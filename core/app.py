@@ -48,6 +48,7 @@ from core.grace.serving import serve
 from core.home import Home
 from core.horace.names import Names
 from core.horace.store import Horace
+from core.isolation import Isolation
 from core.lab import Lab
 from core.lives import Dispatchable, Lives
 from core.manifest import Manifest, load_manifest, profile_of
@@ -69,10 +70,14 @@ from core.upkeep import tend
 from core.workers import Worker, Workers, opener
 from protos.schema import describe
 from sandbox.engine import Engine
+from sandbox.engines.bubblewrap import BubblewrapEngine
 from sandbox.engines.docker import DockerEngine
 from sandbox.engines.process import ProcessEngine
+from sandbox.images.build import default_cache
+from sandbox.images.unpacked import Images
 from sandbox.pool import Pool
 from sandbox.profile import Profile
+from sandbox.seen import Seen
 
 VERSION = "0.1.0"
 OWN_RESIDENTS = {"fiedler": Resident.model_validate({"class": "core.fiedler.mad:Fiedler"})}
@@ -141,9 +146,11 @@ async def open_lab(
         engines: dict[str, Engine] = {
             "runc": docker,
             "runsc": docker,
+            "bwrap": BubblewrapEngine(home.lab, home.runtime / "b", Images(home.lab, default_cache())),
             "process": ProcessEngine(home.lab, home.runtime / "p"),
         }
-        workers = Workers(home.lab, home.runtime / "s", engines, config.runs.lease_s)
+        isolation = Isolation(engines, Seen(default_cache().parent / "seen"))
+        workers = Workers(home.lab, home.runtime / "s", engines, isolation, config.runs.lease_s)
         runs = Runs(journal)
         admission = Admission(max_running=config.runs.max_running, memory_mb=config.sandbox.memory_mb or _memory_mb())
         residents = Residents(services, workers, made)
@@ -156,6 +163,7 @@ async def open_lab(
         await tasks.start(dispatcher.serve)
         await tasks.start(models.serve, services, workers, admission)
         await tasks.start(residents.serve)
+        await tasks.start(isolation.serve, {each.profile.runtime for each in emads.values() if each.profile})
         for name, pool in _pools(workers, emads).items():
             pools[name] = await stack.enter_async_context(pool)
         await tasks.start(serve, door(lab), home.api_socket)
@@ -215,9 +223,7 @@ def _overrides(manifest: Manifest, config: Config) -> dict[str, Any]:
     """What the operator changed in an eMAD's profile."""
     settings = config.profile.get(manifest.name)
     overrides = settings.model_dump(exclude_none=True) if settings else {}
-    if config.sandbox.runtime is not None:
-        overrides.setdefault("runtime", config.sandbox.runtime)
-    return overrides
+    return config.sandbox.model_dump(include={"runtime", "least"}, exclude_none=True) | overrides
 
 
 def _pools(workers: Workers, emads: Mapping[str, Dispatchable]) -> dict[str, Pool[Worker]]:

@@ -19,6 +19,7 @@ from core.fiedler.settings import check as check_orchestra
 from core.fiedler.store import Store, chosen
 from core.home import Home
 from protos.errors import InvalidArgument
+from sandbox.profile import Grade
 
 NOT_SETTINGS = {
     "MADLAB_FULL",
@@ -28,7 +29,7 @@ NOT_SETTINGS = {
     "MADLAB_PYTHON",
 }  # variables that mean something else
 
-Runtime = Literal["runc", "runsc"]
+Runtime = Literal["runc", "runsc", "bwrap"]
 ProviderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Alias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}$")]
 
@@ -52,6 +53,7 @@ class Sandbox(Section):
     """What isolates, and how much of the machine all sandboxes together may have."""
 
     runtime: Runtime | None = None  # overrides every manifest's
+    least: Grade | None = None  # the least that a runtime must stop; overrides every manifest's
     memory_mb: Annotated[int | None, Field(ge=64)] = None  # None: three quarters of the machine's
 
 
@@ -113,6 +115,7 @@ class Override(Section):
     """What the operator changes in an eMAD's profile. Whatever is absent stays as the manifest says."""
 
     runtime: Runtime | None = None
+    least: Grade | None = None
     memory_mb: Annotated[int | None, Field(ge=32)] = None
     workspace_mb: Annotated[int | None, Field(ge=1)] = None
     cpus: Annotated[float | None, Field(gt=0)] = None

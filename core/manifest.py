@@ -10,7 +10,7 @@ from jsonschema.exceptions import SchemaError
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from protos.errors import InvalidArgument
-from sandbox.profile import Profile
+from sandbox.profile import Grade, Profile
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 PYTHON_HOST = ("python3", "-m", "protos.host")
@@ -42,7 +42,8 @@ class ToolManifest(_Table):
 class ProfileManifest(_Table):
     """The limits an eMAD asks for; the operator's `[profile.NAME]` overrides them."""
 
-    runtime: Literal["runc", "runsc"] = "runc"
+    runtime: Literal["runc", "runsc", "bwrap"] = "runc"
+    least: Grade = "container"  # what its runtime must have been seen to stop: `sandbox.grades`
     memory_mb: Annotated[int, Field(ge=32)] = 256
     workspace_mb: Annotated[int, Field(ge=1)] = 64
     cpus: Annotated[float, Field(gt=0)] = 1.0

@@ -126,7 +126,8 @@ class Residents:
         setting = kept.setting
         host = ("-m", "protos.host", setting.class_)
         if setting.home == "process":
-            return Profile(image="", entry=setting.command or (sys.executable, *host), runtime="process")
+            entry = setting.command or (sys.executable, *host)
+            return Profile(image="", entry=entry, runtime="process", least="none")  # it is the operator's own code
         return Profile(
             image=setting.image or kept.name,
             entry=("python3", *host),

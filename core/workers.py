@@ -12,13 +12,17 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import structlog
 from anyio import current_time, move_on_after, sleep, to_thread
 
 from core.gate import Session, hash_of, open_door
+from core.isolation import Isolation
 from core.waiting import first_of
 from protos.errors import InvalidArgument, Unavailable
 from sandbox.engine import Engine, Program, Sandbox, SandboxError
 from sandbox.profile import Profile
+
+logger = structlog.get_logger()
 
 NEXT_STEP = "See madlab doctor."
 START_LIMIT_S = 60.0  # from the engine's start to the worker's attach
@@ -71,7 +75,8 @@ class Workers:
 
     lab: str  # the lab's id, eight hex digits
     directory: Path  # where socket directories go; short
-    engines: Mapping[str, Engine]  # by runtime: "runc", "runsc", "process"
+    engines: Mapping[str, Engine]  # by runtime: "runc", "runsc", "bwrap", "process"
+    isolation: Isolation
     lease_s: float
     standing: dict[str, str] = field(default_factory=dict)  # sandboxes that exist now, each with the MAD it is for
 
@@ -103,8 +108,10 @@ class Workers:
         """Starts a worker, unattached. Leaving ends it without a trace, unless its sandbox was told to be left.
 
         Raises:
+            Denied: its runtime was not seen to stop what the profile wants stopped.
             SandboxError: the engine could not start it.
         """
+        await self.isolation.require(profile)
         name = f"{mad[:20]}-{secrets.token_hex(4)}"
         token = secrets.token_urlsafe(32)
         session = Session(lease_s=self.lease_s, token=hash_of(token))
@@ -130,7 +137,10 @@ class Workers:
         """Destroys what earlier cores left and nobody takes back: sandboxes, then socket directories."""
         gone: list[str] = []
         for engine in {id(each): each for each in self.engines.values()}.values():
-            gone += await engine.reap(keep)
+            try:
+                gone += await engine.reap(keep)
+            except SandboxError as error:  # one that is not there must not keep the others from theirs
+                logger.warning("an engine does not answer", engine=engine.name, reason=str(error))
         if self.directory.exists():
             for each in self.directory.iterdir():
                 if each.name not in keep:

@@ -100,6 +100,16 @@ class Engine(Protocol):
 
     name: str
 
+    async def about(self, runtime: str) -> str:
+        """What the engine says of itself and a runtime: versions, programs, arguments.
+
+        It proves nothing. Where it is the same text as before, what was tried before need not be tried again.
+
+        Raises:
+            SandboxError: the engine does not answer.
+        """
+        ...
+
     def open(self, name: str, program: Program) -> AbstractAsyncContextManager[Sandbox]:
         """Starts `program` in a new sandbox called `name`; leaving the context destroys it without a trace.
 

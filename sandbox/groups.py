@@ -58,7 +58,7 @@ class Places:
                 each.mkdir(exist_ok=True)
         except (OSError, KeyError):
             return None
-        return Places(folders)
+        return Places(folders) if all(os.access(each, os.W_OK) for each in folders.values()) else None
 
     def group(self, name: str) -> dict[str, Path]:
         """The group of that name, whether or not it is there."""

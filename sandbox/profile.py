@@ -3,7 +3,10 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+Grade = Literal["none", "namespace", "container", "kernel"]  # what a runtime stops: `sandbox.grades`
+GRADES: tuple[Grade, ...] = ("none", "namespace", "container", "kernel")  # the least first
 BUNDLES = "/bundle"  # where a program finds its bundles; MADLAB_BUNDLES says so too, and elsewhere where it must
 _PLACE = re.compile(rf"{BUNDLES}/[a-z0-9][a-z0-9-]*")
 
@@ -34,7 +37,8 @@ class Profile:
 
     image: str  # of the lab, as `sandbox.images` calls it
     entry: tuple[str, ...]  # the program and its arguments inside the image
-    runtime: str = "runc"  # an OCI runtime the engine knows: runc, runsc
+    runtime: str = "runc"  # what isolates: "bwrap", or an OCI runtime that Docker knows: "runc", "runsc"
+    least: Grade = "container"  # what the runtime must have been seen to stop; whoever opens a sandbox looks
     memory_mb: int = 256  # without the workspace; swap is off
     workspace_mb: int = 64  # a tmpfs at /workspace, with `workspace_mb * 256` inodes; counted on top of memory_mb
     cpus: float = 1.0

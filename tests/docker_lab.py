@@ -8,10 +8,11 @@ from functools import cache
 import anyio
 import pytest
 
-from sandbox.engine import SandboxError
+from sandbox.engine import Engine, SandboxError
 from sandbox.engines.docker import DockerEngine, Images
+from sandbox.grades import grade, is_enough, missing
 from sandbox.images.build import Refused, Workshop, default_cache, read
-from sandbox.probe import accepted, probe
+from sandbox.seen import Seen
 
 
 @cache
@@ -37,9 +38,16 @@ def built(image: str) -> None:
 
 @cache
 def _why_not(runtime: str) -> str:
+    return why_not(DockerEngine(docker_lab()), runtime)
+
+
+def why_not(engine: Engine, runtime: str) -> str:
+    """Why a runtime is no good for code that is not ours, as a core would see it; empty where it is."""
     with ThreadPoolExecutor(1) as thread:  # the asking test may have a loop of its own
-        checks = thread.submit(anyio.run, probe, DockerEngine(docker_lab()), runtime).result()
-    return "" if accepted(checks) else "; ".join(f"{c.name}: {c.detail}" for c in checks if not c.ok)
+        checks = thread.submit(anyio.run, Seen(default_cache().parent / "seen").checks, engine, runtime).result()
+    if is_enough(grade(checks), "container"):
+        return ""
+    return "; ".join(f"{each.name}: {each.detail}" for each in (*checks[:1], *missing(checks, "container")))
 
 
 def need_runtime(runtime: str) -> str:

@@ -46,10 +46,10 @@ def a_home(settings: str = "", *, images: Sequence[str] = ()) -> Iterator[Home]:
 
 
 def build(lab: str, images: Sequence[str]) -> None:
-    """Gives a lab its images; where they were built before, that is a tag and takes no time."""
+    """Gives a lab its images and the base, which runtimes are tried with; what was built before is only tagged."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "madlab" / "images"
     workshop = Workshop(Images(lab), cache, lambda _: None)
-    for each in images:
+    for each in dict.fromkeys(("base", *images)):
         workshop.build(read(each))
 
 

@@ -226,6 +226,16 @@ class BubblewrapEngine:
     async def _call(self, function: Callable[..., T], *arguments: Any) -> T:
         return await to_thread.run_sync(function, *arguments, limiter=self._limiter)
 
+    async def about(self, runtime: str) -> str:
+        """See `Engine.about`."""
+        return await to_thread.run_sync(self._about)
+
+    def _about(self) -> str:
+        program = Path(_bwrap())
+        places = self._places()
+        groups = sorted(str(each) for each in places.folders.values()) if places else []
+        return json.dumps([str(program), program.stat().st_mtime, groups])
+
     @asynccontextmanager
     async def open(self, name: str, program: Program) -> AsyncIterator[BubblewrapSandbox]:
         """See `Engine.open`."""
@@ -315,9 +325,6 @@ class BubblewrapEngine:
         profile = program.profile
         if profile.foreign:
             raise SandboxError(f"bubblewrap runs the lab's own images, and {profile.image} is none: that needs Docker")
-        bwrap = shutil.which("bwrap")
-        if bwrap is None:
-            raise SandboxError("bubblewrap is not installed: install the package bubblewrap (./deploy.sh does)")
         if len(program.stdin) > _STDIN:
             raise SandboxError(f"a program is told {_STDIN} bytes at most")
         image = self._images.find(profile.image)
@@ -328,7 +335,7 @@ class BubblewrapEngine:
         owner = UID if os.geteuid() == 0 else os.geteuid()
         group = home.group
         return {
-            "bwrap": bwrap,
+            "bwrap": _bwrap(),
             "uid": UID if os.geteuid() == 0 else None,
             "arguments": arguments(profile, image.environment),
             "entry": profile.entry,
@@ -347,6 +354,13 @@ class BubblewrapEngine:
             },
             "folders": {place: str(host.resolve()) for place, host in folders.items()},
         }
+
+
+def _bwrap() -> str:
+    found = shutil.which("bwrap")
+    if found is None:
+        raise SandboxError("bubblewrap is not installed: install the package bubblewrap (./deploy.sh does, as root)")
+    return found
 
 
 def arguments(profile: Profile, environment: dict[str, str]) -> list[str]:

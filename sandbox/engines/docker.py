@@ -11,6 +11,7 @@ The rules of this file:
 """
 
 import io
+import json
 import logging
 import os
 import re
@@ -295,6 +296,14 @@ class DockerEngine:
                 if name not in keep:
                     tasks.start_soon(destroy, container, name)
         return sorted(reaped)
+
+    async def about(self, runtime: str) -> str:
+        """See `Engine.about`."""
+        info = await self.call(lambda api: api.info())
+        said = {
+            key: info.get(key) for key in ("ID", "ServerVersion", "KernelVersion", "SecurityOptions", "CgroupVersion")
+        }
+        return json.dumps([said, info["Runtimes"].get(runtime)], sort_keys=True)
 
     async def runtimes(self) -> list[str]:
         """The OCI runtimes that the engine says it has. Whether one can be trusted is for `sandbox.probe` to find out.

@@ -235,6 +235,10 @@ class ProcessEngine:
             raise SandboxError(f"{name!r} is no name for a sandbox: use a-z, 0-9 and -, at most 63")
         return _Home(self._directory / name)
 
+    async def about(self, runtime: str) -> str:
+        """See `Engine.about`."""
+        return "no isolation"
+
     @asynccontextmanager
     async def open(self, name: str, program: Program) -> AsyncIterator[ProcessSandbox]:
         """See `Engine.open`."""

@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import anyio
@@ -77,9 +78,10 @@ class Unpacker:
         tried = f"{spec.name[:40]}-check-{os.getpid()}"
         self._images.keep(tried, image)
         try:
-            with tempfile.TemporaryDirectory(prefix="madlab-") as place:
+            # Whoever asks for an image may have a loop of its own in this thread.
+            with tempfile.TemporaryDirectory(prefix="madlab-") as place, ThreadPoolExecutor(1) as thread:
                 for command in spec.check:
-                    ended = anyio.run(self._run, tried, command, Path(place))
+                    ended = thread.submit(anyio.run, self._run, tried, command, Path(place)).result()
                     if ended.code != 0:
                         raise Refused(f"image {spec.name} fails its check `{' '.join(command)}`: {ended.log[-2000:]}")
         finally:

@@ -17,11 +17,14 @@ from core.admission import Admission
 from core.fiedler.provider import Ask, Kind, Reported, Trouble
 from core.fiedler.providers.hosted import HostedProvider
 from core.fiedler.store import Store, catalogue
+from core.isolation import Isolation
 from core.models import LocalModels
 from core.workers import Workers
 from protos.llm import Completion, prompt
+from sandbox.engine import Engine
 from sandbox.engines.process import ProcessEngine
 from sandbox.profile import Profile
+from sandbox.seen import Seen
 from tests.labs import lab_of
 
 SMALL = catalogue()["qwen2.5-coder-0.5b"]
@@ -61,11 +64,12 @@ async def a_stage(directory: Path, entry: str = PLAYS, *, installed: bool = True
         store.folder(SMALL).mkdir(parents=True)
         with (store.folder(SMALL) / "model.gguf").open("wb") as file:
             file.truncate(SMALL.bytes)
-    profile = Profile(image="", entry=(sys.executable, "-m", "protos.host", entry), runtime="process")
+    profile = Profile(image="", entry=(sys.executable, "-m", "protos.host", entry), runtime="process", least="none")
     models = LocalModels(store, profile)
     async with lab_of() as lab, create_task_group() as tasks:
         engine = ProcessEngine(lab.home.lab, lab.home.runtime / "m")
-        workers = Workers(lab.home.lab, lab.home.runtime / "w", {"process": engine}, 30)
+        engines: dict[str, Engine] = {"process": engine}
+        workers = Workers(lab.home.lab, lab.home.runtime / "w", engines, Isolation(engines, Seen(directory)), 30)
         admission = Admission(max_running=1, memory_mb=2000)
         await tasks.start(models.serve, lab.services, workers, admission)
         yield Stage(models, workers, admission)

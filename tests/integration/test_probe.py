@@ -1,27 +1,31 @@
 """The probe is no ornament: a wall taken away makes exactly its check fail, and a sound runtime passes them all."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sandbox.engines import docker
+from sandbox.engines.bubblewrap import BubblewrapEngine
 from sandbox.engines.docker import DockerEngine
-from sandbox.probe import NAMES, Check, accepted, probe
+from sandbox.grades import KERNEL, grade, is_enough, missing
+from sandbox.probe import Check, probe
+from tests import bubblewrap_lab
 from tests.docker_lab import built, docker_lab, need_runtime
 
 pytestmark = pytest.mark.docker
 
 
 def red(checks: list[Check]) -> set[str]:
-    return {check.name for check in checks if not check.ok}
+    return {check.name for check in missing(checks, "container")}
 
 
 @pytest.mark.parametrize("runtime", ["runc", "runsc"])
 async def test_an_accepted_runtime_answered_every_check(runtime: str) -> None:
     checks = await probe(DockerEngine(need_runtime(runtime)), runtime)
-    assert {check.name for check in checks} == NAMES
-    assert red(checks) == set()
+    assert {check.name for check in checks} == KERNEL
+    assert grade(checks) == ("kernel" if runtime == "runsc" else "container")
 
 
 def host_network(config: dict[str, Any]) -> None:
@@ -123,15 +127,64 @@ async def test_a_wall_taken_away_is_noticed(
     built("base")
     checks = await probe(DockerEngine(lab), "runc")
     assert noticed <= red(checks), checks
-    assert not accepted(checks)
+    assert not is_enough(grade(checks), "container")
 
 
 async def test_a_runtime_that_does_not_start_is_not_accepted() -> None:
     checks = await probe(DockerEngine(docker_lab()), "none-such")
-    assert not accepted(checks)
+    assert grade(checks) == "none"
     assert checks[0].mend
 
 
-def test_nothing_seen_is_nothing_accepted() -> None:
-    assert not accepted([])
-    assert not accepted([Check("network", True, "")])
+async def test_bubblewrap_is_graded_like_a_container_where_all_its_walls_hold(tmp_path: Path) -> None:
+    engine = bubblewrap_lab.engine(bubblewrap_lab.need_bubblewrap(), tmp_path)
+    checks = await probe(engine, "bwrap")
+    assert {check.name for check in checks} == KERNEL
+    assert red(checks) == set()
+    assert grade(checks) == "container"
+
+
+def without_limits(told: dict[str, Any]) -> None:
+    told["entrances"] = []
+
+
+def in_plain_sight(told: dict[str, Any]) -> None:
+    told["uid"] = None  # root outside: /proc/sys is its own
+    told["arguments"].remove("--unshare-net")
+    told["arguments"] += ["--dev-bind", "/dev", "/dev"]
+    told["seccomp"] = "06000000" + "0000ff7f"  # one instruction: allow
+    told["limits"] = {}
+    told["memory"]["workspace"] = "size=1g,mode=0700,uid=10001"
+
+
+@pytest.mark.parametrize(
+    ("weaken", "noticed", "left"),
+    [
+        (without_limits, {"memory", "processes", "processor"}, "namespace"),
+        (
+            in_plain_sight,
+            {"network", "namespaces", "devices", "system calls", "socket families", "process limits"}
+            | {"workspace size", "workspace files", "another user", "read-only root"},
+            "none",
+        ),
+    ],
+)
+async def test_walls_of_bubblewrap_that_are_taken_away_are_noticed_and_lower_its_grade(
+    weaken: Callable[[dict[str, Any]], None],
+    noticed: set[str],
+    left: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    engine = bubblewrap_lab.engine(bubblewrap_lab.need_bubblewrap(), tmp_path)
+    sound = BubblewrapEngine._told
+
+    def weakened(*arguments: Any) -> dict[str, Any]:
+        told = sound(*arguments)
+        weaken(told)
+        return told
+
+    monkeypatch.setattr(BubblewrapEngine, "_told", weakened)
+    checks = await probe(engine, "bwrap")
+    assert noticed <= red(checks), checks
+    assert grade(checks) == left, checks

@@ -46,10 +46,10 @@ def test_a_profile_is_overridden_where_it_says_so_and_nowhere_else(home: Home) -
             "runs.max_runing is no setting (allowed: lease_s, max_running, queue_max)",
         ),
         ("[runs]\nmax_running = 0\n", "runs.max_running: input should be greater than or equal to 1, not '0'"),
-        ('[sandbox]\nruntime = "kvm"\n', "sandbox.runtime: input should be 'runc' or 'runsc', not 'kvm'"),
+        ('[sandbox]\nruntime = "kvm"\n', "sandbox.runtime: input should be 'runc', 'runsc' or 'bwrap', not 'kvm'"),
         (
             "[profile.mcnamara]\nwarmth = 1\n",
-            "profile.mcnamara.warmth is no setting (allowed: cpus, deadline_s, memory_mb",
+            "profile.mcnamara.warmth is no setting (allowed: cpus, deadline_s, least, memory_mb",
         ),
         (
             "[run]\n",
