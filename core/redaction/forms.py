@@ -1,0 +1,53 @@
+"""The forms in which a value is looked for: as it is, and as the usual encodings write it.
+
+Escapes are not among them: `reading` undoes those. base64 depends on what stands before a value by one, two or no
+bytes, so it has three forms; the characters at its ends that hold bits of the neighbours are left out of each, and
+with them the padding.
+"""
+
+import base64
+import re
+from contextlib import suppress
+from typing import NamedTuple
+
+from core.redaction.reading import plain
+
+_KEY_LINE = re.compile(rb"[A-Za-z0-9+/=]{32,}")  # of a private key in PEM: recognised alone, too
+
+
+class Form(NamedTuple):
+    """One way to write a value."""
+
+    encoding: str
+    text: bytes
+
+
+def forms_of(value: bytes) -> list[Form]:
+    """Every form that is looked for, each text once."""
+    found: dict[bytes, str] = {}
+
+    def add(encoding: str, text: bytes) -> None:
+        if len(text) >= 8:
+            found.setdefault(text, encoding)
+
+    for each in (value, value.strip()):
+        add("raw", each)
+        add("escaped", plain(each))
+        add("escaped", plain(each.replace(b"\t", b"\\t")))
+        add("escaped", plain(each.replace(b" ", b"+")))  # as a form is posted
+    for line in value.replace(b"\\n", b"\n").split(b"\n"):
+        if _KEY_LINE.fullmatch(line.strip()):
+            add("a line of it", line.strip())
+    value = value.strip()
+    add("hexadecimal", value.hex().encode())
+    add("hexadecimal", value.hex().upper().encode())
+    with suppress(UnicodeDecodeError):  # what is no text has no characters to be turned round
+        text = value.decode()
+        add("reversed", text[::-1].encode())
+        add("UTF-16", text.encode("utf-16-le")[:-1])  # without its last byte it is found in either order
+    for before in range(3):
+        encoded = base64.b64encode(bytes(before) + value)
+        inner = encoded[-(-before * 8 // 6) : 8 * (before + len(value)) // 6]
+        add("base64", inner)
+        add("base64", inner.replace(b"+", b"-").replace(b"/", b"_"))
+    return [Form(encoding, text) for text, encoding in found.items()]
