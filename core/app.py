@@ -4,7 +4,9 @@
     journal     one writer; views of runs, links, members, names    what happened
     rogers      the bus over the journal                            who hears of it
     horace      blobs by digest                                     what is too large to say
+    turing      the vault, if it can be unlocked without a person; who may use what in it
     fiedler     models, budgets, the ledger; settles what an earlier core left open
+    egress      the requests of runs that may reach the world
     workers     sandboxes with a door each                          where untrusted code runs
     models      local models: workers that serve one, while it is asked
     residents   MADs of this process, or beside it
@@ -36,8 +38,9 @@ from core.admission import Admission
 from core.coding.foreman import Foreman
 from core.config import Config, Resident, load
 from core.dispatcher import Dispatcher
+from core.egress.broker import Broker
 from core.fiedler.fiedler import Fiedler
-from core.fiedler.keys import KeyFiles
+from core.fiedler.keys import KeyFiles, VaultKeys
 from core.fiedler.ledger import VIEWS as LEDGER_VIEWS
 from core.fiedler.ledger import Ledger
 from core.fiedler.money import picodollars
@@ -53,19 +56,23 @@ from core.lab import Lab
 from core.lives import Dispatchable, Lives
 from core.manifest import Manifest, load_manifest, profile_of
 from core.models import LLAMA, LocalModels
-from core.ports.links import LinksView
 from core.policy.approvals import ApprovalsView
 from core.policy.policy import load_policy
 from core.policy.taint import TaintView
 from core.policy.versions import PolicyView, record
+from core.ports.links import LinksView
 from core.ports.services import Services
+from core.redaction.redactor import Redactor
 from core.registry import RegisteredMad, Registry, emad, of_class
 from core.residents import Residents, load_resident
 from core.rogers.bus import Rogers
-from core.rogers.journal import Journal
 from core.rogers.entry import View
+from core.rogers.journal import Journal
 from core.rogers.views import VIEWS
 from core.runs import Runs, RunsView
+from core.turing.grants import GrantsView
+from core.turing.hardening import keep_memory_private
+from core.turing.turing import Turing
 from core.upkeep import tend
 from core.workers import Worker, Workers, opener
 from protos.schema import describe
@@ -96,6 +103,7 @@ def run(home: Home) -> None:
         Unavailable: the journal cannot be opened.
     """
     _log_as_json()
+    keep_memory_private()
     with home.locked():
         anyio.run(_main, home)
     os._exit(0)  # everything is closed; the tear-down of the interpreter would only take time
@@ -119,12 +127,12 @@ async def open_lab(
     home: Home, config: Config, *, own: Mapping[str, Callable[[], Any]] = OWN_EMADS
 ) -> AsyncIterator[Lab]:
     """Opens everything, in order; ready when the body begins. `own` are the MADs that run in the core for a message."""
+    policy = load_policy(config.policy)
     manifests = [load_manifest(each) for each in config.emads]
     ours = {name: each for name, each in OWN_RESIDENTS.items() if name not in config.residents}
     settings = config.residents | ours
     made = {name: (setting, load_resident(name, setting)) for name, setting in settings.items()}
     registry = Registry(
-    policy = load_policy(config.policy)
         [*(emad(each) for each in manifests)]
         + [of_class(name, "resident", make, describe(make), VERSION) for name, (_, make) in made.items()]
         + [of_class(name, "core", make, describe(make), VERSION) for name, make in own.items()]
@@ -137,8 +145,17 @@ async def open_lab(
         quota = int(config.files.quota_gb * 1024**3)
         horace = await stack.enter_async_context(Horace(home.path / "blobs", journal, quota_bytes=quota))
         models = LocalModels(Store.locate(), _model_profile(config))
-        fiedler = await stack.enter_async_context(open_fiedler(home, config, journal, models))
-        services = Services(journal, rogers, horace, registry, fiedler, policy, config.approvals.expire_s)
+        redactor = Redactor()
+        turing = await stack.enter_async_context(Turing(home.path, home.lab, journal, config.vault, redactor))
+        fiedler = await stack.enter_async_context(open_fiedler(home, config, journal, turing, redactor, models))
+        services = Services(
+            *(journal, rogers, horace, registry, fiedler),
+            egress=await stack.enter_async_context(open_egress(home, config)),
+            turing=turing,
+            redactor=redactor,
+            policy=policy,
+            approval_s=config.approvals.expire_s,
+        )
         await stack.enter_async_context(services.approvals)
         held = await record(journal, policy)
         docker = DockerEngine(home.lab)
@@ -183,11 +200,13 @@ def settle_memory() -> None:
 
 def open_journal(home: Home) -> Journal:
     """The journal of a home, with every view that the core keeps; enter it to open it."""
-    ours: list[View] = [RunsView(), LinksView(), Names(), ApprovalsView(), TaintView(), PolicyView()]
+    ours: list[View] = [RunsView(), LinksView(), Names(), ApprovalsView(), TaintView(), PolicyView(), GrantsView()]
     return Journal(home.path / "journal.db", [*VIEWS, *LEDGER_VIEWS, *ours])
 
 
-def open_fiedler(home: Home, config: Config, journal: Journal, hosts: Hosts | None = None) -> Fiedler:
+def open_fiedler(
+    home: Home, config: Config, journal: Journal, turing: Turing, redactor: Redactor, hosts: Hosts | None = None
+) -> Fiedler:
     """The models of a lab, with their budgets; enter it to open it. `hosts` keep the workers of local models."""
     day = config.llm.usd_per_day
     ledger = Ledger(
@@ -196,14 +215,21 @@ def open_fiedler(home: Home, config: Config, journal: Journal, hosts: Hosts | No
         tokens_per_day=config.llm.tokens_per_day,
     )
     paths = {name: path for name, each in config.providers.items() if (path := each.key_path(home.path)) is not None}
+    secrets = {name: secret for name, each in config.providers.items() if (secret := each.key_secret) is not None}
     return Fiedler(
         ledger,
-        KeyFiles(paths),
+        VaultKeys(secrets, turing.open, KeyFiles(paths), redactor.learn),
         orchestra=config.llm,
         providers=config.providers,
         models=config.models,
         hosts=hosts,
     )
+
+
+def open_egress(home: Home, config: Config) -> Broker:
+    """The way out of a lab; enter it to open it."""
+    ca_file = config.egress.ca_file
+    return Broker(config.egress.model_copy(update={"ca_file": ca_file and home.path / ca_file}))
 
 
 def _dispatchable(manifest: Manifest, mad: RegisteredMad, config: Config) -> Dispatchable:

@@ -13,11 +13,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from core.egress.settings import Egress
 from core.fiedler.local import with_local
 from core.fiedler.settings import Model, Orchestra, Provider
 from core.fiedler.settings import check as check_orchestra
 from core.fiedler.store import Store, chosen
 from core.home import Home
+from core.turing.settings import Vault
 from protos.errors import InvalidArgument
 from sandbox.profile import Grade
 
@@ -32,8 +34,8 @@ NOT_SETTINGS = {
 Runtime = Literal["runc", "runsc", "bwrap"]
 ProviderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Alias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}$")]
-
 POLICY = "policy.toml"  # in the home: read where it is there, behind those that `policy` names
+
 
 class Section(BaseModel):
     """A table of the file."""
@@ -82,8 +84,6 @@ class Journal(Section):
     max_gb: Annotated[float, Field(ge=0)] = 4  # beyond, the oldest bodies go whatever their age
 
 
-class Advisories(Section):
-    """Where `madlab advisories update` looks."""
 class Approvals(Section):
     """How long an act that needs a person waits for one."""
 
@@ -98,6 +98,8 @@ class Audit(Section):
     minutes: Annotated[float, Field(gt=0, le=1440)] = 10  # between two; at the start and the end there is one, too
 
 
+class Advisories(Section):
+    """Where `madlab advisories update` looks."""
 
     url: Annotated[str, Field(pattern="^https://")] = "https://osv-vulnerabilities.storage.googleapis.com/all.zip"
 
@@ -137,12 +139,14 @@ class Config(Section):
     files: Files = Files()
     tree: Tree = Tree()
     journal: Journal = Journal()
-    advisories: Advisories = Advisories()
-    emads: Annotated[tuple[Path, ...], BeforeValidator(_paths)] = (
-        *(Path(__file__).resolve().parents[1] / "periphery" / name for name in ("mcnamara", "hopper")),
     approvals: Approvals = Approvals()
     audit: Audit = Audit()
     policy: Annotated[tuple[Path, ...], BeforeValidator(_paths)] = ()  # files of rules, first to last; then policy.toml
+    vault: Vault = Vault()
+    advisories: Advisories = Advisories()
+    egress: Egress = Egress()
+    emads: Annotated[tuple[Path, ...], BeforeValidator(_paths)] = (
+        *(Path(__file__).resolve().parents[1] / "periphery" / name for name in ("mcnamara", "hopper")),
     )
     residents: dict[str, Resident] = {}
     profile: dict[str, Override] = {}
@@ -223,7 +227,7 @@ def _keys(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[tupl
         kind: Any = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             yield from _keys(kind, (*prefix, name))
-        elif name not in ("residents", "profile", "providers", "models"):
+        elif name not in ("residents", "profile", "providers", "models", "names"):
             yield (*prefix, name)
 
 

@@ -1,4 +1,4 @@
-"""What the core does once an hour, so that nothing grows for ever: forgets old bodies, sweeps blobs nobody links."""
+"""What the core does once an hour, so that nothing grows for ever: forgets bodies, retired secrets, unlinked blobs."""
 
 import time
 
@@ -44,6 +44,8 @@ async def tend_once(services: Services, config: Config) -> None:
     retained = await retain(services.journal, retention)
     if retained.bodies_removed or retained.headers_sealed:
         logger.info("forgot", bodies=retained.bodies_removed, headers_sealed=retained.headers_sealed)
+    if services.turing is not None:
+        await services.turing.custody.tend()
     if config.files.keep_days:
         linked = await linked_since(services.journal, time.time() - config.files.keep_days * DAY_S)
         swept = await services.horace.sweep(linked)

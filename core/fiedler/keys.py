@@ -1,19 +1,21 @@
-"""Keys of providers: read from files that only their owner can read, shown by nothing, found and struck out of texts.
+"""Keys of providers: from the vault, or from files that only their owner reads; shown by nothing, struck out of texts.
 
-A key lives in three places: its file, a `Key` in the memory of the core, and the header of a request that
-`core.fiedler.wire` writes at the last moment. The SDKs never hold one, so neither do their errors, logs and objects.
+A key lives in three places: the vault or its file, a `Key` in the memory of the core while a request needs it, and the
+header of that request, which `core.fiedler.wire` writes at the last moment. The SDKs never hold one, so neither do
+their errors, logs and objects.
 """
 
 import base64
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn, Protocol
 from urllib.parse import quote
 
-from protos.errors import Denied
+from core.turing.secret import Secret
+from protos.errors import Conflict, Denied, NotFound, Unavailable
 
 MAX_BYTES = 4096
 STRUCK_OUT = "[key]"
@@ -81,6 +83,40 @@ class KeyFiles:
         return key
 
 
+@dataclass
+class VaultKeys:
+    """Keys that the settings name as secrets of the vault; those of other providers are in files.
+
+    Opened anew for each request, so a key is rotated by rotating its secret.
+    """
+
+    names: Mapping[str, str]  # provider → secret
+    open_secret: Callable[[str], Secret]
+    files: KeyFiles
+    learn: Callable[[str, bytes], None] = lambda name, value: None  # told each key of a file, so that it is struck out
+
+    def find(self, provider: str) -> Key | None:
+        name = self.names.get(provider)
+        if name is None:
+            key = self.files.find(provider)
+            if key is not None:
+                self.learn(f"key of {provider}", key.reveal().encode())
+            return key
+        try:
+            with self.open_secret(name) as secret:
+                key = _key(secret.reveal())
+        except (Conflict, NotFound, Unavailable) as error:
+            raise Denied(
+                f"The key of {provider}, secret://{name}, cannot be had: {error.message}", next=error.next
+            ) from None
+        if key is None:
+            raise Denied(
+                f"The secret {name} is no key of {provider}: it is not one line of visible characters.",
+                next=f"Give it the key: madlab secret rotate {name}",
+            )
+        return key
+
+
 def _check(provider: str, path: Path, about: os.stat_result) -> None:
     wrong = ""
     if not stat.S_ISREG(about.st_mode):
@@ -99,12 +135,19 @@ def parse(provider: str, path: Path, content: bytes) -> Key:
     Raises:
         Denied: it holds something else.
     """
-    value = content.strip()
-    if not value or len(content) > MAX_BYTES or not all(33 <= byte <= 126 for byte in value):
+    key = _key(content)
+    if key is None:
         raise Denied(
             f"The key file {path} of {provider} does not hold one line of visible characters.",
             next="Write the key, and nothing else, into it.",
         )
+    return key
+
+
+def _key(content: bytes) -> Key | None:
+    value = content.strip()
+    if not value or len(content) > MAX_BYTES or not all(33 <= byte <= 126 for byte in value):
+        return None
     return Key(value.decode("ascii"))
 
 

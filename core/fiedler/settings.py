@@ -10,9 +10,11 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from core.fiedler.money import Price, price_of
+from core.turing.headers import NAME
 
 Usd = Annotated[Decimal, Field(ge=0, le=100_000)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+SECRET = "secret://"
 OFFICIAL = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
 
 
@@ -38,7 +40,9 @@ class Provider(Section):
     kind: Literal["openai", "anthropic", "recorded", "local"]
     base_url: str = ""  # empty: the official one
     key_file: Path | None = None  # read by its owner alone (0600); relative to the lab's home
-    key: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")] | None = None  # instead: a name below keys/
+    key: Annotated[str, Field(pattern=rf"^({SECRET}{NAME}|[a-z0-9][a-z0-9._-]{{0,63}})$")] | None = (
+        None  # instead: secret://NAME in the vault, or a name below keys/
+    )
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = None  # None: what the address suggests
     stream_usage: bool = True  # ask for usage in streams; a few servers refuse the question
     structured: Literal["native", "tool"] = "native"  # how a schema is asked for where the kind is anthropic
@@ -75,10 +79,15 @@ class Provider(Section):
         """Whether it wants one."""
         return self.key_file is not None or self.key is not None
 
+    @property
+    def key_secret(self) -> str | None:
+        """The secret of the vault that is its key."""
+        return self.key.removeprefix(SECRET) if self.key is not None and self.key.startswith(SECRET) else None
+
     def key_path(self, home: Path) -> Path | None:
-        """Where its key lies."""
+        """Where its key lies, if it lies in a file."""
         if self.key is not None:
-            return home / "keys" / self.key
+            return home / "keys" / self.key if self.key_secret is None else None
         return home / self.key_file if self.key_file is not None else None
 
     @property

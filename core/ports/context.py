@@ -4,6 +4,7 @@ from core.policy.capabilities import Identity
 from core.ports.bus import LocalBus
 from core.ports.files import LocalFiles
 from core.ports.llm import LocalLlm
+from core.ports.secrets import LocalSecrets
 from core.ports.services import Allowance, Services
 from core.ports.web import LocalWeb
 from protos.mad import Context
@@ -18,4 +19,5 @@ def context_for(services: Services, identity: Identity, assignment: Assignment, 
         assignment=assignment,
         llm=LocalLlm(services, identity, allowance),
         web=LocalWeb(services, identity, allowance),
+        secrets=LocalSecrets(services, identity),
     )

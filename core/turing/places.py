@@ -51,8 +51,17 @@ class Place:
     segments: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        origin = Address(self.scheme, self.host, self.port, "").origin
-        return origin + "".join(f"/{each}" for each in self.segments)
+        return f"{self.scheme}://{self.authority}{self.path}"
+
+    @property
+    def authority(self) -> str:
+        """The host, and the port where it is not the usual one."""
+        return self.host if self.port == PORTS[self.scheme] else f"{self.host}:{self.port}"
+
+    @property
+    def path(self) -> str:
+        """What a path begins with; empty for any."""
+        return "".join(f"/{each}" for each in self.segments)
 
     def holds(self, address: Address) -> bool:
         """Whether a request to `address` goes there, for every reader of that address."""
