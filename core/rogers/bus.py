@@ -160,15 +160,17 @@ class Rogers:
 
     # --- speaking
 
-    async def publish(self, message: Message, *, sender: str) -> int:
+    async def publish(self, message: Message, *, sender: str, also: Sequence[Entry] = ()) -> int:
         """Makes `message` durable, delivers it and returns its sequence. The same id again: the same sequence.
+
+        `also` are entries that become durable with it, or not at all.
 
         Raises:
             InvalidArgument: over 16 KiB of text and data, no id or conversation, an unknown kind, too many hops.
             Conflict: the id belongs to somebody else's message.
             Unavailable: the journal is sealed.
         """
-        (sequence,) = await self._journal.append(self._entry(message, sender))
+        sequence, *_ = await self._journal.append(self._entry(message, sender), *also)
         return sequence
 
     async def report(self, events: Iterable[Message], *, sender: str) -> int:
@@ -179,7 +181,7 @@ class Rogers:
         Raises:
             InvalidArgument: what is reported is no event, or has no id or conversation.
         """
-        entries = [self._entry(event, sender, event=True) for event in events]
+        entries = [self._journal.clean(self._entry(event, sender, event=True)) for event in events]
         accepted = 0
         for entry in entries:
             if entry.id in self._uncommitted:

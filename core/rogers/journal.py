@@ -88,6 +88,7 @@ class Journal:
         path: Path,
         views: Sequence[View] = (),
         *,
+        clean: Callable[[Entry], Entry] | None = None,  # what of an entry may be written: the secrets taken out
         synchronous: str = "FULL",  # "OFF" is for the test that shows why not
         checkpoint_bytes: int = 16 << 20,  # of WAL, about
         stall_s: float = STALL_S,  # for so long a sync may keep the loop; 0: commits are the thread's
@@ -95,6 +96,7 @@ class Journal:
         self.path = path
         self.sealed: str | None = None
         self._views = {view.name: view for view in views}
+        self._clean = clean
         self._writer = Writer(path, views, synchronous=synchronous, checkpoint_bytes=checkpoint_bytes)
         self._pace = Pace(stall_s)
         self._listeners: list[Callable[[Sequence[Row]], None]] = []
@@ -176,6 +178,8 @@ class Journal:
         if not entries:
             return []
         self._refuse()
+        if self._clean is not None:
+            entries = tuple([self._clean(each) for each in entries])
         future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
         self._pending.append(Call(entries, future))
         self._pending_entries += len(entries)
@@ -195,11 +199,17 @@ class Journal:
         if self._closed or self.sealed is not None or self._pending_entries + len(entries) > MAX_RIDING:
             self._lost += len(entries)
             return 0
+        if self._clean is not None:
+            entries = tuple([self._clean(each) for each in entries])
         # A call of its own for each: they have nothing to do with one another.
         self._pending.extend([Call((entry,), None) for entry in entries])
         self._pending_entries += len(entries)
         self._kick_later()
         return len(entries)
+
+    def clean(self, entry: Entry) -> Entry:
+        """`entry` as it will be written, for who must show it before it is."""
+        return entry if self._clean is None else self._clean(entry)
 
     def keep_cursor(self, participant: str, conversation: str, sequence: int) -> None:
         """Moves a cursor forward; it becomes durable with the next commit, within 50 ms."""
