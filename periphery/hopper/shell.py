@@ -11,8 +11,11 @@ Rules of the file
      the command is killed: it is a loop, not a log.
   5. The environment is made of a short list. The worker's own holds nothing secret either, but that is not for a
      command to find out.
+  6. A command runs as the worker's user. So the worker closes its memory to it before the first: else what a tree's
+     tests came to could be written there by the code under test.
 """
 
+import ctypes
 import os
 import shutil
 import signal
@@ -21,6 +24,7 @@ from codecs import getincrementaldecoder
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from secrets import token_hex
 from subprocess import DEVNULL, PIPE, STDOUT
@@ -40,6 +44,7 @@ FLOOD_BYTES = 64 * 2**20
 TOLD_EVERY_S = 0.5
 TOLD_BYTES = 1500
 MARK = "HOPPER_COMMAND"
+PR_SET_DUMPABLE = 4  # to 0: none but root may look into /proc/PID; what is started from here is as usual again
 KILLED = -signal.SIGKILL
 
 _running: set[int] = set()  # the shells of commands, which have somebody who waits for them
@@ -112,6 +117,7 @@ class Shell:
         Raises:
             OSError: it could not be started, because the program does not exist or there is no room.
         """
+        _close_memory()
         line = printable(command if isinstance(command, str) else " ".join(command))
         tell = self.tell if listed else told_nobody
         await tell(f"$ {line[:1000]}", {"what": "command", "command": line[:1000]})
@@ -267,6 +273,13 @@ class _Output:
 
 def _decoded(content: bytes) -> str:
     return getincrementaldecoder("utf-8")("replace").decode(content)  # a character cut at the end is left out
+
+
+@cache
+def _close_memory() -> None:
+    """Only where this process is the sandbox's first: a test of ours shares the machine with its debugger."""
+    if os.getpid() == 1 and ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "the worker's memory cannot be closed to its commands")
 
 
 def _shell() -> list[str]:

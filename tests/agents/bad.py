@@ -137,6 +137,8 @@ for each in / /usr /etc /run/madlab /proc/sys/kernel; do touch $each/new 2>&1 &&
 cat /etc/shadow /proc/1/root/etc/shadow 2>&1 | grep root: && echo LEFT
 mount -t tmpfs x /mnt 2>&1 && echo LEFT
 unshare -r id 2>&1 && echo LEFT
+python3 -c 'open("/proc/1/mem", "r+b")' 2>&1 && echo LEFT
+cat /proc/1/environ 2>&1 && echo LEFT
 true
 """
     gate = """
