@@ -511,10 +511,11 @@ async def open_door(directory: Path, session: Session) -> AsyncIterator[None]:
     llm_pb2_grpc.add_ModelHostServicer_to_server(ModelHostServicer(session), server)
     path = directory / "gate.sock"
     server.add_insecure_port(f"unix:{path}")
-    await server.start()
-    os.chmod(path, 0o666)  # the worker is another user; the directory above lets nobody else near
+    with CancelScope(shield=True):  # a start or stop that is cancelled half-way fails in the library, somewhere else
+        await server.start()
     try:
+        os.chmod(path, 0o666)  # the worker is another user; the directory above lets nobody else near
         yield
     finally:
-        with CancelScope(shield=True):  # a stop that is cancelled half-way fails in the library, somewhere else
+        with CancelScope(shield=True):
             await server.stop(grace=0.1)

@@ -16,7 +16,7 @@ from tests.labs import a_home
 
 ROOT = Path(__file__).parents[1]
 COMMAND = (sys.executable, "-m", "core.grace.cli")
-LIMIT_S = 90
+LIMIT_S = 180
 ECHO = 'emads = []\n[residents]\necho = { class = "tests.emads.echo:Echo" }\n'
 
 

@@ -100,7 +100,7 @@ async def say(lab: Lab, mad: str, text: str) -> Message:
     return await ask(lab, Message(id=new_id(), conversation=new_id(), recipient=mad, kind=KIND_PROSE, text=text))
 
 
-async def ask(lab: Lab, question: Message, *, within_s: float = 30) -> Message:
+async def ask(lab: Lab, question: Message, *, within_s: float = 90) -> Message:
     """Publishes `question` as the operator and waits for the message that answers it."""
     with fail_after(within_s):
         async with lab.rogers.follow(conversation=question.conversation) as messages:

@@ -34,7 +34,7 @@ class Hall:
     fiedler: Fiedler
     directory: Path
 
-    async def ask(self, request: pb.CompleteRequest, caller: Caller = CALLER, *, within_s: float = 20) -> Completion:
+    async def ask(self, request: pb.CompleteRequest, caller: Caller = CALLER, *, within_s: float = 60) -> Completion:
         """The whole answer."""
         completion = Completion()
         with fail_after(within_s):
@@ -84,7 +84,7 @@ def providers(server: ModelServer, directory: Path) -> dict[str, Provider]:
 
 def a_model(provider: str = "openai", **changes: Any) -> Model:
     """A model with a price: $3 and $15 for a million tokens."""
-    priced = {"input_usd": Decimal(3), "output_usd": Decimal(15), "max_tokens": 100, "first_output_s": 5, "idle_s": 5}
+    priced = {"input_usd": Decimal(3), "output_usd": Decimal(15), "max_tokens": 100, "first_output_s": 30, "idle_s": 30}
     return Model.model_validate({"provider": provider, "model": "scripted"} | priced | changes)
 
 

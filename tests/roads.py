@@ -174,7 +174,7 @@ async def open_road(
             doors = await stack.enter_async_context(open_doors(llm, model))
             ours, opened = here, doors
         recording = Recording()
-        http = await stack.enter_async_context(httpx2.AsyncClient(transport=recording, timeout=30))
+        http = await stack.enter_async_context(httpx2.AsyncClient(transport=recording, timeout=60))
         of_openai = openai.AsyncOpenAI(
             api_key=KEY, base_url=opened.openai if opened else behind.openai, max_retries=0, http_client=http
         )
@@ -197,7 +197,7 @@ async def _gate(ours: Hall, directory: Path) -> AsyncIterator[Llm]:
         assignment = Assignment(participant="hopper", run="run-1", conversation="c")
         socket = directory / "door"
         socket.mkdir()
-        session = Session(lease_s=10, token=hash_of(TOKEN))
+        session = Session(lease_s=60, token=hash_of(TOKEN))
         session.assign(context_for(services, identity, assignment, unlimited()))
         await stack.enter_async_context(open_door(socket, session))
         remote = await stack.enter_async_context(connect(f"unix:{socket}/gate.sock", TOKEN, on_end=lambda: None))

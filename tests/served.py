@@ -126,7 +126,7 @@ class OneHost:
     claims: int = 0
 
     async def claim(self, model: str, idle_s: float) -> Line:
-        with fail_after(10):
+        with fail_after(60):
             await self.line.ready.wait()
         if self.line.closed.is_set():
             raise Trouble(Kind.UNREACHABLE, "The worker is gone.")
@@ -157,7 +157,7 @@ async def served(model: object, directory: Path) -> AsyncIterator[OneHost]:
     """A worker that serves `model` through a gate of its own."""
     token = secrets.token_urlsafe(16)
     line = Line()
-    session = Session(lease_s=30, token=hash_of(token), line=line)
+    session = Session(lease_s=60, token=hash_of(token), line=line)
     directory.mkdir(exist_ok=True)
 
     async def work() -> None:

@@ -1,6 +1,6 @@
 """Everybody together: the script of one server. A model is called AGENT@PROTOCOL, so that a run has its own agent."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from tests.agents import Agent, good
 from tests.agents.bad import bad
@@ -10,6 +10,11 @@ from tests.repositories import seeded, small
 
 AT = "@"
 PROTOCOLS = ("openai", "anthropic")
+OWN: Mapping[str, Mapping[str, object]] = {
+    "crowd": {"max_tokens": 64_000},
+    "mute": {"first_output_s": 4},  # whoever else is slow has a busy machine
+    "tap": {"idle_s": 4},
+}
 
 
 def everybody() -> dict[str, Agent]:
@@ -40,9 +45,9 @@ def settings(server: ModelServer, models: Iterable[str], **limits: object) -> st
         f'[providers.{protocol}]\nkind = "{protocol}"\nbase_url = "{getattr(server, protocol)}"\nkey_file = "key"\n'
         for protocol in PROTOCOLS
     ]
-    usual = {"input_usd": 3, "output_usd": 15, "max_tokens": 6000, "first_output_s": 4, "idle_s": 4, "attempts": 2}
+    usual = {"input_usd": 3, "output_usd": 15, "max_tokens": 6000, "first_output_s": 60, "idle_s": 60, "attempts": 2}
     for each in models:
-        own = {"max_tokens": 64_000} if each.startswith("crowd@") else {}
-        told = "".join(f"{name} = {value}\n" for name, value in (usual | own | limits).items())
+        own = OWN.get(each.partition(AT)[0], {})
+        told = "".join(f"{name} = {value}\n" for name, value in {**usual, **own, **limits}.items())
         lines.append(f'[models."{alias(each)}"]\nprovider = "{each.rpartition(AT)[2]}"\nmodel = "{each}"\n{told}')
     return "".join(lines)

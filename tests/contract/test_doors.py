@@ -73,7 +73,7 @@ class Chat:
 async def chat(road: Road, *, stream: bool, **asked: Any) -> Chat:
     made = Chat()
     body: Any = {"model": "one", "messages": ASK} | asked
-    with fail_after(20):
+    with fail_after(60):
         if not stream:
             answer = await road.openai.chat.completions.create(**body)
             made.take(answer.choices[0].message)
@@ -91,7 +91,7 @@ async def chat(road: Road, *, stream: bool, **asked: Any) -> Chat:
 async def message(road: Road, *, stream: bool, **asked: Any) -> anthropic.types.Message:
     # An alias of Anthropic's own kind, so that thoughts keep their signature on the way.
     body: Any = {"model": "two", "messages": ASK, "max_tokens": 500} | asked
-    with fail_after(20):
+    with fail_after(60):
         if not stream:
             whole: anthropic.types.Message = await road.anthropic.messages.create(**body)
             return whole
@@ -133,7 +133,7 @@ async def test_a_message_says_all_that_the_model_said(road: Road, stream: bool) 
 
 async def test_pieces_come_as_they_are_written(road: Road) -> None:
     road.server.script = lambda _: Play(text="one two three four", pause_s=0.05)
-    with fail_after(20):
+    with fail_after(60):
         stream = await road.openai.chat.completions.create(model="one", messages=ASK, stream=True)
         written = [road.server.bill[0][1] async for chunk in stream if chunk.choices[0].delta.content]
     assert len(set(written)) >= 3  # the model went on between them
@@ -318,7 +318,7 @@ async def test_many_streams_at_once_are_told_apart(road: Road) -> None:
     async def ask(word: str) -> None:
         said[word] = (await chat(road, stream=True, messages=[{"role": "user", "content": word}])).text
 
-    with fail_after(40):
+    with fail_after(60):
         async with create_task_group() as tasks:
             for number in range(64):
                 tasks.start_soon(ask, f"<{number}>")
@@ -328,7 +328,7 @@ async def test_many_streams_at_once_are_told_apart(road: Road) -> None:
 
 async def test_a_client_that_goes_away_ends_the_call(road: Road) -> None:
     road.server.script = lambda _: Play(text="word " * 2000, pause_s=0.01)
-    with fail_after(20):
+    with fail_after(60):
         stream = await road.openai.chat.completions.create(model="one", messages=ASK, stream=True)
         async for chunk in stream:
             if chunk.choices[0].delta.content:
@@ -344,7 +344,7 @@ async def test_vectors_come_as_the_client_wants_them(near: Road, stream: bool) -
     form: Any = "base64" if stream else "float"
     if near.is_straight:
         form = "float"  # the model server knows no other
-    with fail_after(20):
+    with fail_after(60):
         made = await near.openai.embeddings.create(
             model="vectors", input=["Hello?", "ä"], dimensions=8, encoding_format=form
         )
@@ -354,7 +354,7 @@ async def test_vectors_come_as_the_client_wants_them(near: Road, stream: bool) -
 
 
 async def test_both_protocols_list_the_models(near: Road) -> None:
-    with fail_after(20):
+    with fail_after(60):
         of_openai = [each.id async for each in near.openai.models.list()]
         of_anthropic = [each.id async for each in near.anthropic.models.list()]
     known = ["scripted", "other"] if near.is_straight else ["one", "two", "vectors"]
@@ -365,7 +365,7 @@ async def test_a_tool_loop_goes_round(road: Road) -> None:
     plays = [Play(text="I look.", calls=CALLS), Play(text="Done.")]
     road.server.script = lambda request: plays[sum(each["role"] == "assistant" for each in request.body["messages"])]
     messages: list[Any] = [*ASK]
-    with fail_after(20):
+    with fail_after(60):
         first = (await road.openai.chat.completions.create(model="one", messages=messages, tools=CHAT_TOOLS)).choices[0]
         messages.append(first.message.model_dump(exclude_none=True))
         ids = [each.id for each in first.message.tool_calls or ()]

@@ -34,7 +34,7 @@ async def doors(tmp_path: Path) -> AsyncIterator[Road]:
 
 async def post(doors: Road, path: str, body: Any = None, **asked: Any) -> httpx2.Response:
     content = asked.pop("content", None) or json.dumps(body).encode()
-    async with httpx2.AsyncClient(base_url=doors.doors.anthropic, timeout=20, verify=authorities()) as http:
+    async with httpx2.AsyncClient(base_url=doors.doors.anthropic, timeout=60, verify=authorities()) as http:
         return await http.request(asked.pop("method", "POST"), path, content=content, **asked)
 
 
@@ -79,9 +79,9 @@ async def test_a_body_has_a_bound(doors: Road) -> None:
         while True:
             yield b" " * (1 << 20)
 
-    async with httpx2.AsyncClient(base_url=doors.doors.anthropic, timeout=20, verify=authorities()) as http:
+    async with httpx2.AsyncClient(base_url=doors.doors.anthropic, timeout=60, verify=authorities()) as http:
         # It may hang up before the answer is read, in the middle of a word.
-        with fail_after(20), suppress(httpx2.WriteError, httpx2.ReadError):
+        with fail_after(60), suppress(httpx2.WriteError, httpx2.ReadError):
             told = await http.post("/v1/messages", content=endless())
             assert told.json()["error"]["type"] == "request_too_large"
 
@@ -180,14 +180,14 @@ async def test_a_name_that_is_no_alias_means_the_doors_model(doors: Road) -> Non
         assert doors.server.requests[-1].path == "/v1/chat/completions"
     await post(doors, CHAT, {"model": "two", "messages": ASK})
     assert doors.server.requests[-1].path == "/v1/messages"
-    with fail_after(20):
+    with fail_after(60):
         assert (await doors.openai.models.retrieve("gpt-4o")).id == "gpt-4o"
 
 
 async def test_a_budget_that_is_spent_is_told_and_not_asked_for_again(tmp_path: Path) -> None:
     async with open_road(DOORS, tmp_path, usd_per_day=0.0001) as doors:
         patient, other = doors.openai.with_options(max_retries=4), doors.anthropic.with_options(max_retries=4)
-        with fail_after(20):
+        with fail_after(60):
             with pytest.raises(openai.APIStatusError) as caught:
                 await patient.chat.completions.create(model="one", messages=ASK, max_tokens=100)
             with pytest.raises(anthropic.APIStatusError) as told:
@@ -204,7 +204,7 @@ async def test_usage_adds_up(doors: Road) -> None:
     doors.server.script = lambda _: play
     await chat(doors, stream=True, tools=CHAT_TOOLS)
     await message(doors, stream=False)
-    with fail_after(20):
+    with fail_after(60):
         await doors.openai.embeddings.create(model="text-embedding-3-small", input=["Hello?"])
     usage = doors.doors.usage
     assert usage.requests == 3
@@ -260,7 +260,7 @@ async def test_an_answer_that_a_restart_of_the_core_has_lost_is_asked_for_again(
     body = {"model": "one", "messages": ASK}
     async with (
         open_doors(Restarted(doors.hall), "one") as opened,
-        httpx2.AsyncClient(timeout=20, verify=authorities()) as http,
+        httpx2.AsyncClient(timeout=60, verify=authorities()) as http,
     ):
         answer = await http.post(f"{opened.openai}/chat/completions", json=body)
     assert answer.status_code == 200
@@ -287,7 +287,7 @@ async def test_a_client_that_goes_away_before_the_first_word_ends_the_call(doors
     body = json.dumps({"model": "one", "messages": ASK, "stream": True}).encode()
     head = f"POST {CHAT} HTTP/1.1\r\nhost: 127.0.0.1:{doors.doors.port}\r\ncontent-length: {len(body)}\r\n\r\n"
     assert doors.hall is not None
-    with fail_after(20):
+    with fail_after(60):
         async with await connect_tcp("127.0.0.1", doors.doors.port) as client:
             await client.send(head.encode() + body)
             while not doors.server.open_now:
@@ -301,7 +301,7 @@ async def test_closing_the_doors_ends_streams_and_says_so(tmp_path: Path) -> Non
     async with open_road(DOORS, tmp_path) as road:
         road.server.script = lambda _: Play(text="word " * 1000, pause_s=0.02)
         assert road.hall is not None
-        with fail_after(20):
+        with fail_after(60):
             async with open_doors(FiedlerOf(road.hall), "one") as doors:
                 client = anthropic.AsyncAnthropic(api_key="x", base_url=doors.anthropic, max_retries=0)
                 stream = await client.messages.create(model="two", max_tokens=100, messages=ASK, stream=True)
@@ -325,7 +325,7 @@ async def test_what_the_body_raises_comes_out_as_it_is(tmp_path: Path) -> None:
 async def test_where_there_are_no_models_every_door_says_so() -> None:
     async with (
         open_doors(NoLlm()) as doors,
-        httpx2.AsyncClient(base_url=doors.anthropic, timeout=20, verify=authorities()) as http,
+        httpx2.AsyncClient(base_url=doors.anthropic, timeout=60, verify=authorities()) as http,
     ):
         for path in (CHAT, "/v1/responses", "/v1/messages"):
             answer = await http.post(path, json={"model": "x", "max_tokens": 9, "messages": ASK, "input": "Hello?"})
@@ -337,7 +337,7 @@ async def test_where_there_are_no_models_every_door_says_so() -> None:
 async def test_an_agent_finds_the_doors_by_its_environment(doors: Road, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in doors.doors.environment().items():
         monkeypatch.setenv(name, value)
-    with fail_after(20):
+    with fail_after(60):
         async with openai.AsyncOpenAI() as client, anthropic.AsyncAnthropic() as other:
             assert (await client.responses.create(model="gpt-5", input="Hello?")).output_text == "Hello there."
             made = await other.messages.create(model="claude", max_tokens=99, messages=ASK)

@@ -44,7 +44,7 @@ async def doors(tmp_path: Path) -> AsyncIterator[Road]:
 async def ask(road: Road, **asked: Any) -> tuple[list[Any], Response]:
     """Every event of a stream, and what it ends with."""
     body: Any = {"model": "gpt-5-codex", "input": "Hello?", "store": False, "tools": TOOLS} | asked
-    with fail_after(20):
+    with fail_after(60):
         stream: Any = await road.openai.responses.create(**body, stream=True)
         events = [each async for each in stream]
     for number, (name, data) in enumerate(road.last.events):
@@ -88,7 +88,7 @@ async def test_a_response_is_told_as_codex_reads_it(road: Road) -> None:
 
 async def test_a_whole_response_says_the_same(doors: Road) -> None:
     doors.server.script = lambda _: Play(text="Hello.", reasoning="Hm.", calls=CALLS)
-    with fail_after(20):
+    with fail_after(60):
         whole = await doors.openai.responses.create(model="gpt-5", input="Hello?", tools=TOOLS)
     _, streamed = await ask(doors)
     Response.model_validate_json(doors.recording.exchanges[0].text)
@@ -228,7 +228,7 @@ async def test_an_answer_that_breaks_off_is_a_failed_response(doors: Road) -> No
 async def test_a_spent_budget_ends_codex_at_once(doors: Road) -> None:
     doors.server.script = lambda _: Play(status=402)
     client = doors.openai.with_options(max_retries=5)
-    with fail_after(20), pytest.raises(openai.RateLimitError) as caught:
+    with fail_after(60), pytest.raises(openai.RateLimitError) as caught:
         await client.responses.create(model="gpt-5", input="Hello?")
     assert caught.value.code == "insufficient_quota"
     assert len(doors.recording.exchanges) == 1
@@ -258,7 +258,7 @@ async def test_structured_output_is_asked_of_the_model(doors: Road) -> None:
     ids=["previous", "conversation", "background", "reference", "file", "address", "hosted"],
 )
 async def test_what_needs_a_memory_or_the_network_is_refused_with_a_sentence(doors: Road, asked: Any) -> None:
-    with fail_after(20), pytest.raises(openai.BadRequestError) as caught:
+    with fail_after(60), pytest.raises(openai.BadRequestError) as caught:
         await doors.openai.responses.create(**({"model": "gpt-5", "input": "Hello?"} | asked))
     assert caught.value.param
     assert not doors.server.requests

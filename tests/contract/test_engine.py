@@ -168,7 +168,7 @@ def test_a_bundle_lies_below_its_one_folder_and_nowhere_else() -> None:
 async def test_a_killed_program_is_told_from_one_that_ended(home: Home) -> None:
     async with home.engine.open(name(), home.program(FOREVER)) as sandbox:
         await sandbox.kill()
-        with fail_after(30):
+        with fail_after(60):
             ended = await sandbox.wait()
         assert (ended.code, ended.reason) == (None, "killed")
         await sandbox.kill()  # killing what has ended is no error
@@ -229,7 +229,7 @@ async def test_a_sandbox_that_was_left_is_adopted_by_name_by_another_core(home: 
     assert mine in await another.names()
     async with another.adopt(mine) as adopted:
         assert adopted.name == mine
-        with fail_after(30):
+        with fail_after(60):
             ended = await adopted.wait()
     assert ended.reason == "exited"
     assert "first words" in ended.log
@@ -245,7 +245,7 @@ async def test_one_that_ended_while_no_core_looked_is_adopted_too(home: Home) ->
         await sandbox.wait()
         sandbox.leave()
     async with home.engine.adopt(mine) as adopted:
-        with fail_after(30):
+        with fail_after(60):
             assert "done" in (await adopted.wait()).log
     assert mine not in await home.engine.names()
 
@@ -310,7 +310,7 @@ async def test_children_of_the_program_go_with_it(home: Home) -> None:
     child = f"[sys.executable, '-c', 'import time; time.sleep(99)', '{mark}']"
     code = f"import subprocess, sys, time\nsubprocess.Popen({child})\ntime.sleep(99)"
     async with home.engine.open(name(), home.program(code)) as sandbox:
-        with fail_after(30):
+        with fail_after(60):
             while (await sandbox.usage()).pids < 2:
                 await sleep(0.05)
     running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
@@ -319,7 +319,7 @@ async def test_children_of_the_program_go_with_it(home: Home) -> None:
 
 async def test_usage_is_told_while_it_runs_and_not_after(home: Home) -> None:
     async with home.engine.open(name(), home.program("x = bytearray(b'1') * (32 << 20)\n" + FOREVER)) as sandbox:
-        with fail_after(30):
+        with fail_after(60):
             while (usage := await sandbox.usage()).memory_bytes < 32 << 20:
                 await sleep(0.05)
         assert usage.memory_bytes < 400 << 20

@@ -119,7 +119,7 @@ async def test_progress_is_told_in_the_conversation_before_the_answer(lab: Lab) 
     question.blobs.append(blob)
     reply = await ask(lab, question)
     assert json.loads(reply.data) == {"bytes": 300_000}
-    with fail_after(5):
+    with fail_after(60):
         while not [each for each in await lab.rogers.history(question.conversation) if each.tool == "progress"]:
             await sleep(0.01)
 
@@ -148,7 +148,7 @@ async def test_a_resident_that_blocks_its_thread_is_interrupted_and_the_core_goe
 
 
 async def test_a_resident_of_its_own_process_that_blocks_is_not_heard_of_and_restarted() -> None:
-    settings = f'[runs]\nlease_s = 1\n[residents.echo]\nclass = "{ECHO}"\nhome = "process"\n'
+    settings = f'[runs]\nlease_s = 3\n[residents.echo]\nclass = "{ECHO}"\nhome = "process"\n'
     async with lab_of(settings) as lab:
         fault = await call(lab, "echo", "misbehave", how="block")
         assert "not heard of" in fault.text

@@ -43,7 +43,7 @@ def ids(entries: Sequence[Entry]) -> list[str]:
 
 @pytest.fixture(params=[0, 1000], ids=["commits on the thread", "commits in the loop"])
 async def journal(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Journal]:
-    with fail_after(20):
+    with fail_after(60):
         async with Journal(tmp_path / "journal.db", [Totals()], stall_s=request.param) as journal:
             yield journal
 
@@ -115,7 +115,7 @@ async def test_what_rides_along_is_written_without_anybody_waiting(journal: Jour
     heard = anyio.Event()
     journal.on_commit(lambda rows: heard.set())
     assert journal.append_soon(act(1), act(2)) == 2
-    with fail_after(5):
+    with fail_after(60):
         await heard.wait()
     assert journal.statistics().entries == 2
 
@@ -211,7 +211,7 @@ async def test_commits_go_on_in_order_wherever_they_are_made(tmp_path: Path) -> 
                 if at == 20:
                     await journal.amend(lambda db: db.execute("SELECT 1").fetchone())
 
-        with fail_after(30):
+        with fail_after(60):
             async with anyio.create_task_group() as tasks:
                 for publisher in range(12):
                     tasks.start_soon(publish, publisher)

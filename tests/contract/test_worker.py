@@ -28,7 +28,8 @@ from tests.emads.node import node_echo
 from tests.labs import ECHO, ROOT, a_home
 
 TOKEN = "the one-use token"
-LEASE_S = 2.0
+LEASE_S = 60.0
+SHORT_S = 2.0
 
 
 @dataclass
@@ -41,11 +42,11 @@ class Guest:
     process: Process
 
     async def ended(self) -> int:
-        with fail_after(15):
+        with fail_after(60):
             return await self.process.wait()
 
     async def answer(self) -> Message:
-        with fail_after(15):
+        with fail_after(60):
             async with self.services.rogers.follow(conversation=self.question.conversation) as messages:
                 async for each in messages:
                     if each.id == answer_id(self.question):
@@ -54,7 +55,7 @@ class Guest:
 
     async def finished(self) -> dict[str, object]:
         """What the worker reported at its end; the report is taken."""
-        with fail_after(15):
+        with fail_after(60):
             await self.session.done.wait()
         self.session.recorded.set()
         verdict = self.session.finished
@@ -83,7 +84,13 @@ async def services() -> AsyncIterator[Services]:
 
 @asynccontextmanager
 async def a_run(
-    services: Services, command: Sequence[str], directory: Path, tool: str, **arguments: object
+    services: Services,
+    command: Sequence[str],
+    directory: Path,
+    tool: str,
+    *,
+    lease_s: float = LEASE_S,
+    **arguments: object,
 ) -> AsyncIterator[Guest]:
     """Starts a worker and says what its run is for; its door is the caller's to open."""
     question = Message(
@@ -92,7 +99,7 @@ async def a_run(
     await services.rogers.publish(question, sender="operator")
     identity = Identity("guest", frozenset({"bus", "files"}), run="run", conversation=question.conversation)
     assignment = Assignment(participant="guest", run="run", conversation=question.conversation, trigger=question.id)
-    session = Session(lease_s=LEASE_S, token=hash_of(TOKEN))
+    session = Session(lease_s=lease_s, token=hash_of(TOKEN))
     session.assign(context_for(services, identity, assignment, unlimited()))
     environment = {"MADLAB_DOOR": str(directory), "PATH": "/usr/bin:/bin"}
     async with await anyio.open_process(command, cwd=ROOT, env=environment, stdout=None, stderr=None) as process:
@@ -153,7 +160,7 @@ async def test_a_worker_that_is_told_to_end_ends(services: Services, command: Se
         a_run(services, command, tmp_path, "misbehave", how="hang") as guest,
         open_door(tmp_path, guest.session),
     ):
-        with fail_after(15):
+        with fail_after(60):
             await guest.session.attached.wait()
         guest.session.tell_end("cancelled", 2.0)
         assert await guest.ended() == 0
@@ -162,14 +169,13 @@ async def test_a_worker_that_is_told_to_end_ends(services: Services, command: Se
 async def test_a_worker_that_is_not_answered_for_a_lease_ends_by_itself(
     services: Services, command: Sequence[str], tmp_path: Path
 ) -> None:
-    async with a_run(services, command, tmp_path, "misbehave", how="hang") as guest:
+    async with a_run(services, command, tmp_path, "misbehave", lease_s=SHORT_S, how="hang") as guest:
         async with open_door(tmp_path, guest.session):
-            with fail_after(15):
+            with fail_after(60):
                 while not guest.session.confirmed:  # it knows the lease
                     await anyio.sleep(0.05)
-        began = anyio.current_time()
         assert await guest.ended() == 3
-        assert LEASE_S * 0.5 < anyio.current_time() - began < LEASE_S * 3
+        assert anyio.current_time() - guest.session.heard > SHORT_S * 0.9, "not before its lease was over"
 
 
 async def test_a_worker_outlives_a_core_that_is_away_while_it_works(
@@ -177,7 +183,7 @@ async def test_a_worker_outlives_a_core_that_is_away_while_it_works(
 ) -> None:
     async with a_run(services, command, tmp_path, "say_later", text="survived", after_s=2.0) as guest:
         async with open_door(tmp_path, guest.session):
-            with fail_after(15):
+            with fail_after(60):
                 while not guest.session.confirmed:
                     await anyio.sleep(0.05)
             await anyio.sleep(0.5)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from tests.commands import COMMAND, ROOT, Madlab, environment
 
-LIMIT_S = 90
+LIMIT_S = 180
 
 
 def on_a_terminal(
@@ -20,7 +20,7 @@ def on_a_terminal(
     """Presses Ctrl-C once something is true and answers the prompt; the exit code, and all that was shown."""
     master, slave = pty.openpty()
     process = subprocess.Popen(
-        [*COMMAND, *words],
+        ["env", "--default-signal=INT", *COMMAND, *words],  # see `Madlab.started`
         stdin=slave,
         stdout=slave,
         stderr=slave,
@@ -46,7 +46,7 @@ def on_a_terminal(
                     break  # it has ended, and so has its terminal
             if left and left[-1][0]():
                 os.write(master, left.pop()[1])
-        return process.wait(timeout=10), shown.decode(errors="replace")
+        return process.wait(timeout=60), shown.decode(errors="replace")
     finally:
         process.kill()
         os.close(master)

@@ -26,7 +26,7 @@ def lab() -> Iterator[Stage]:
 
 def in_a_stream(lab: Stage) -> bool:
     """The model is in the middle of its first answer."""
-    return lab.server.open_now > 0 and lab.server.bill[-1][1] > 40
+    return lab.server.open_now > 0 and bool(lab.server.bill) and lab.server.bill[-1][1] > 40
 
 
 def in_a_tool_call(lab: Stage) -> bool:

@@ -67,7 +67,7 @@ async def test_ten_random_kills_of_the_core_lose_no_acknowledged_call_and_answer
         acknowledged = [id for id, known in asked.items() if known]
         assert len(acknowledged) > KILLS
         async with opened(home) as lab:
-            with fail_after(30):
+            with fail_after(60):
                 while [id for id in acknowledged if await lab.rogers.find(answer_id(Message(id=id))) is None]:
                     await sleep(0.1)
             said = list[Message]()

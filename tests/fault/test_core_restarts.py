@@ -38,7 +38,7 @@ def core_until(home: Home, state: str) -> "subprocess.Popen[bytes]":
 
 
 def killed(core: "subprocess.Popen[bytes]", home: Path) -> None:
-    assert core.wait(timeout=30) == -signal.SIGKILL, (home / "core.log").read_text()[-2000:]
+    assert core.wait(timeout=60) == -signal.SIGKILL, (home / "core.log").read_text()[-2000:]
 
 
 def question() -> Message:
@@ -53,7 +53,7 @@ def question() -> Message:
 
 
 async def until_over(lab: Lab, run: str) -> Run:
-    with fail_after(40):
+    with fail_after(60):
         while not await lab.runs.known(run) or (await lab.runs.get(run)).state is not State.DESTROYED:
             await sleep(0.05)
     return await lab.runs.get(run)

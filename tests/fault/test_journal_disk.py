@@ -135,7 +135,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 async def test_a_full_disk_seals_the_journal_and_room_opens_it_again(small_disk: Path) -> None:
     path = small_disk / "journal.db"
     acknowledged: list[str] = []
-    with fail_after(30):
+    with fail_after(60):
         async with Journal(path) as journal:
 
             async def fill() -> None:

@@ -152,7 +152,7 @@ class Bench:
         tree: Mapping[str, str | bytes] | str,
         *,
         goal: str = "The mean of three values is wrong: mend it.",
-        within_s: float = 30,
+        within_s: float = 90,
         seconds: float = 0,
         test: str = FAST,
         **arguments: Any,
@@ -171,7 +171,7 @@ class Bench:
 
     async def test(self, tree: Mapping[str, str | bytes], **arguments: Any) -> Any:
         """Calls `test`."""
-        with fail_after(30):
+        with fail_after(60):
             return await Hopper(self.place / "sandbox").test(self.call(), source=self.keep(tree), **arguments)
 
     def keep(self, tree: Mapping[str, str | bytes] | str) -> str:

@@ -20,7 +20,7 @@ class Connection(http.client.HTTPConnection):
     """HTTP over the lab's socket."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=30)
+        super().__init__("localhost", timeout=60)
         self._path = path
 
     def connect(self) -> None:

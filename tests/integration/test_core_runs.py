@@ -83,7 +83,7 @@ def late(id: str, conversation: str) -> Message:
 
 async def ended(lab: Lab, run: str) -> Run:
     """The run when it is over."""
-    with fail_after(30):
+    with fail_after(60):
         while (found := await lab.runs.get(run)).state is not State.DESTROYED:
             await sleep(0.02)
     return found
@@ -117,7 +117,7 @@ async def test_a_run_of_the_core_that_is_cancelled_takes_its_children_with_it() 
             asked = gather("slowly", after_s=60)
             parent, child = run_id("lead", asked.id), run_id("echo", id_from(asked.id, "slowly"))
             await lab.rogers.publish(asked, sender="operator")
-            with fail_after(20):
+            with fail_after(60):
                 while not [each for each in lab.dispatcher.children(parent) if each.state is State.RUNNING]:
                     await sleep(0.02)
             await lab.dispatcher.cancel(parent, "enough")
@@ -141,7 +141,7 @@ async def test_after_a_restart_a_run_of_the_core_asks_again_and_has_the_same_ans
         child = run_id("echo", id_from(asked.id, "patience"))
         async with opened(home, lead=Lead) as lab:
             await lab.rogers.publish(asked, sender="operator")
-            with fail_after(20):
+            with fail_after(60):
                 while not [each for each in lab.dispatcher.sandboxes() if each["state"] == "running"]:
                     await sleep(0.02)
             lab.dispatcher.leave_workers()

@@ -88,7 +88,7 @@ async def both(
     async with model_server(play) as server:
         for name in (STRAIGHT, DOORS):
             async with open_road(name, directory, server=server) as road:
-                with fail_after(20):
+                with fail_after(60):
                     try:
                         await ask(road)
                     except Exception:  # noqa: BLE001  two SDKs without a common ancestor

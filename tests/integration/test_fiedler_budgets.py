@@ -193,7 +193,7 @@ async def main():
 
 anyio.run(main)
 """
-    with fail_after(30):
+    with fail_after(60):
         async with await anyio.open_process([sys.executable, "-c", program], cwd=ROOT, stderr=None) as victim:
             assert victim.stdout is not None
             assert b"spoke" in await victim.stdout.receive()

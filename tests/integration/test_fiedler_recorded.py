@@ -27,7 +27,7 @@ async def test_a_provider_of_recorded_exchanges_answers_what_was_recorded(tmp_pa
         fiedler = Fiedler(ledger, KeyFiles({}), orchestra=Orchestra(), providers={"recorded": provider}, models=models)
         async with fiedler:
             made = Completion()
-            with fail_after(20):
+            with fail_after(60):
                 async for each in fiedler.complete(prompt("Hello?"), CALLER):
                     made.take(each)
             assert (made.text, made.usage.input_tokens, made.usage.output_tokens) == ("Written by hand.", 9, 3)
@@ -49,7 +49,7 @@ async def test_nothing_is_asked_that_cannot_be_booked(tmp_path: Path) -> None:
 async def test_a_disk_that_fails_in_the_middle_of_an_answer_is_told(tmp_path: Path) -> None:
     async with model_server(Play(text="one two three", pause_s=0.05)) as server, hall(server, tmp_path) as tried:
         completion = Completion()
-        with fail_after(20), pytest.raises(Unavailable, match="sealed"):  # noqa: PT012  what came before counts
+        with fail_after(60), pytest.raises(Unavailable, match="sealed"):  # noqa: PT012  what came before counts
             async for each in tried.fiedler.complete(prompt("Hello?"), CALLER):
                 completion.take(each)
                 if each.text and tried.journal.sealed is None:

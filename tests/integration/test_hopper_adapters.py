@@ -215,5 +215,5 @@ async def test_an_image_without_the_agent_says_so_before_any_work(
     monkeypatch.setattr(codex, "PROGRAM", str(tmp_path / "nowhere/*/codex"))
     monkeypatch.setattr(mini_swe_agent, "PROGRAM", str(tmp_path / "nowhere/mini"))
     async with bench([], tmp_path) as lab:
-        with fail_after(10), pytest.raises(InvalidArgument, match="lacks the agent"):
+        with fail_after(60), pytest.raises(InvalidArgument, match="lacks the agent"):
             await lab.work(BUGGY, agent=agent)

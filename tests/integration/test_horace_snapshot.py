@@ -366,9 +366,9 @@ def test_a_pattern_made_to_be_slow_is_not(tmp_path: Path) -> None:
     root = repository(tmp_path / "r")
     write(root, *(f"{'a' * 200}{each}" for each in range(50)))
     (root / ".gitignore").write_text("*a" * 100 + "b\n" + "**/" * 60 + "b\n" + "(a+)+$\n" + "?*" * 100 + "/b\n")
-    started = time.monotonic()
+    started = time.thread_time()
     assert len(take(root).names) == 51
-    assert time.monotonic() - started < 5
+    assert time.thread_time() - started < 5, "seconds of work, however busy the machine is"
 
 
 def test_each_bad_path_has_its_own_sentence(tmp_path: Path) -> None:

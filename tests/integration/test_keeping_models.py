@@ -43,7 +43,7 @@ class Stage:
         """A whole answer."""
         completion = Completion()
         async with HostedProvider(self.models, idle_s=idle_s) as provider:
-            with fail_after(30):
+            with fail_after(60):
                 async for each in provider.complete(Ask(prompt("Hello?"), SMALL.name, 100)):
                     if not isinstance(each, Reported):
                         completion.take(each)
@@ -51,7 +51,7 @@ class Stage:
 
     async def gone(self) -> None:
         """Waits until no worker stands."""
-        with fail_after(20):
+        with fail_after(60):
             while self.workers.standing:
                 await sleep(0.02)
 
@@ -83,7 +83,7 @@ async def test_nothing_runs_until_somebody_asks_and_one_worker_answers_all(tmp_p
         async with create_task_group() as tasks:
             for _ in range(5):
                 tasks.start_soon(stage.ask)
-            with fail_after(10):
+            with fail_after(60):
                 while not stage.workers.standing:
                     await sleep(0.005)
             assert stage.models.state(SMALL.name)[0] == "loading"
@@ -114,7 +114,7 @@ async def test_a_worker_that_is_killed_breaks_its_answers_and_another_takes_the_
     async with a_stage(tmp_path) as stage:
         line = await stage.models.claim(SMALL.name, 60)
         os.kill(_pid_of_worker(), signal.SIGKILL)
-        with fail_after(10):
+        with fail_after(60):
             await line.closed.wait()
         stage.models.release(SMALL.name)
         assert (await stage.ask()).text == "Hello there."

@@ -183,7 +183,7 @@ async def test_a_worker_that_is_killed_is_started_again_and_one_that_idles_ends(
                     if each.HasField("text") and (names := sandboxes(lab)):
                         await _kill(lab, names[0])
         assert (await ask(lab, prompt("Say yes.", model="tiny"), max_tokens=5)).usage.output_tokens
-        with fail_after(30):
+        with fail_after(60):
             while sandboxes(lab):
                 await sleep(0.1)
 

@@ -56,7 +56,7 @@ def outcomes(runs: list[Run]) -> set[Outcome | None]:
 async def settled(lab: Lab) -> Traces:
     """What there is, once it has stayed the same for a moment: connections close a little after their last word."""
     last = await traces(lab)
-    with fail_after(20):
+    with fail_after(60):
         while True:
             await sleep(0.5)
             now = await traces(lab)

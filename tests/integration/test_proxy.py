@@ -20,7 +20,7 @@ from tests.a_web import AWeb
 URLLIB = """
 import sys, urllib.request, urllib.error
 try:
-    print(urllib.request.urlopen(sys.argv[1], timeout=30).read().decode())
+    print(urllib.request.urlopen(sys.argv[1], timeout=60).read().decode())
 except urllib.error.HTTPError as error:
     print(error.code, error.reason); print(error.read().decode())
 """
@@ -43,7 +43,7 @@ async def run(proxy: Proxy, *command: str) -> "subprocess.CompletedProcess[str]"
 async def raw(proxy: Proxy, sent: bytes) -> bytes:
     def speak() -> bytes:
         host, port = proxy.address.split(":")
-        with socket.create_connection((host, int(port)), timeout=30) as connection:
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
             connection.sendall(sent)
             connection.shutdown(socket.SHUT_WR)
             return b"".join(iter(lambda: connection.recv(65536), b""))

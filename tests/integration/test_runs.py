@@ -24,7 +24,7 @@ async def lab() -> AsyncIterator[Lab]:
 
 async def ended(lab: Lab, run: str) -> Run:
     """The run when it is over."""
-    with fail_after(30):
+    with fail_after(60):
         while (found := await lab.runs.get(run)).state is not State.DESTROYED:
             await sleep(0.02)
     return found
@@ -102,7 +102,7 @@ async def test_a_cancelled_run_ends_as_cancelled_and_says_so_to_its_caller(lab: 
     async with create_task_group() as tasks:
 
         async def cancel() -> None:
-            with fail_after(20):
+            with fail_after(60):
                 while not await lab.runs.known(run) or (await lab.runs.get(run)).state is not State.RUNNING:
                     await sleep(0.02)
             await lab.dispatcher.cancel(run, "the test asked for it")
@@ -120,7 +120,7 @@ async def test_a_run_that_waits_can_be_cancelled_before_it_has_a_sandbox() -> No
         for each in (first, second):
             await lab.rogers.publish(each, sender="operator")
         waiting = run_id("echo", second.id)
-        with fail_after(10):
+        with fail_after(60):
             while lab.dispatcher.place(waiting) != 1:
                 await sleep(0.02)
         await lab.dispatcher.cancel(waiting, "not needed any more")
@@ -134,7 +134,7 @@ async def test_a_run_can_be_cancelled_as_soon_as_anybody_can_hear_of_it(lab: Lab
         asked = question("misbehave", how="hang")
         run = run_id("echo", asked.id)
         await lab.rogers.publish(asked, sender="operator")
-        with fail_after(10):
+        with fail_after(60):
             while not await lab.runs.known(run):
                 await sleep(0)
         await lab.dispatcher.cancel(run, "changed my mind")

@@ -25,11 +25,11 @@ async def test_a_letter_to_nobody_is_shown_and_its_sender_hears_of_it() -> None:
         bus = LocalBus(lab.services, Identity(participant="echo", ports=RESIDENT_PORTS), unlimited())
         letter = Message(id=new_id(), conversation=new_id(), recipient="eko", kind=KIND_PROSE, text="anybody?")
         await bus.publish(letter)
-        with fail_after(10):
+        with fail_after(60):
             while not (letters := (await status_json(lab))["dead_letters"]):
                 await sleep(0.02)
         assert [(each["id"], each["recipient"]) for each in letters] == [(letter.id, "eko")]
-        with fail_after(10):
+        with fail_after(60):
             while len(said := await lab.rogers.history(letter.conversation)) < 2:
                 await sleep(0.02)
         assert (said[1].kind, said[1].recipient, said[1].sender) == (KIND_FAULT, "echo", "core")
@@ -38,7 +38,7 @@ async def test_a_letter_to_nobody_is_shown_and_its_sender_hears_of_it() -> None:
 @pytest.mark.docker
 async def test_a_warm_sandbox_is_shown_before_it_has_a_run() -> None:
     async with lab_of(EMADS + "[profile.echo]\nwarm = 1\n", images=("base", "tests/emads/echo")) as lab:
-        with fail_after(20):
+        with fail_after(60):
             while not (shown := (await status_json(lab))["sandboxes"]) or not lab.pools["echo"].statistics().ready:
                 await sleep(0.05)
         assert [(each["mad"], each["state"], each["run"]) for each in shown] == [("echo", "warm", None)]

@@ -92,7 +92,7 @@ class Site:
     runtime: str
 
     async def act(
-        self, tool: str, *, id: str = "", conversation: str = "", within_s: float = 60, **given: Any
+        self, tool: str, *, id: str = "", conversation: str = "", within_s: float = 120, **given: Any
     ) -> Answered:
         """Lets it act, waits until the run is gone, and returns what it said."""
         asked = Message(

@@ -172,7 +172,7 @@ async def test_the_next_version_of_a_file_can_still_be_named(site: Site) -> None
 async def test_a_chain_of_calls_counts_its_hops_whatever_it_says(site: Site) -> None:
     came = await site.act("speak", name="hops", given={})
     assert came.of["came"] == "OK"
-    with fail_after(30):
+    with fail_after(60):
         await site.ended(run_id("hostile", came.of["id"]))
     found = await site.lab.rogers.find(came.of["id"])
     assert found is not None

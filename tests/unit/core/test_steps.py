@@ -17,7 +17,7 @@ async def test_a_polite_coroutine_returns_its_value() -> None:
             await sleep(5)
         return 5
 
-    assert await in_steps(polite(), 0.5) == 5
+    assert await in_steps(polite(), 10) == 5
 
 
 async def test_its_errors_come_through() -> None:
@@ -26,7 +26,7 @@ async def test_its_errors_come_through() -> None:
         raise KeyError("x")
 
     with pytest.raises(KeyError):
-        await in_steps(wrong(), 0.5)
+        await in_steps(wrong(), 10)
 
 
 async def test_a_step_that_sleeps_is_interrupted() -> None:
@@ -37,7 +37,7 @@ async def test_a_step_that_sleeps_is_interrupted() -> None:
     began = time.monotonic()
     with pytest.raises(Blocked):
         await in_steps(blocks(), 0.2)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 50
 
 
 async def test_a_step_that_computes_is_interrupted_even_inside_a_regular_expression() -> None:

@@ -55,7 +55,7 @@ async def endless() -> AsyncGenerator[Item, None]:
 
 async def test_what_is_durable_has_its_sequence_and_the_end_is_said() -> None:
     client = Client()
-    with fail_after(5):
+    with fail_after(60):
         await EventStream(source(three), Event())({}, client.receive, client.send)
     assert client.said == [
         b'id: 1\ndata: {"id": "m1"}\n\n',
@@ -69,7 +69,7 @@ async def test_what_is_durable_has_its_sequence_and_the_end_is_said() -> None:
 async def test_a_quiet_stream_beats(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "HEARTBEAT_S", 0.01)
     client = Client(limit=4)
-    with fail_after(5):
+    with fail_after(60):
         async with create_task_group() as tasks:
             tasks.start_soon(EventStream(source(endless), Event()), {}, client.receive, client.send)
             await client.stuck.wait()
@@ -80,7 +80,7 @@ async def test_a_quiet_stream_beats(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("who", ["client", "core"])
 async def test_it_ends_at_once_when_either_side_does(who: str) -> None:
     client, closing = Client(), Event()
-    with fail_after(5):
+    with fail_after(60):
         async with create_task_group() as tasks:
             tasks.start_soon(EventStream(source(endless), closing), {}, client.receive, client.send)
             (client.leaves if who == "client" else closing).set()
@@ -97,7 +97,7 @@ async def test_the_source_is_read_no_faster_than_the_client_takes() -> None:
             yield number, {"id": "m"}
 
     client = Client(limit=5)
-    with fail_after(5):
+    with fail_after(60):
         async with create_task_group() as tasks:
             tasks.start_soon(EventStream(source(counting), Event()), {}, client.receive, client.send)
             await client.stuck.wait()

@@ -9,7 +9,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from periphery.hopper.shell import Shell
+from periphery.hopper.shell import TOLD_EVERY_S, Shell
 
 ROOT = Path(__file__).parents[3]
 
@@ -32,45 +32,45 @@ def running(mark: str) -> bool:
 
 
 async def test_both_outputs_come_in_order_with_the_exit_code(shell: Shell) -> None:
-    ran = await shell.run("echo one; echo two >&2; echo three; exit 7", seconds=10)
+    ran = await shell.run("echo one; echo two >&2; echo three; exit 7", seconds=60)
     assert (ran.output, ran.exit_code, ran.passed) == ("one\ntwo\nthree\n", 7, False)
     assert shell.ran == [ran]
     assert ran.ending.startswith("exit 7 after ")
 
 
 async def test_a_signal_and_a_missing_program_are_results(shell: Shell) -> None:
-    assert (await shell.run("kill -9 $$", seconds=10)).ending.startswith("ended by signal 9")
-    assert (await shell.run("no-such-program", seconds=10)).exit_code == 127
+    assert (await shell.run("kill -9 $$", seconds=60)).ending.startswith("ended by signal 9")
+    assert (await shell.run("no-such-program", seconds=60)).exit_code == 127
     with pytest.raises(OSError, match="no-such-program"):
-        await shell.run(["no-such-program"], seconds=10)
+        await shell.run(["no-such-program"], seconds=60)
 
 
 async def test_nothing_of_the_worker_is_inherited(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MADLAB_TOKEN", "secret-1234")
     monkeypatch.setenv("OPENAI_API_KEY", "secret-5678")
-    ran = await shell.run("env; cat", seconds=10, environment={"EXTRA": "yes"})
+    ran = await shell.run("env; cat", seconds=60, environment={"EXTRA": "yes"})
     assert "secret" not in ran.output
     assert "EXTRA=yes" in ran.output
     assert f"HOME={shell.home}" in ran.output
 
 
 async def test_a_command_gets_what_is_given_to_it(shell: Shell) -> None:
-    assert (await shell.run(["cat"], seconds=10, stdin=b"given" * 50_000)).output.startswith("givengiven")
+    assert (await shell.run(["cat"], seconds=60, stdin=b"given" * 50_000)).output.startswith("givengiven")
 
 
 async def test_what_is_left_in_the_background_ends_with_its_command(shell: Shell) -> None:
     mark = f"left-{os.getpid()}"
     started = time.monotonic()
-    ran = await shell.run(f"bash -c 'exec -a {mark} sleep 100' & echo started", seconds=10)
+    ran = await shell.run(f"bash -c 'exec -a {mark} sleep 100' & echo started", seconds=60)
     assert ran.output == "started\n"
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 50
     assert not running(mark)
 
 
 async def test_who_leaves_the_group_is_killed_too(shell: Shell) -> None:
     mark = f"daemon-{os.getpid()}"
     daemon = f"setsid bash -c 'setsid bash -c \"exec -a {mark} sleep 100\" & wait' & sleep 0.3; echo up"
-    ran = await shell.run(daemon, seconds=10)
+    ran = await shell.run(daemon, seconds=60)
     assert ran.output == "up\n"
     assert not running(mark)
 
@@ -83,7 +83,7 @@ from periphery.hopper.shell import Shell
 async def main():
     shell = Shell(Path(sys.argv[1]), Path(sys.argv[1]) / "home")
     for _ in range(3):
-        await shell.run("for i in 1 2 3; do (setsid sleep 0.05 &) ; done; sleep 0.2; echo", seconds=10)
+        await shell.run("for i in 1 2 3; do (setsid sleep 0.05 &) ; done; sleep 0.2; echo", seconds=60)
     stats = [(Path("/proc") / each / "stat").read_text() for each in os.listdir("/proc") if each.isdigit()]
     print(os.getpid(), sum(") Z " in each for each in stats))
 
@@ -102,12 +102,12 @@ def test_the_first_process_of_a_sandbox_takes_its_dead(tmp_path: Path) -> None:
 async def test_a_cancelled_command_leaves_nothing_behind(shell: Shell) -> None:
     mark = f"cancelled-{os.getpid()}"
     with anyio.move_on_after(0.5):
-        await shell.run(f"bash -c 'exec -a {mark} sleep 100'", seconds=100)
+        await shell.run(f"bash -c 'exec -a {mark} sleep 100'", seconds=600)
     assert not running(mark)
 
 
 async def test_a_flood_is_killed_and_memory_is_bounded(shell: Shell) -> None:
-    ran = await shell.run("yes", seconds=30)
+    ran = await shell.run("yes", seconds=60)
     assert ran.flooded
     assert not ran.timed_out
     assert len(ran.output) < 100_000
@@ -122,12 +122,14 @@ async def test_people_hear_of_a_command_and_of_its_output_at_a_bounded_rate(tmp_
         told.append((text, fields))
 
     shell = Shell(tmp_path, tmp_path / "home", tell)
-    await shell.run("for i in $(seq 150); do printf '\\033[1mline %s\\n' $i; sleep 0.01; done", seconds=20)
+    began = time.monotonic()
+    await shell.run("for i in $(seq 150); do printf '\\033[1mline %s\\n' $i; sleep 0.01; done", seconds=60)
+    most = (time.monotonic() - began) / TOLD_EVERY_S + 2
     whats = [fields["what"] for _, fields in told]
     assert whats[0] == whats[-1] == "command"
     assert told[0][1]["command"] == told[-1][1]["command"]
     assert told[-1][1]["exit_code"] == 0
-    assert 1 <= whats.count("output") <= 12
+    assert 1 <= whats.count("output") <= most
     assert all("\x1b" not in text for text, _ in told)
-    await shell.run("true", seconds=10, listed=False)
+    await shell.run("true", seconds=60, listed=False)
     assert len(shell.ran) == 1

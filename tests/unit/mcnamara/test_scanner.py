@@ -51,7 +51,7 @@ async def driven(tmp_path: Path, *texts: str) -> Coverage:
     async def tell(done: int, total: int) -> None:
         assert done <= total
 
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         return await drive(Reader(), files(tmp_path, *texts), tell)
 
 

@@ -34,7 +34,7 @@ class Counted:
 
 @pytest.fixture
 async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
-    with fail_after(20):
+    with fail_after(60):
         async with Journal(tmp_path / "journal.db", [*VIEWS, Counted()]) as journal:
             yield journal
 
