@@ -345,6 +345,7 @@ class Lives:
             conversation=run.conversation,
             core=manifest is None,
             purse=purse,
+            web=tuple(run.terms["web"]) if run.terms.get("web") else None,
         )
         assignment = Assignment(
             participant=run.mad,

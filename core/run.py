@@ -97,7 +97,7 @@ class Run:
     credential: str = ""  # SHA-256 of the session credential
     confirmed: bool = False  # the worker has used its credential: the token is dead
     parent: str = ""  # the run that asked for it
-    terms: dict[str, Any] = field(default_factory=dict)  # what whoever asked has set: usd, tokens, seconds, image
+    terms: dict[str, Any] = field(default_factory=dict)  # what whoever asked has set: usd, tokens, seconds, image, web
     cancel: str = ""  # why it shall end, once somebody asked
     cost: dict[str, Any] = field(default_factory=dict)
     evidence: dict[str, Any] = field(default_factory=dict)

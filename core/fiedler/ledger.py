@@ -51,6 +51,7 @@ class Caller:
     conversation: str = ""
     run: str = ""
     account: str = ""  # empty: the lab's own, of the day
+    also: tuple[Entry, ...] = ()  # entries that are durable with the first attempt or not at all: an approval's use
 
 
 class CallsView:
@@ -286,9 +287,10 @@ class Ledger:
         hold = {"step": "hold", "attempt": attempt.id, "accounts": accounts, "tokens": worst.tokens, "usd": worst.usd}
         known = self._journal.statistics().entries
         try:
-            sequence, _ = await self._journal.append(
+            sequence, *_ = await self._journal.append(
                 _entry("act", f"act:llm:{attempt.id}:started", act, caller.conversation, caller.principal),
                 _entry("budget", f"budget:{attempt.id}:hold", hold, caller.conversation, caller.principal),
+                *caller.also,
             )
         except Error:
             self.release(attempt)

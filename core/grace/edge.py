@@ -4,13 +4,14 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import structlog
 from anyio import move_on_after
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.types import Message as Part
 
+from core.policy.targets import host_pattern
 from protos.errors import (
     Conflict,
     Denied,
@@ -53,6 +54,11 @@ class BlobBody(_Strict):
     media_type: Annotated[str, Field(max_length=255)] = ""
 
 
+def _hosts(text: str) -> str:
+    host_pattern(text)
+    return text
+
+
 class TermsBody(_Strict):
     """What whoever asks sets for the run that a message starts."""
 
@@ -60,6 +66,7 @@ class TermsBody(_Strict):
     tokens: Annotated[int | None, Field(ge=0, le=2**53)] = None
     seconds: Annotated[float | None, Field(gt=0, le=30 * 86_400)] = None
     image: Annotated[str, Field(max_length=255)] = ""
+    web: Annotated[list[Annotated[str, AfterValidator(_hosts)]], Field(max_length=64)] = []
 
 
 class RemarkBody(_Strict):

@@ -38,7 +38,7 @@ MOST_USES = 1000
 State = Literal["pending", "approved", "denied"]
 
 
-class Spent(Conflict):
+class Spent(Denied):
     """The approval has no use left, or no longer holds."""
 
 
@@ -118,7 +118,10 @@ class ApprovalsView:
         match body["step"]:
             case "used":
                 if known.state != "approved" or known.uses < 1 or late:
-                    raise Spent(f"The approval {id} is {known.said(row.at)}.", next="The act is asked about anew.")
+                    raise Spent(
+                        f"rule approval: the approval {id} is {known.said(row.at)}.",
+                        next="Ask again: a person is asked.",
+                    )
                 db.execute("UPDATE approvals SET uses = uses - 1, used = used + 1 WHERE id = ?", (id,))
             case "approved" | "denied" as state:
                 if late or not (known.state == "pending" or (known.state, state) == ("approved", "denied")):

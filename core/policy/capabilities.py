@@ -3,9 +3,10 @@
 Every rule has a name, and a denial says it, what would be needed, and nothing about things the caller may not see.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from core.policy.targets import address_of, within
+from core.policy.targets import NOWHERE, address_of, within
 from protos.errors import Denied
 from protos.v1.message_pb2 import KIND_CALL, Message
 
@@ -76,9 +77,13 @@ def may_reach(identity: Identity, url: str) -> None:
         may_use(identity, f"web:{address.host}")
     if identity.web is not None and not within(address, identity.web):
         raise Denied(
-            f"rule terms: whoever asked for this run lets it reach {', '.join(identity.web)[:300] or 'nothing'} only.",
+            f"rule terms: whoever asked for this run lets it reach {_hosts(identity.web)}.",
             next="Ask again with terms that name this host.",
         )
+
+
+def _hosts(patterns: Sequence[str]) -> str:
+    return "nothing" if NOWHERE in patterns else f"{', '.join(patterns)[:300]} only"
 
 
 def may_enter(identity: Identity, conversation: str) -> None:

@@ -79,7 +79,8 @@ class Taints:
     async def add(self, identity: Identity, labels: Iterable[str]) -> None:
         """From now on `identity` carries `labels` too; durable before this returns."""
         if not identity.run:
-            self._residents[identity.participant] = await self.of(identity) | frozenset(labels)
+            if gained := frozenset(labels):
+                self._residents[identity.participant] = await self.of(identity) | gained
             return
         known = await self.of(identity)
         gained = frozenset(labels) - known
@@ -88,9 +89,10 @@ class Taints:
         self._runs[identity.run] = known | gained
         await self._journal.append(_gained(identity, gained))
 
-    def begin(self, identity: Identity, labels: Iterable[str]) -> None:
-        """A resident turns to other work: it carries what that came with, and no more what the last one did."""
-        self._residents[identity.participant] = frozenset(labels)
+    def put_down(self, identity: Identity) -> None:
+        """A resident has nothing in hand: what it says next comes from nobody. What a run has heard it keeps."""
+        if not identity.run:
+            self._residents.pop(identity.participant, None)
 
     async def of_blob(self, digest: str) -> frozenset[str]:
         """What a blob carries."""
@@ -109,8 +111,8 @@ def labels_of(message: Message) -> frozenset[str]:
 def marked(message: Message, labels: Iterable[str]) -> None:
     """Adds labels to a message; what its sender wrote there is kept as far as there are such labels."""
     values = {VALUES[each] for each in labels if each in VALUES}
-    known = {each for each in message.taint if each in NAMES}
-    message.taint[:] = sorted(known | values)
+    if values or message.taint:
+        message.taint[:] = sorted(values.union(each for each in message.taint if each in NAMES))
 
 
 def _own(identity: Identity) -> frozenset[str]:

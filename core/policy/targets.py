@@ -5,10 +5,11 @@ ways are how a check is passed by what it was meant to stop.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 OWN_PORTS = {"http": 80, "https": 443}
+NOWHERE = "!"  # a pattern that names no host: what is left where two narrowings have nothing in common
 ANY_PORT, OWN_PORT = -1, 0  # of a pattern: "example.org:*"; "example.org", which means 80 with http and 443 with https
 
 # Printable ASCII, no user, no backslash, no fragment; the host in lower case and without a dot at its end.
@@ -103,3 +104,34 @@ def within(address: Address, patterns: Iterable[str]) -> bool:
         if pattern.host in places and port_fits(pattern.port, address):
             return True
     return False
+
+
+def meet(one: Sequence[str] | None, other: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Hosts that both lists of patterns name, `NOWHERE` if there are none; None is no narrowing.
+
+    Where two patterns overlap and neither holds the other, what they share is left out: it may only get less.
+    """
+    if one is None or other is None:
+        return None if one is other else tuple(one or other or ())
+    shared = dict.fromkeys(each for first in one for second in other for each in _narrower(first, second))
+    return tuple(shared) or (NOWHERE,)
+
+
+def _narrower(first: str, second: str) -> tuple[str, ...]:
+    """Whichever of two patterns lies within the other."""
+    try:
+        one, other = host_pattern(first), host_pattern(second)
+    except ValueError:
+        return ()
+    if one.host in _holders(other.host) and one.port in (ANY_PORT, other.port):
+        return (second,)
+    if other.host in _holders(one.host) and other.port in (ANY_PORT, one.port):
+        return (first,)
+    return ()
+
+
+def _holders(host: str) -> list[str]:
+    """The hosts of patterns that name all that `host` names, itself among them."""
+    if host.startswith("*."):
+        return [host, *(each for each in host_places(host[2:])[1:])]
+    return host_places(host)

@@ -5,10 +5,15 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from core.policy.acts import Act
 from core.policy.capabilities import Identity, may_enter, may_publish, may_use
+from core.policy.taint import labels_of, marked
+from core.policy.targets import meet
+from core.ports.acting import Permit, under_policy
 from core.ports.links import may_read
 from core.ports.services import Allowance, Services
 from core.rogers.bus import MAX_MESSAGE
+from core.router import Ephemeral
 from protos.errors import Conflict, Exhausted, InvalidArgument
 from protos.ids import is_uuid
 from protos.mad import Bus, Inbox
@@ -17,16 +22,13 @@ from protos.v1.message_pb2 import (
     KIND_CALL,
     KIND_EVENT,
     KIND_FAULT,
+    KIND_PROSE,
     KIND_REPLY,
-    TAINT_UNSPECIFIED,
-    TAINT_WORKER,
     Message,
-    Taint,
 )
 
 REMEMBERED = 4096  # deliveries a session remembers; older ones are looked up
 PAGE = 100  # messages of one history of a run: so much is in memory at once, for each of its calls
-TAINTS = frozenset(Taint.values()) - {TAINT_UNSPECIFIED}
 
 
 @dataclass
@@ -58,14 +60,42 @@ class LocalBus(Bus):
         self._check_id(said)
         if said.kind == KIND_CALL:
             self.services.registry.check_call(said.recipient, said.tool, arguments_of(said))
+        await self._mark(said)
         if self.identity.run:
-            await self._mark(said)
             for digest in {each.digest for each in said.blobs}:
                 await may_read(self.services, self.identity, digest)
             if said.kind not in (KIND_REPLY, KIND_FAULT) and not self.allowance.take_said(said.ByteSize()):
                 limit = self.allowance.bytes_said
                 raise Exhausted(f"The run has said its {limit} bytes.", next="Raise budget.bytes_said.")
-        return await self.services.rogers.publish(said, sender=self.identity.participant)
+        return await self._say(said)
+
+    async def _say(self, said: Message) -> int:
+        """Says it, once policy allows the call or the start of a run that it may be."""
+
+        async def publish(permit: Permit | None = None) -> int:
+            uses = permit.uses if permit is not None else ()
+            return await self.services.rogers.publish(said, sender=self.identity.participant, also=uses)
+
+        act = self._act(said)
+        if act is None:
+            return await publish()
+        if self.services.policy.decide(act).verdict != "allow" and await self.services.rogers.find(said.id):
+            return await publish()  # it was said before, and was allowed then: saying it again is saying it once
+        return await under_policy(self.services, self.identity, act, publish)
+
+    def _act(self, said: Message) -> Act | None:
+        """What saying it does besides being said."""
+        if said.kind not in (KIND_CALL, KIND_PROSE):
+            return None
+        details: dict[str, str | int] = {"blobs": ",".join(each.digest for each in said.blobs)} if said.blobs else {}
+        if said.kind == KIND_CALL:
+            effects = self.services.registry.mad(said.recipient).tools[said.tool].schema.effects
+            details |= {"effects": effects, "arguments": said.data}
+            return Act("bus.call", self.identity.principals, f"{said.recipient}.{said.tool}", details, labels_of(said))
+        if not isinstance(self.services.registry.destination(said.recipient), Ephemeral):
+            return None
+        details["text"] = said.text
+        return Act("run.start", self.identity.principals, said.recipient, details, labels_of(said))
 
     async def ask(self, call: Message) -> Message:
         if call.kind != KIND_CALL:
@@ -74,6 +104,7 @@ class LocalBus(Bus):
         answer = await self.services.rogers.answer_to(call.id)
         if answer.conversation != call.conversation or answer.sender not in (call.recipient, "core"):
             raise Conflict("The answer was given by somebody who was not asked.", next="Ask again with a new id.")
+        await self.services.taints.add(self.identity, labels_of(answer))
         return answer
 
     async def report(self, events: Iterable[Message]) -> None:
@@ -86,8 +117,7 @@ class LocalBus(Bus):
             event = Message()
             event.CopyFrom(each)
             self._check_id(event)
-            if self.identity.run:
-                await self._mark(event)
+            await self._mark(event)
             if self.allowance.take_said(event.ByteSize()):
                 checked.append(event)
             else:
@@ -101,13 +131,32 @@ class LocalBus(Bus):
             self.identity.participant, self.identity.conversation or None
         ) as inbox:
             self._pending.clear()
-            yield _RememberingInbox(inbox, self._delivered, self._pending)
+            yield _RememberingInbox(inbox, self)
 
     async def history(self, conversation: str, *, after: int = 0, limit: int = 100) -> Sequence[Message]:
         may_use(self.identity, "bus")
         may_enter(self.identity, conversation)
         most = PAGE if self.identity.run else 1000
-        return await self.services.rogers.history(conversation, after=after, limit=min(limit or 100, most))
+        page = await self.services.rogers.history(conversation, after=after, limit=min(limit or 100, most))
+        await self.services.taints.add(self.identity, frozenset[str]().union(*(labels_of(each) for each in page)))
+        return page
+
+    async def given(self, message: Message) -> None:
+        """Notes who asked what (an answer is checked without a query), what is in hand, and where it has been."""
+        self._delivered[message.id] = message.sender
+        while len(self._delivered) > REMEMBERED:
+            self._delivered.pop(next(iter(self._delivered)))
+        if message.sequence:
+            self._pending[message.sequence] = message
+        if message.taint:
+            await self.services.taints.add(self.identity, labels_of(message))
+
+    def done_with(self, sequence: int) -> None:
+        """Nothing up to `sequence` is in hand any more."""
+        for each in [each for each in self._pending if each <= sequence]:
+            del self._pending[each]
+        if not self._pending:
+            self.services.taints.put_down(self.identity)
 
     async def _trigger(self) -> Message | None:
         """The message that the run is for."""
@@ -116,9 +165,13 @@ class LocalBus(Bus):
         return self._asked
 
     async def _mark(self, said: Message) -> None:
-        """Adds what a run cannot be trusted to say: that it said it, and how many messages led to it."""
-        if not self.identity.core:
-            said.taint[:] = sorted({*TAINTS.intersection(said.taint), TAINT_WORKER})
+        """Adds what a caller cannot be trusted to say: where it comes from, how many messages led to it, and how far
+        the one who asked for a run lets it, and those it asks in turn, reach."""
+        marked(said, await self.services.taints.of(self.identity))
+        if not self.identity.run:
+            return
+        if self.identity.web is not None and said.kind in (KIND_CALL, KIND_PROSE):
+            said.terms.web[:] = meet(said.terms.web or None, self.identity.web) or ()
         asked = await self._trigger()
         if asked is not None:
             said.hops = max(said.hops, asked.hops + 1)
@@ -162,24 +215,18 @@ class LocalBus(Bus):
 
 @dataclass
 class _RememberingInbox(Inbox):
-    """An inbox that notes who asked what, so that an answer can be checked without a query, and what is in hand."""
+    """An inbox that tells its bus what was given and what is done with."""
 
     inner: Inbox
-    delivered: dict[str, str]
-    pending: dict[int, Message]
+    bus: LocalBus
 
     async def __aiter__(self) -> AsyncIterator[Message]:
         async for message in self.inner:
-            self.delivered[message.id] = message.sender
-            while len(self.delivered) > REMEMBERED:
-                self.delivered.pop(next(iter(self.delivered)))
-            if message.sequence:
-                self.pending[message.sequence] = message
+            await self.bus.given(message)
             yield message
 
     async def acknowledge(self, sequence: int) -> None:
-        for each in [each for each in self.pending if each <= sequence]:
-            del self.pending[each]
+        self.bus.done_with(sequence)
         await self.inner.acknowledge(sequence)
 
 

@@ -2,17 +2,22 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import sha256
 
 from core.fiedler.fiedler import Fiedler
 from core.fiedler.ledger import Caller
 from core.fiedler.money import picodollars
+from core.policy.acts import Act
 from core.policy.capabilities import Identity, may_use
+from core.ports.acting import permitted
 from core.ports.services import Allowance, Services
+from core.rogers.entry import Entry
 from protos.errors import Denied, Exhausted
 from protos.llm import Llm
 from protos.v1.llm_pb2 import CompleteRequest, CompletionEvent, CostsReply, EmbedReply, EmbedRequest, Model
 
+PREVIEW_CHARACTERS = 4000  # of a request, for the person who is asked
 LLM_BYTES = 4096  # about what one request to a model takes in the journal beside its answer
 
 
@@ -26,14 +31,14 @@ class LocalLlm(Llm):
 
     async def complete(self, request: CompleteRequest) -> AsyncIterator[CompletionEvent]:
         fiedler = self._fiedler(request.model)
-        caller = await self._caller(fiedler)
+        caller = await self._caller(fiedler, request)
         async with aclosing(fiedler.complete(request, caller)) as events:  # type: ignore[type-var]
             async for each in events:
                 yield each
 
     async def embed(self, request: EmbedRequest) -> EmbedReply:
         fiedler = self._fiedler(request.model)
-        return await fiedler.embed(request, await self._caller(fiedler))
+        return await fiedler.embed(request, await self._caller(fiedler, request))
 
     async def models(self) -> Sequence[Model]:
         ports = self.identity.ports
@@ -69,14 +74,32 @@ class LocalLlm(Llm):
             raise Exhausted("The run has said all it may, and calls of models count.", next="Raise budget.bytes_said.")
         return fiedler
 
-    async def _caller(self, fiedler: Fiedler) -> Caller:
-        """Who asks. A run has an account of its own, whose caps its manifest names; a resident draws from the day."""
+    async def _caller(self, fiedler: Fiedler, request: CompleteRequest | EmbedRequest | None = None) -> Caller:
+        """Who asks. A run has an account of its own, whose caps its manifest names; a resident draws from the day.
+
+        Raises:
+            Denied: a rule or a person forbids the request.
+        """
         me = self.identity
+        uses = await self._decided(fiedler, request) if request is not None else ()
         if not me.run:
-            return Caller(me.principal, me.participant, me.conversation)
+            return Caller(me.principal, me.participant, me.conversation, also=uses)
         account = f"run:{me.run}"
         await open_purse(self.services, me)
-        return Caller(me.principal, me.participant, me.conversation, me.run, account)
+        return Caller(me.principal, me.participant, me.conversation, me.run, account, also=uses)
+
+    async def _decided(self, fiedler: Fiedler, request: CompleteRequest | EmbedRequest) -> tuple[Entry, ...]:
+        """What of approvals is used up with the first attempt, which Fiedler journals himself."""
+        alias = request.model or fiedler.repertoire.default
+        act = Act("llm.complete", self.identity.principals, alias)
+        if self.services.policy.decide(act).verdict == "ask":  # who approves a request approves what it says
+            said = type(request)()
+            said.ParseFromString(request.SerializeToString())
+            said.ClearField("id")
+            content = said.SerializeToString(deterministic=True)
+            preview = str(said)[:PREVIEW_CHARACTERS]
+            act = replace(act, details={"digest": f"sha256:{sha256(content).hexdigest()}", "begins": preview})
+        return (await permitted(self.services, self.identity, act)).uses
 
 
 async def open_purse(services: Services, identity: Identity) -> None:
