@@ -28,7 +28,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TextIO, cast
 
 import anyio
 import structlog
@@ -62,7 +62,10 @@ from core.policy.taint import TaintView
 from core.policy.versions import PolicyView, record
 from core.ports.links import LinksView
 from core.ports.services import Services
+from core.redaction.entries import Clerk
+from core.redaction.logs import Strained
 from core.redaction.redactor import Redactor
+from core.redaction.refusal import inspected
 from core.registry import RegisteredMad, Registry, emad, of_class
 from core.residents import Residents, load_resident
 from core.rogers.bus import Rogers
@@ -102,16 +105,17 @@ def run(home: Home) -> None:
         InvalidArgument: a setting or a manifest is wrong.
         Unavailable: the journal cannot be opened.
     """
-    _log_as_json()
+    redactor = Redactor()
+    _log_as_json(redactor)
     keep_memory_private()
     with home.locked():
-        anyio.run(_main, home)
+        anyio.run(_main, home, redactor)
     os._exit(0)  # everything is closed; the tear-down of the interpreter would only take time
 
 
-async def _main(home: Home) -> None:
+async def _main(home: Home, redactor: Redactor) -> None:
     config = load(home)
-    async with open_lab(home, config) as lab, create_task_group() as tasks:
+    async with open_lab(home, config, redactor=redactor) as lab, create_task_group() as tasks:
         tasks.start_soon(_stop_on_signal, lab)
         await lab.stopping.wait()
         logger.info("stopping", keep_runs=lab.keep_runs)
@@ -124,9 +128,17 @@ async def _main(home: Home) -> None:
 
 @asynccontextmanager
 async def open_lab(
-    home: Home, config: Config, *, own: Mapping[str, Callable[[], Any]] = OWN_EMADS
+    home: Home,
+    config: Config,
+    *,
+    own: Mapping[str, Callable[[], Any]] = OWN_EMADS,
+    redactor: Redactor | None = None,
 ) -> AsyncIterator[Lab]:
-    """Opens everything, in order; ready when the body begins. `own` are the MADs that run in the core for a message."""
+    """Opens everything, in order; ready when the body begins. `own` are the MADs that run in the core for a message,
+    `redactor` is the one that the log goes through.
+    """
+    redactor = redactor or Redactor()
+    clerk = Clerk(redactor)
     policy = load_policy(config.policy)
     manifests = [load_manifest(each) for each in config.emads]
     ours = {name: each for name, each in OWN_RESIDENTS.items() if name not in config.residents}
@@ -140,12 +152,13 @@ async def open_lab(
     emads = {each.name: _dispatchable(each, registry.mads[each.name], config) for each in manifests}
     emads |= {name: Dispatchable(registry.mads[name], CORE_RUN_S, make=make) for name, make in own.items()}
     async with AsyncExitStack() as stack:
-        journal = await stack.enter_async_context(open_journal(home))
+        journal = await stack.enter_async_context(open_journal(home, clerk))
         rogers = await stack.enter_async_context(Rogers(journal))
         quota = int(config.files.quota_gb * 1024**3)
-        horace = await stack.enter_async_context(Horace(home.path / "blobs", journal, quota_bytes=quota))
+        horace = await stack.enter_async_context(
+            Horace(home.path / "blobs", journal, quota_bytes=quota, inspect=partial(inspected, redactor))
+        )
         models = LocalModels(Store.locate(), _model_profile(config))
-        redactor = Redactor()
         turing = await stack.enter_async_context(Turing(home.path, home.lab, journal, config.vault, redactor))
         fiedler = await stack.enter_async_context(open_fiedler(home, config, journal, turing, redactor, models))
         services = Services(
@@ -198,10 +211,11 @@ def settle_memory() -> None:
     gc.set_threshold(20_000, 20, 20)
 
 
-def open_journal(home: Home) -> Journal:
-    """The journal of a home, with every view that the core keeps; enter it to open it."""
+def open_journal(home: Home, clerk: Clerk | None = None) -> Journal:
+    """The journal of a home, with every view that the core keeps; enter it to open it. `clerk` cleans what goes in."""
     ours: list[View] = [RunsView(), LinksView(), Names(), ApprovalsView(), TaintView(), PolicyView(), GrantsView()]
-    return Journal(home.path / "journal.db", [*VIEWS, *LEDGER_VIEWS, *ours])
+    views = [*VIEWS, *LEDGER_VIEWS, *ours]
+    return Journal(home.path / "journal.db", views, clean=clerk.clean if clerk else None)
 
 
 def open_fiedler(
@@ -278,8 +292,9 @@ async def _stop_on_signal(lab: Lab) -> None:
             return
 
 
-def _log_as_json() -> None:
-    """Our logs as JSON lines on standard error; the libraries' warnings with them."""
+def _log_as_json(redactor: Redactor) -> None:
+    """Our logs as JSON lines on standard error; the libraries' warnings with them. No secret passes."""
+    sys.stderr = cast(TextIO, Strained(sys.stderr, redactor))
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

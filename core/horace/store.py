@@ -5,7 +5,7 @@ Which principal may read which blob is the gate's question: whoever holds a Hora
 
 import json
 import re
-from collections.abc import AsyncIterable, AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,8 +62,16 @@ class Horace(AsyncContextManagerMixin):
 
     _blobs: Blobs
 
-    def __init__(self, directory: Path, journal: Ledger, *, quota_bytes: int) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        journal: Ledger,
+        *,
+        quota_bytes: int,
+        inspect: Callable[[AsyncIterable[bytes]], AsyncIterable[bytes]] | None = None,  # raises at what is not stored
+    ) -> None:
         self._directory = directory
+        self._inspect = inspect
         self._journal = journal
         self._quota_bytes = quota_bytes
         self._naming = Lock()
@@ -84,8 +92,11 @@ class Horace(AsyncContextManagerMixin):
         """Stores a stream; `name` and `media_type` are carried in the answer and not kept.
 
         Raises:
+            Denied: rule *secret*: it holds the value of a secret; nothing of it has reached the disk.
             Exhausted: over `limit_bytes` or the lab's quota, or the disk is full; nothing is left behind.
         """
+        if self._inspect is not None:
+            chunks = self._inspect(chunks)
         digest, size = await self._blobs.put(chunks, limit_bytes)
         return Blob(digest=digest, size=size, name=name, media_type=media_type)
 
