@@ -43,8 +43,9 @@ def _why_not(runtime: str) -> str:
 
 def why_not(engine: Engine, runtime: str) -> str:
     """Why a runtime is no good for code that is not ours, as a core would see it; empty where it is."""
+    seen = Seen(default_cache().parent / "seen")
     with ThreadPoolExecutor(1) as thread:  # the asking test may have a loop of its own
-        checks = thread.submit(anyio.run, Seen(default_cache().parent / "seen").checks, engine, runtime).result()
+        checks = thread.submit(lambda: anyio.run(seen.checks, engine, runtime)).result()
     if is_enough(grade(checks), "container"):
         return ""
     return "; ".join(f"{each.name}: {each.detail}" for each in (*checks[:1], *missing(checks, "container")))

@@ -1,7 +1,6 @@
 """Labs to test with: real ones, in a temporary home, with the MADs a test asks for."""
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -20,7 +19,9 @@ from protos.ids import new_id
 from protos.serve import answer_id
 from protos.v1.message_pb2 import KIND_CALL, KIND_PROSE, Message
 from sandbox.engines.docker import Images
-from sandbox.images.build import Workshop, read
+from sandbox.images.build import Workshop, default_cache, read
+from sandbox.images.unpack import Unpacker
+from sandbox.images.unpacked import Images as Unpacked
 
 ROOT = Path(__file__).parents[1]
 ECHO, RELAY = "tests.emads.echo:Echo", "tests.emads.echo:Relay"
@@ -30,25 +31,30 @@ EMADS = f'emads = ["{ROOT / "tests/emads/echo"}"]\n'
 
 
 @contextmanager
-def a_home(settings: str = "", *, images: Sequence[str] = ()) -> Iterator[Home]:
-    """A temporary home with `settings` as its madlab.toml, without eMADs unless they name some, and with `images`."""
+def a_home(settings: str = "", *, images: Sequence[str] = (), unpacked: bool = False) -> Iterator[Home]:
+    """A temporary home with `settings` as its madlab.toml, without eMADs unless they name some, and with `images`.
+
+    `unpacked`: the images are for bubblewrap, and Docker is not asked for anything.
+    """
     with tempfile.TemporaryDirectory(prefix="lab") as directory:
         home = Home.open(Path(directory) / "home")
         home.settings.write_text(settings if "emads =" in settings else f"emads = []\n{settings}")
         if images:
-            build(home.lab, images)
+            build(home.lab, images, unpacked=unpacked)
         try:
             yield home
         finally:
             shutil.rmtree(home.runtime, ignore_errors=True)
-            if images:
+            if images and unpacked:
+                Unpacked(home.lab, default_cache()).forget()
+            elif images:
                 forget_images(home.lab)
 
 
-def build(lab: str, images: Sequence[str]) -> None:
+def build(lab: str, images: Sequence[str], *, unpacked: bool = False) -> None:
     """Gives a lab its images and the base, which runtimes are tried with; what was built before is only tagged."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "madlab" / "images"
-    workshop = Workshop(Images(lab), cache, lambda _: None)
+    cache, quiet = default_cache(), lambda _: None
+    workshop = Unpacker(lab, cache, quiet) if unpacked else Workshop(Images(lab), cache, quiet)
     for each in dict.fromkeys(("base", *images)):
         workshop.build(read(each))
 
@@ -75,9 +81,9 @@ async def opened(home: Home, **own: Callable[[], Any]) -> AsyncIterator[Lab]:
 
 
 @asynccontextmanager
-async def lab_of(settings: str = "", *, images: Sequence[str] = ()) -> AsyncIterator[Lab]:
-    """A lab in a temporary home."""
-    with a_home(settings, images=images) as home:
+async def lab_of(settings: str = "", *, images: Sequence[str] = (), unpacked: bool = False) -> AsyncIterator[Lab]:
+    """A lab in a temporary home: see `a_home`."""
+    with a_home(settings, images=images, unpacked=unpacked) as home:
         async with opened(home) as lab:
             yield lab
 

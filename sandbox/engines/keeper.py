@@ -35,7 +35,7 @@ from typing import Any, NoReturn
 LOCK, FIRST, ENDING, STAGE = "keeper", "first", "ending", "stage"  # in the folder of the sandbox
 MEETING = "/tmp"  # noqa: S108  where bwrap, which is another user, finds what was laid out: in our namespace alone
 WORDS = 16 * 1024  # of the program's last
-CHUNK, RATE = 64 * 1024, 8 * 1024 * 1024  # bytes, and bytes a second
+CHUNK, RATE = 64 * 1024, 32 * 1024 * 1024  # bytes, and bytes a second
 START_S = 30.0
 LOOK_S = 0.001
 NOSUID, NODEV, RDONLY, REMOUNT, BIND, REC, PRIVATE = 0x2, 0x4, 0x1, 0x20, 0x1000, 0x4000, 0x40000

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.bubblewrap_lab import need_bubblewrap
 from tests.docker_lab import need_runtime
 from tests.security.hostile_lab import Site, site_of
 
@@ -14,10 +15,21 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(scope="module", params=["runc", "runsc"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A module that is cheap says `RUNTIMES = EVERY`; the others leave bubblewrap out, as it floods like runc."""
+    chosen = any("runtime" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if "runtime" in metafunc.fixturenames and not chosen:
+        runtimes = getattr(metafunc.module, "RUNTIMES", ("runc", "runsc"))
+        metafunc.parametrize("runtime", runtimes, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
 def runtime(request: pytest.FixtureRequest) -> str:
     """Each runtime that `madlab doctor` accepts: it asks the same probe, so what is skipped here is refused there."""
-    need_runtime(request.param)
+    if request.param == "bwrap":
+        need_bubblewrap()
+    else:
+        need_runtime(request.param)
     return str(request.param)
 
 

@@ -19,6 +19,7 @@ from protos.v1.message_pb2 import KIND_CALL, KIND_PROSE, KIND_REPLY, Message
 from tests.labs import ECHO, ROOT, lab_of
 
 IMAGES = ("base", "tests/emads/hostile")
+EVERY = ("runc", "runsc", "bwrap")  # runtimes
 SETTINGS = """
 emads = ["{emads}/hostile"]
 [sandbox]
@@ -169,5 +170,5 @@ async def site_of(runtime: str, more: str = "") -> AsyncIterator[Site]:
     """A lab on `runtime` with the hostile eMAD and an honest resident."""
     more = more or "[profile.hostile]\ndeadline_s = 30\n"
     settings = SETTINGS.format(emads=ROOT / "tests/emads", runtime=runtime, echo=ECHO, more=more)
-    async with lab_of(settings, images=IMAGES) as lab:
+    async with lab_of(settings, images=IMAGES, unpacked=runtime == "bwrap") as lab:
         yield Site(lab, runtime)

@@ -11,9 +11,10 @@ from core.run import Outcome, State, run_id
 from protos.ids import new_id
 from protos.v1.message_pb2 import KIND_FAULT
 from tests.emads.hostile.bombs import MARK
-from tests.security.hostile_lab import Site
+from tests.security.hostile_lab import EVERY, Site
 
 pytestmark = pytest.mark.docker
+RUNTIMES = EVERY
 
 # What an act says when it meets its limit.
 MET = {

@@ -193,7 +193,7 @@ def becomes_root() -> str:
         partial(os.setresuid, 0, 0, 0),
     ):
         came = attempt(way)
-        if came != "EPERM":
+        if came not in ("EPERM", "EINVAL"):  # the latter where its namespace has no such user
             return f"{way.func.__name__} {came}"
     return "EPERM"
 
