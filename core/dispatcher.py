@@ -152,6 +152,7 @@ class Dispatcher:
         return None
 
 
-def terms_of(message: Message) -> dict[str, float | str]:
-    """What whoever asked has set for the run: `usd`, `tokens`, `seconds`, `image`, as far as it did."""
-    return {field.name: value for field, value in message.terms.ListFields()}
+def terms_of(message: Message) -> dict[str, float | str | list[str]]:
+    """What whoever asks has set for the run: `usd`, `tokens`, `seconds`, `image`, `web`, as far as it did."""
+    given = message.terms.ListFields()
+    return {field.name: list(value) if field.name == "web" else value for field, value in given}
