@@ -10,7 +10,7 @@ from jsonschema.exceptions import SchemaError
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from protos.errors import InvalidArgument
-from sandbox.profile import Grade, Profile
+from sandbox.profile import Calls, Grade, Profile
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 PYTHON_HOST = ("python3", "-m", "protos.host")
@@ -48,6 +48,7 @@ class ProfileManifest(_Table):
     workspace_mb: Annotated[int, Field(ge=1)] = 64
     cpus: Annotated[float, Field(gt=0)] = 1.0
     pids: Annotated[int, Field(ge=8)] = 128
+    calls: Calls = "usual"  # "browser": those that Chromium makes a sandbox of its own with, too
     deadline_s: Annotated[float, Field(gt=0)] = 1800
     warm: Annotated[int, Field(ge=0, le=64)] = 0
 

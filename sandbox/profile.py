@@ -7,6 +7,7 @@ from typing import Literal
 
 Grade = Literal["none", "namespace", "container", "kernel"]  # what a runtime stops: `sandbox.grades`
 GRADES: tuple[Grade, ...] = ("none", "namespace", "container", "kernel")  # the least first
+Calls = Literal["usual", "browser"]
 BUNDLES = "/bundle"  # where a program finds its bundles; MADLAB_BUNDLES says so too, and elsewhere where it must
 _PLACE = re.compile(rf"{BUNDLES}/[a-z0-9][a-z0-9-]*")
 
@@ -43,6 +44,7 @@ class Profile:
     workspace_mb: int = 64  # a tmpfs at /workspace, with `workspace_mb * 256` inodes; counted on top of memory_mb
     cpus: float = 1.0
     pids: int = 128  # processes and threads
+    calls: Calls = "usual"  # the system calls that it may make: `sandbox.profiles.seccomp`
     warm: int = 0  # started, attached, unassigned sandboxes kept ready
     bundles: tuple[Bundle, ...] = ()  # mounted read-only
     foreign: bool = False  # `image` is no image of the lab, but what the engine itself calls so: "alpine:3.20"

@@ -340,7 +340,7 @@ class BubblewrapEngine:
             "arguments": arguments(profile, image.environment),
             "entry": profile.entry,
             "stdin": program.stdin.decode("latin-1"),
-            "seccomp": bpf.program().hex(),
+            "seccomp": bpf.program(profile.calls).hex(),
             "limits": _RLIMITS,
             "entrances": entrances(group),
             "groups": [str(folder) for folder in dict.fromkeys(group.values())],

@@ -348,7 +348,7 @@ def container_config(lab: str, name: str, program: Program) -> dict[str, Any]:
             "Privileged": False,
             "ReadonlyRootfs": True,
             "CapDrop": ["ALL"],
-            "SecurityOpt": ["no-new-privileges:true", f"seccomp={seccomp.text()}"],
+            "SecurityOpt": ["no-new-privileges:true", f"seccomp={seccomp.text(profile.calls)}"],
             "Memory": memory,
             "MemorySwap": memory,  # the same: no swap
             "NanoCpus": int(profile.cpus * 1e9),

@@ -26,8 +26,8 @@ class _Comparison(ctypes.Structure):
 
 
 @cache
-def program() -> bytes:
-    """The filter for this machine's architecture.
+def program(calls: str = "usual") -> bytes:
+    """The filter for this machine's architecture, of the usual profile or a browser's.
 
     Raises:
         SandboxError: libseccomp is not there, or refuses the profile.
@@ -37,7 +37,7 @@ def program() -> bytes:
     except OSError as error:
         raise SandboxError(f"{_LIBRARY} is needed and not there: install libseccomp2 ({error})") from error
     library.seccomp_init.restype = ctypes.c_void_p
-    profile: dict[str, Any] = seccomp.profile()
+    profile: dict[str, Any] = seccomp.profile(calls)
     context = ctypes.c_void_p(library.seccomp_init(_action(profile["defaultAction"], profile["defaultErrnoRet"])))
     if not context:
         raise SandboxError("libseccomp makes no filter on this machine")

@@ -12,7 +12,10 @@ files" from the mount namespace and the read-only root.
 
 import json
 import sys
+from collections.abc import Callable, Iterator
 from functools import cache
+
+Rule = dict[str, object]
 
 ALLOWED: dict[str, str] = {
     "files and folders": """
@@ -108,6 +111,19 @@ DENIED: dict[str, str] = {
     "modules of the kernel's security are the host's to ask": "lsm_get_self_attr lsm_list_modules lsm_set_self_attr",
 }
 
+# Chromium puts each process that touches a page into namespaces of its own, without files and network, before it
+# narrows that process's calls much further than this list. For that it makes exactly these calls, found out by taking
+# each away; without one of them it has no sandbox of its own. They go to profiles that say `calls = "browser"` and to
+# no other: whoever may make a user namespace may reach kernel code that others cannot. What makes most of that code
+# dangerous stays denied: mounts, netlink and every other socket family, setns, keyrings, bpf.
+BROWSER_CLONES = {  # the flags of clone, all of them together
+    "a process in a user namespace: to see whether there are any": 0x10000011,
+    "the process that starts the others: no processes, no network, no rights outside": 0x70000011,
+    "each of the others: it sees no process but itself": 0x20000011,
+}
+BROWSER_UNSHARES = 0x10000000  # the flags of unshare: a user namespace
+BROWSER_CALLS = ("chroot",)  # into an empty folder, in that namespace
+
 FAMILIES = {"AF_UNIX": 1, "AF_INET": 2, "AF_INET6": 10}  # never AF_VSOCK, AF_ALG, AF_NETLINK, AF_PACKET
 _NAMESPACES = 0x7E020000  # every CLONE_NEW* that clone knows
 _PERSONALITIES = (0x0, 0x0008, 0x20000, 0x20008, 0xFFFFFFFF)
@@ -119,11 +135,13 @@ def names(groups: dict[str, str]) -> set[str]:
     return {name for group in groups.values() for name in group.split()}
 
 
-def profile() -> dict[str, object]:
-    """The profile as the engine reads it."""
-    allow = {"action": "SCMP_ACT_ALLOW"}
+def profile(calls: str = "usual") -> dict[str, object]:
+    """The profile as the engine reads it: the usual one, or a browser's."""
+    browser = calls == "browser"
+    denied = names(DENIED) - ({"unshare", *BROWSER_CALLS} if browser else set())
+    allow: Rule = {"action": "SCMP_ACT_ALLOW"}
 
-    def when(value: int, operation: str = "SCMP_CMP_EQ", second: int = 0) -> list[dict[str, object]]:
+    def when(value: int, operation: str = "SCMP_CMP_EQ", second: int = 0) -> list[Rule]:
         return [{"index": 0, "value": value, "valueTwo": second, "op": operation}]
 
     return {
@@ -135,7 +153,7 @@ def profile() -> dict[str, object]:
         ],
         "syscalls": [
             {"names": sorted(names(ALLOWED)), **allow},
-            {"names": sorted(names(DENIED)), "action": "SCMP_ACT_ERRNO", "errnoRet": _EPERM},
+            {"names": sorted(denied), "action": "SCMP_ACT_ERRNO", "errnoRet": _EPERM},
             # Its flags are in memory, where seccomp cannot look. It has to be missing (ENOSYS) rather than refused, so
             # that the C library falls back to clone: TRACE without a tracer, and there is none, says so in the kernel
             # and in gVisor, which knows no other way to say it.
@@ -144,14 +162,22 @@ def profile() -> dict[str, object]:
             *({"names": ["socket"], **allow, "args": when(family)} for family in FAMILIES.values()),
             {"names": ["socketpair"], **allow, "args": when(FAMILIES["AF_UNIX"])},
             *({"names": ["personality"], **allow, "args": when(value)} for value in _PERSONALITIES),
+            *(_browser(allow, when) if browser else ()),
         ],
     }
 
 
+def _browser(allow: Rule, when: Callable[[int], list[Rule]]) -> Iterator[Rule]:
+    for flags in BROWSER_CLONES.values():
+        yield {"names": ["clone"], **allow, "args": when(flags)}
+    yield {"names": ["unshare"], **allow, "args": when(BROWSER_UNSHARES)}
+    yield {"names": list(BROWSER_CALLS), **allow}
+
+
 @cache
-def text() -> str:
+def text(calls: str = "usual") -> str:
     """The profile as JSON."""
-    return json.dumps(profile(), separators=(",", ":"))
+    return json.dumps(profile(calls), separators=(",", ":"))
 
 
 if __name__ == "__main__":

@@ -83,3 +83,20 @@ def test_it_prints_itself_for_other_engines() -> None:
 
 def test_every_group_says_what_it_is_for() -> None:
     assert all(re.match(r"[a-z0-9]", reason) for reason in [*ALLOWED, *DENIED])
+
+
+def test_a_browser_may_make_the_calls_of_its_own_sandbox_and_nothing_else_more() -> None:
+    usual, browser = (
+        {json.dumps(rule | {"names": [name]}, sort_keys=True) for rule in rules for name in rule["names"]}
+        for rules in (RULES, json.loads(seccomp.text("browser"))["syscalls"])
+    )
+    more = [json.loads(each) for each in browser - usual]
+    assert sorted((rule["names"][0], *(each["value"] for each in rule.get("args", ()))) for rule in more) == [
+        ("chroot",),
+        ("clone", 0x10000011),
+        ("clone", 0x20000011),
+        ("clone", 0x70000011),
+        ("unshare", 0x10000000),
+    ]
+    assert all(each["op"] == "SCMP_CMP_EQ" for rule in more for each in rule.get("args", ()))
+    assert {json.loads(each)["names"][0] for each in usual - browser} == {"chroot", "unshare"}
