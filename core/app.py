@@ -247,7 +247,7 @@ def open_egress(home: Home, config: Config) -> Broker:
 
 
 def _dispatchable(manifest: Manifest, mad: RegisteredMad, config: Config) -> Dispatchable:
-    overrides = _overrides(manifest, config)
+    overrides = config.overrides(manifest.name)
     deadline = float(overrides.get("deadline_s", manifest.profile.deadline_s))
     return Dispatchable(mad, deadline, profile_of(manifest, overrides))
 
@@ -255,15 +255,8 @@ def _dispatchable(manifest: Manifest, mad: RegisteredMad, config: Config) -> Dis
 def _model_profile(config: Config) -> Profile:
     """What a worker that serves a local model may use up."""
     manifest = load_manifest(LLAMA)
-    profile = profile_of(manifest, _overrides(manifest, config))
+    profile = profile_of(manifest, config.overrides(manifest.name))
     return replace(profile, cpus=min(profile.cpus, float(os.cpu_count() or 1)))  # an engine refuses more
-
-
-def _overrides(manifest: Manifest, config: Config) -> dict[str, Any]:
-    """What the operator changed in an eMAD's profile."""
-    settings = config.profile.get(manifest.name)
-    overrides = settings.model_dump(exclude_none=True) if settings else {}
-    return config.sandbox.model_dump(include={"runtime", "least"}, exclude_none=True) | overrides
 
 
 def _pools(workers: Workers, emads: Mapping[str, Dispatchable]) -> dict[str, Pool[Worker]]:

@@ -154,6 +154,11 @@ class Config(Section):
     providers: dict[ProviderName, Provider] = {}
     models: dict[Alias, Model] = {}
 
+    def overrides(self, emad: str) -> dict[str, Any]:
+        """What the operator changed in an eMAD's profile."""
+        own = self.profile[emad].model_dump(exclude_none=True) if emad in self.profile else {}
+        return self.sandbox.model_dump(include={"runtime", "least"}, exclude_none=True) | own
+
     @model_validator(mode="after")
     def _models_are_there(self) -> Self:
         check_orchestra(self.llm, self.providers, self.models)

@@ -25,15 +25,18 @@ from anyio import to_thread
 from core.config import Config, load
 from core.home import Home
 from core.manifest import load_manifest
+from core.ranking import Rank, needed, ranks
 from protos.errors import Error
-from sandbox import probe
 from sandbox.engine import SandboxError
 from sandbox.engines.docker import DockerEngine, Images
+from sandbox.grades import is_enough
+from sandbox.images.build import default_cache
+from sandbox.images.unpacked import Images as Unpacked
+from sandbox.profile import GRADES, Grade
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 NO_LAB = "00000000"
 PYTHONS = ((3, 11), (3, 13))
-RUNTIMES = ("runc", "runsc")
 FREE_BYTES = 5 * 1000**3
 SYNCS = 15
 SLOW_SYNC_S = 0.02
@@ -43,14 +46,18 @@ VOLATILE = {"tmpfs", "ramfs"}
 REMOTE = {"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs"}
 
 
+State = Literal["ok", "weak", "bad"]
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing looked at."""
 
     name: str
-    state: Literal["ok", "weak", "bad"]
+    state: State
     detail: str
     mend: str = ""
+    grade: Grade | None = None  # of a runtime
 
 
 def can_run(findings: list[Finding]) -> bool:
@@ -86,7 +93,7 @@ async def examine(path: str | None) -> AsyncIterator[Finding]:
         yield Finding("settings", "ok", f"{place / 'madlab.toml'} and MADLAB_* variables make sense")
     except Error as error:
         yield Finding("settings", "bad", error.message, error.next)
-    async for finding in _engine(home.lab if home else NO_LAB, config):
+    async for finding in _isolation(home.lab if home else NO_LAB, config):
         yield finding
 
 
@@ -240,30 +247,64 @@ def _permissions(home: Home) -> Iterator[Finding]:
     yield Finding("permissions", "ok", f"{home.path} and {home.runtime} are this user's alone")
 
 
-async def _engine(lab: str, config: Config | None) -> AsyncIterator[Finding]:
-    """The engine, what its kernel enforces, the images, and each runtime by trying it."""
+async def _isolation(lab: str, config: Config | None) -> AsyncIterator[Finding]:
+    """The engines that profiles need, what their kernel enforces, the images, and each runtime by trying it."""
+    needs = needed(config)
+    names = sorted({"base", *_images(config)})
+    if set(needs) & {"runc", "runsc"}:
+        async for finding in _docker(lab, names):
+            yield finding
+    if "bwrap" in needs:
+        built = Unpacked(lab, default_cache()).names()
+        yield _built([each for each in names if each not in built], names, lab, " --engine bubblewrap")
+    found = []
+    async for rank in ranks(lab):
+        found.append(rank)
+        yield _runtime(rank, needs.get(rank.runtime))
+    yield _ranking(found, needs)
+
+
+async def _docker(lab: str, names: list[str]) -> AsyncIterator[Finding]:
+    engine = DockerEngine(lab)
     try:
-        engine = DockerEngine(lab)
         info = await engine.call(lambda api: api.info())
     except SandboxError as error:
-        yield Finding("engine", "bad", str(error), "run ./deploy.sh, which installs or starts one where it may")
+        mend = "run ./deploy.sh, which installs or starts one where it may; without Docker: set sandbox.runtime"
+        yield Finding("engine", "bad", str(error), f'{mend} = "bwrap"')
         return
+    finally:
+        await engine.aclose()
     yield Finding("engine", "ok", f"Docker {info['ServerVersion']}, storage {info['Driver']}")
     for finding in _limits(info):
         yield finding
-    names = sorted({"base", *_images(config)})
     built = {each.tag.partition("/")[2].partition(":")[0] for each in await to_thread.run_sync(_list_images, lab)}
-    missing = [each for each in names if each not in built]
+    yield _built([each for each in names if each not in built], names, lab)
+
+
+def _built(missing: list[str], names: list[str], lab: str, engine: str = "") -> Finding:
     if missing:
-        command = f"{sys.executable} -m sandbox.images --lab {lab} build {' '.join(missing)}"
-        yield Finding("images", "bad", f"not built: {', '.join(missing)}", f"run ./deploy.sh, or: {command}")
-    else:
-        yield Finding("images", "ok", f"built: {', '.join(names)}")
-    if "base" not in built:
-        return
-    wanted = config.sandbox.runtime if config and config.sandbox.runtime else "runc"
-    for runtime in RUNTIMES:
-        yield await _runtime(engine, runtime, wanted, runtime in info["Runtimes"])
+        command = f"{sys.executable} -m sandbox.images --lab {lab} build {' '.join(missing)}{engine}"
+        return Finding("images", "bad", f"not built: {', '.join(missing)}", f"run ./deploy.sh, or: {command}")
+    return Finding("images", "ok", f"built: {', '.join(names)}")
+
+
+def _runtime(rank: Rank, least: Grade | None) -> Finding:
+    """A runtime that a profile needs must stop what it wants; of another it is told what it would."""
+    detail = f"{rank.grade}: {rank.detail}" if rank.offered else rank.detail
+    if least is not None and not is_enough(rank.grade, least):
+        mend = rank.mend or f"choose another runtime, or accept it: [sandbox] least = {rank.grade!r}"
+        return Finding(f"runtime {rank.runtime}", "bad", detail, mend, rank.grade)
+    weak = least is None and rank.runtime == "runsc" and not is_enough(rank.grade, "container")
+    state: State = "weak" if weak else "ok"
+    return Finding(f"runtime {rank.runtime}", state, detail, rank.mend if weak else "", rank.grade)
+
+
+def _ranking(found: list[Rank], needs: dict[str, Grade]) -> Finding:
+    """The runtimes in order, the one that stops most first."""
+    order = sorted((each for each in found if each.offered), key=lambda each: -GRADES.index(each.grade))
+    words = ", ".join(f"{each.runtime} ({each.grade})" for each in order)
+    used = ", ".join(f"{runtime} for at least {least!r}" for runtime, least in sorted(needs.items()))
+    return Finding("ranking", "ok", f"{words}; profiles use {used}")
 
 
 def _limits(info: dict[str, Any]) -> Iterator[Finding]:
@@ -296,25 +337,3 @@ def _images(config: Config | None) -> list[str]:
 
 def _list_images(lab: str) -> list[Any]:
     return list(Images(lab).list())
-
-
-async def _runtime(engine: DockerEngine, runtime: str, wanted: str, offered: bool) -> Finding:
-    name = f"runtime {runtime}"
-    bad: Literal["bad", "weak"] = "bad" if runtime == wanted else "weak"
-    if not offered:
-        mend = (
-            "run ./deploy.sh as root, which offers gVisor where it can be had"
-            if runtime == "runsc"
-            else "mend the engine"
-        )
-        return Finding(name, bad, "the engine does not have it", mend)
-    try:
-        checks = await probe.probe(engine, runtime)
-    except SandboxError as error:
-        return Finding(name, bad, str(error), "set sandbox.runtime to the other one" if bad == "bad" else "")
-    failed = [each for each in checks if not each.ok]
-    if failed:
-        first = failed[0]
-        detail = f"{len(failed)} of {len(checks)} walls do not hold: {first.name}: {first.detail}"
-        return Finding(name, bad, detail, first.mend)
-    return Finding(name, "ok", f"all {len(checks)} walls held when they were tried from inside")

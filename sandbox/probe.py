@@ -84,7 +84,7 @@ async def probe(engine: Engine, runtime: str) -> list[Check]:
                     for name in names:
                         tasks.start_soon(act, name)
     except* (SandboxError, TimeoutError) as group:
-        why = "; ".join(str(error) or "it took too long" for error in _leaves(group))
+        why = "; ".join(dict.fromkeys(str(error) or "it took too long" for error in _leaves(group)))
         failure = Check("starts", False, why, "mend what it says, then run this again")
     if len(seen) < 4 or not shares:
         return [failure]
