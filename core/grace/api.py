@@ -38,8 +38,11 @@ from core.grace.edge import (
     refuse_http,
 )
 from core.grace.events import Changes, EventStream, Item
+from core.grace.oversight import routes as oversight_routes
 from core.grace.shapes import blob_json, conversation_json, mads_json, message_json, run_json, status_json, version_json
 from core.grace.streams import BlobStream
+from core.grace.trail import Trail
+from core.grace.vault import routes as vault_routes
 from core.lab import Lab
 from core.router import Ephemeral
 from core.run import Run, State, run_id
@@ -62,6 +65,7 @@ def door(lab: Lab) -> Starlette:
     app.state.lab = lab
     app.state.closing = Event()
     app.state.changes = Changes()
+    app.state.trail = Trail(lab.journal)
     lab.journal.on_commit(app.state.changes.committed)
     return app
 
@@ -87,6 +91,8 @@ def _routes() -> Iterator[Route]:
         ("POST", "/shutdown", _shutdown),
     ):
         yield Route("/api/v1" + path, endpoint, methods=[method])
+    yield from vault_routes()
+    yield from oversight_routes()
 
 
 async def _status(request: Request) -> Response:

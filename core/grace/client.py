@@ -106,6 +106,10 @@ class Client:
         """Sends JSON; raises what `get` raises."""
         return self._patiently(lambda: self._exchange("PUT", path, json.dumps(body).encode()))
 
+    def send(self, path: str, content: bytes) -> Any:
+        """Sends bytes to a place where sending them twice does no harm; raises what `get` raises."""
+        return self._patiently(lambda: self._exchange("POST", path, iter([content])))
+
     def publish(self, message: Mapping[str, object]) -> Any:
         """Publishes one message, once, even if the core ends in the middle; raises what `get` raises."""
         return self.post("/api/v1/messages", {"id": new_id(), **message})

@@ -41,11 +41,13 @@ logger = structlog.get_logger()
 Body = TypeVar("Body", bound=BaseModel)
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """What a body is: of the known shape, and of no other."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class BlobBody(_Strict):
+class BlobBody(Strict):
     """A link to a blob. Its size is looked up and not believed."""
 
     digest: str
@@ -59,7 +61,7 @@ def _hosts(text: str) -> str:
     return text
 
 
-class TermsBody(_Strict):
+class TermsBody(Strict):
     """What whoever asks sets for the run that a message starts."""
 
     usd: Annotated[float | None, Field(ge=0, le=1_000_000)] = None
@@ -69,13 +71,13 @@ class TermsBody(_Strict):
     web: Annotated[list[Annotated[str, AfterValidator(_hosts)]], Field(max_length=64)] = []
 
 
-class RemarkBody(_Strict):
+class RemarkBody(Strict):
     """Something to be said to a run that is at work."""
 
     text: Annotated[str, Field(min_length=1, max_length=8000)]
 
 
-class MessageBody(_Strict):
+class MessageBody(Strict):
     """Something to be said."""
 
     recipient: Annotated[str, Field(min_length=1, max_length=64)]
@@ -89,19 +91,19 @@ class MessageBody(_Strict):
     id: str = ""
 
 
-class NameBody(_Strict):
+class NameBody(Strict):
     """Which blob a named file shall be."""
 
     digest: str
 
 
-class ShutdownBody(_Strict):
+class ShutdownBody(Strict):
     """What becomes of the runs."""
 
     runs: Literal["cancel", "keep"] = "cancel"
 
 
-class Empty(_Strict):
+class Empty(Strict):
     """Nothing."""
 
 

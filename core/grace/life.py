@@ -13,7 +13,7 @@ import typer
 from core.grace import screen
 from core.grace.client import Client, Unreachable
 from core.home import Home
-from protos.errors import BY_CODE, Conflict, Error, Unavailable
+from protos.errors import BY_CODE, Conflict, Error, InvalidArgument, Unavailable
 
 if TYPE_CHECKING:
     from core.doctor import Finding
@@ -37,11 +37,22 @@ def add_to(app: typer.Typer) -> None:
 def up(
     context: typer.Context,
     foreground: Annotated[bool, typer.Option("--foreground", help="Stay, and log to this terminal.")] = False,
+    passphrase_file: Annotated[
+        str, typer.Option(metavar="FILE", help="Unlock the vault with the passphrase in a file; - is stdin.")
+    ] = "",
+    passphrase_fd: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Unlock it with the passphrase from a file descriptor.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Start the lab's core, and return when it is ready."""
     home = Home.open(context.obj)
     if foreground:
+        if passphrase_file or passphrase_fd is not None:
+            raise InvalidArgument(
+                "With --foreground the passphrase is read from where the settings say.",
+                next="Set [vault] passphrase_file or credential in madlab.toml.",
+            )
         from core.app import run
 
         run(home)
@@ -54,11 +65,25 @@ def up(
     else:
         _await_ready(home, None)
         took = f"was running already (pid {pid})"
+    _unlock(Client(home), passphrase_file, passphrase_fd)
     state = Client(home).get("/api/v1/status")
     if json:
         screen.data(state)
     else:
         screen.say(f"The lab {home.lab} {took}. It listens at {home.api_socket}")
+
+
+def _unlock(client: Client, passphrase_file: str, passphrase_fd: int | None) -> None:
+    """Asks for the vault's passphrase, where somebody is there to be asked. The lab runs without it, too."""
+    vault = client.get("/api/v1/vault")
+    if vault["state"] not in ("locked", "damaged"):
+        return
+    from core.grace.secrets import open_vault, vault_sentence
+
+    if passphrase_file or passphrase_fd is not None or (vault["way"] == "passphrase" and sys.stdin.isatty()):
+        open_vault(client, passphrase_file, passphrase_fd)
+    else:
+        screen.note(vault_sentence(vault))
 
 
 def _start(home: Home) -> "subprocess.Popen[bytes]":
@@ -160,6 +185,7 @@ def status(context: typer.Context, json: Json = False) -> None:
         ("core", f"pid {state['pid']}, version {state['version']}, {screen.size(state['memory_bytes'])} of memory"),
         ("runs", f"{runs['running']} running, {runs['queued']} queued"),
         ("sandboxes", ", ".join(each["name"] for each in state["sandboxes"]) or "none"),
+        ("vault", _vault(state["vault"])),
         ("journal", f"{journal['messages']:,} messages, {screen.size(journal['bytes'])}"),
     ]
     if journal.get("sealed"):
@@ -178,6 +204,14 @@ def status(context: typer.Context, json: Json = False) -> None:
             )
     for letter in state["dead_letters"]:
         screen.say(f"{letter['sender']} wrote to {screen.plain(letter['recipient'])}: {screen.plain(letter['reason'])}")
+
+
+def _vault(vault: dict[str, Any]) -> str:
+    """How the vault is, in a few words."""
+    if vault["state"] == "none":
+        return "none yet"
+    secrets = f"{vault['secrets']} secret{'' if vault['secrets'] == 1 else 's'}"
+    return f"{vault['state']}, {secrets}" + (f": {vault['reason']}" if vault["reason"] else "")
 
 
 def doctor(context: typer.Context, json: Json = False) -> None:

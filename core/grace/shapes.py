@@ -8,6 +8,7 @@ from typing import Any
 
 from core import VERSION
 from core.dispatcher import terms_of
+from core.grace.vault import vault_json
 from core.horace.store import Version
 from core.lab import Lab
 from core.registry import RegisteredMad
@@ -96,6 +97,7 @@ async def status_json(lab: Lab) -> dict[str, Any]:
             "lost": journal.lost,
             "sealed": journal.sealed,
         },
+        "vault": vault_json(lab),
         "dead_letters": [asdict(each) for each in dead],
         "files": {"blobs": files.blobs, "bytes": files.bytes, "quota_bytes": files.quota_bytes},
         "memory_bytes": _memory_bytes(),

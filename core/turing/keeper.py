@@ -47,6 +47,7 @@ class VaultState:
     secrets: int = 0
     reason: str = ""  # why it is locked or damaged
     next: str = ""
+    wanted: Way = "key_file"  # what would open it after the next `rekey`
 
 
 class Keeper:
@@ -69,10 +70,11 @@ class Keeper:
         except Unavailable:
             place = ""
         if vault is None:
-            return VaultState("damaged" if trouble else "none", way, place, 0, reason, next)
+            return VaultState("damaged" if trouble else "none", way, place, 0, reason, next, way)
+        wanted = self._settings.unlock
         if vault.is_locked:
-            return VaultState("locked", way, place, len(vault), reason, next or UNLOCK)
-        return VaultState("open", way, place, len(vault))
+            return VaultState("locked", way, place, len(vault), reason, next or UNLOCK, wanted)
+        return VaultState("open", way, place, len(vault), wanted=wanted)
 
     @property
     def vault(self) -> Vault:

@@ -1,0 +1,337 @@
+"""The door's routes to the vault: secrets by name, grants, uses. Values come in, and none goes out.
+
+What is here is the operator's alone, as everything on this socket. A value travels in the body of a request, base64 in
+JSON; no answer, no error and no log holds one. An exported vault is sealed before it leaves.
+"""
+
+import base64
+import binascii
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from core.grace.edge import Empty, Strict, json_of, number_of
+from core.lab import Lab
+from core.turing.grants import Grant
+from core.turing.headers import adding_of
+from core.turing.places import place_of
+from core.turing.principals import principal_of
+from core.turing.secret import MAX_BYTES, Secret
+from core.turing.turing import Turing
+from core.turing.vault import Version
+from protos.errors import InvalidArgument, NotFound
+
+VAULT_BYTES = 64 << 20  # of an exported vault
+USES = 1000
+METHOD = r"^[A-Z][A-Z-]{0,19}$"
+
+Passphrase = Annotated[str | None, Field(max_length=1024)]
+
+
+class _LockBody(Strict):
+    """What opens the vault, where that is a passphrase."""
+
+    passphrase: Passphrase = None
+
+
+class _SealBody(Strict):
+    """What an exported vault is sealed with."""
+
+    passphrase: Annotated[str, Field(max_length=1024)]
+
+
+class _ImportHead(Strict):
+    """The first line of an import; the file follows."""
+
+    passphrase: Annotated[str, Field(max_length=1024)]
+    replace: bool = False
+
+
+class _ValueBody(Strict):
+    """A value, in base64."""
+
+    value: Annotated[str, Field(max_length=2 * MAX_BYTES)]
+    at_once: bool = False
+
+
+class _GrantBody(Strict):
+    """Who may use a secret where, and how long."""
+
+    id: Annotated[str, Field(pattern="^[a-z0-9]{6,32}$")]
+    to: Annotated[str, Field(max_length=200)]
+    place: Annotated[str, Field(max_length=2000)]
+    methods: Annotated[tuple[Annotated[str, Field(pattern=METHOD)], ...], Field(max_length=20)] = ()
+    use: Annotated[str, Field(max_length=500)] = ""
+    ttl_s: Annotated[float | None, Field(gt=0, le=10 * 366 * 86_400)] = None
+    uses: Annotated[int | None, Field(ge=1, le=2**53)] = None
+
+
+class _RevokeBody(Strict):
+    """Which grants end: one, those of one principal, or all there are of the secret."""
+
+    id: str = ""
+    to: str = ""
+
+
+def routes() -> Iterator[Route]:
+    """All of them, below `/api/v1`."""
+    for method, path, endpoint in (
+        ("GET", "/vault", _vault),
+        ("POST", "/vault", _create),
+        ("POST", "/vault/unlock", _unlock),
+        ("POST", "/vault/rekey", _rekey),
+        ("POST", "/vault/export", _export),
+        ("POST", "/vault/import", _import),
+        ("GET", "/secrets", _list),
+        ("PUT", "/secrets/{name}", _set),
+        ("POST", "/secrets/{name}/rotate", _rotate),
+        ("POST", "/secrets/{name}/remove", _remove),
+        ("GET", "/secrets/{name}/versions", _versions),
+        ("GET", "/secrets/{name}/grants", _grants),
+        ("POST", "/secrets/{name}/grants", _grant),
+        ("POST", "/secrets/{name}/revoke", _revoke),
+        ("GET", "/secrets/{name}/uses", _uses),
+    ):
+        yield Route("/api/v1" + path, endpoint, methods=[method])
+
+
+def vault_json(lab: Lab) -> dict[str, Any]:
+    """How the vault is, for the status too."""
+    return asdict(_turing(lab).state)
+
+
+# --- the vault
+
+
+async def _vault(request: Request) -> Response:
+    return JSONResponse(vault_json(request.app.state.lab))
+
+
+async def _create(request: Request) -> Response:
+    body = await json_of(request, _LockBody)
+    await _of(request).custody.create(body.passphrase)
+    return JSONResponse(vault_json(request.app.state.lab), 201)
+
+
+async def _unlock(request: Request) -> Response:
+    body = await json_of(request, _LockBody)
+    await _of(request).custody.unlock(body.passphrase)
+    return JSONResponse(vault_json(request.app.state.lab))
+
+
+async def _rekey(request: Request) -> Response:
+    body = await json_of(request, _LockBody)
+    await _of(request).custody.rekey(body.passphrase)
+    return JSONResponse(vault_json(request.app.state.lab))
+
+
+async def _export(request: Request) -> Response:
+    body = await json_of(request, _SealBody)
+    file = await _of(request).custody.export(body.passphrase)
+    return JSONResponse({"file": base64.b64encode(file).decode()})
+
+
+async def _import(request: Request) -> Response:
+    content = bytearray()
+    async for chunk in request.stream():
+        content += chunk
+        if len(content) > VAULT_BYTES:
+            raise InvalidArgument(f"An exported vault has at most {VAULT_BYTES} bytes.", next="Import it in parts.")
+    line, _, file = bytes(content).partition(b"\n")
+    try:
+        head = _ImportHead.model_validate_json(line)
+    except ValueError:
+        raise InvalidArgument(
+            "The import does not begin with its passphrase.", next="see core/grace/README.md"
+        ) from None
+    taken, left = await _of(request).custody.take_in(file, head.passphrase, replace=head.replace)
+    return JSONResponse({"taken": taken, "left": left})
+
+
+# --- secrets
+
+
+async def _list(request: Request) -> Response:
+    turing, now = _of(request), time.time()
+    found = []
+    for name in turing.names():
+        grants = turing.grants.on(name)
+        current = _version_json(turing.versions(name)[-1], now)
+        found.append(
+            {"name": name, "version": current["version"], "created": current["created"]}
+            | {"grants": sum(each.holds(now) for each in grants)}
+            | {
+                "uses": sum(each.used for each in grants),
+                "last": max((each.last for each in grants), default=0) or None,
+            }
+        )
+    return JSONResponse({"vault": vault_json(request.app.state.lab), "secrets": found})
+
+
+async def _set(request: Request) -> Response:
+    body = await json_of(request, _ValueBody)
+    with _value(body) as value:
+        made = await _of(request).custody.set(request.path_params["name"], value)
+    return JSONResponse(_version_json(made, time.time()) | {"vault": vault_json(request.app.state.lab)}, 201)
+
+
+async def _rotate(request: Request) -> Response:
+    body = await json_of(request, _ValueBody)
+    with _value(body) as value:
+        made = await _of(request).custody.rotate(request.path_params["name"], value, at_once=body.at_once)
+    return JSONResponse(_version_json(made, time.time()) | {"versions": _all_versions(request)}, 201)
+
+
+async def _remove(request: Request) -> Response:
+    await json_of(request, Empty)
+    await _of(request).custody.remove(request.path_params["name"])
+    return JSONResponse({"removed": request.path_params["name"]})
+
+
+async def _versions(request: Request) -> Response:
+    return JSONResponse({"versions": _all_versions(request)})
+
+
+def _all_versions(request: Request) -> list[dict[str, Any]]:
+    """Every version, with who holds a lease on it."""
+    turing, name, now = _of(request), request.path_params["name"], time.time()
+    leases = turing.grants.leases_on(name, now)
+    return [
+        _version_json(each, now)
+        | {
+            "leases": [
+                {"principal": principal, "until": lease.until, "uses": lease.uses}
+                for principal, lease in leases
+                if lease.version == each.version
+            ]
+        }
+        for each in turing.versions(name)
+    ]
+
+
+def _version_json(version: Version, now: float) -> dict[str, Any]:
+    return {
+        "name": version.name,
+        "version": version.version,
+        "state": version.state(now),
+        "created": version.created,
+        "retires": version.retires,
+    }
+
+
+def _value(body: _ValueBody) -> Secret:
+    try:
+        return Secret(base64.b64decode(body.value, validate=True))
+    except binascii.Error:
+        raise InvalidArgument("value: it is no base64.", next="see core/grace/README.md") from None
+
+
+# --- grants
+
+
+async def _grants(request: Request) -> Response:
+    """Who could use it now: by grants, and as the key of a provider."""
+    lab, name, now = request.app.state.lab, request.path_params["name"], time.time()
+    grants = _known(request)
+    return JSONResponse(
+        {
+            "grants": [_grant_json(each, now) for each in grants if each.holds(now)],
+            "ended": [_grant_json(each, now) for each in grants if not each.holds(now)],
+            "providers": [
+                {"provider": provider, "principal": "mad:fiedler", "address": each.address}
+                for provider, each in lab.config.providers.items()
+                if each.key_secret == name
+            ],
+        }
+    )
+
+
+async def _grant(request: Request) -> Response:
+    body = await json_of(request, _GrantBody)
+    made = await _of(request).grant(
+        body.id,
+        request.path_params["name"],
+        principal_of(body.to),
+        place_of(body.place),
+        frozenset(body.methods),
+        body.use,
+        expires=time.time() + body.ttl_s if body.ttl_s is not None else 0.0,
+        uses=body.uses,
+    )
+    return JSONResponse(_grant_json(made, time.time()), 201)
+
+
+async def _revoke(request: Request) -> Response:
+    body, now = await json_of(request, _RevokeBody), time.time()
+    to = principal_of(body.to) if body.to else ""
+    grants = [
+        each for each in _known(request) if body.id in ("", each.id) and to in ("", each.principal) and not each.revoked
+    ]
+    if not grants:
+        name = request.path_params["name"]
+        raise NotFound(f"There is no such grant of {name}.", next=f"See: madlab secret who-could {name}")
+    await _of(request).revoke(grants)
+    return JSONResponse({"revoked": [_grant_json(each, now) for each in grants]})
+
+
+async def _uses(request: Request) -> Response:
+    """Who did, the latest first; and how often a provider's key was."""
+    lab, name = request.app.state.lab, request.path_params["name"]
+    _known(request)
+    uses = await _of(request).grants.uses(name, limit=number_of(request, "limit", 100, USES))
+    providers = []
+    for provider, each in lab.config.providers.items():
+        if each.key_secret == name:
+            ((count, last),) = await lab.journal.query(
+                "SELECT count(*), max(at) FROM calls WHERE provider = ?", (provider,)
+            )
+            providers.append({"provider": provider, "principal": "mad:fiedler", "requests": count, "last": last})
+    return JSONResponse({"uses": [asdict(each) for each in uses], "providers": providers})
+
+
+def _known(request: Request) -> list[Grant]:
+    """The grants of the secret that is asked for.
+
+    Raises:
+        NotFound: there is no such secret, and never was a grant of one.
+    """
+    turing, name = _of(request), request.path_params["name"]
+    grants = turing.grants.on(name)
+    if not grants:
+        turing.versions(name)
+    return grants
+
+
+def _grant_json(grant: Grant, now: float) -> dict[str, Any]:
+    state = "held"
+    if not grant.holds(now):
+        state = "revoked" if grant.revoked else "spent" if grant.uses_left == 0 else "expired"
+    return {
+        "id": grant.id,
+        "name": grant.name,
+        "principal": grant.principal,
+        "place": str(grant.place),
+        "methods": sorted(grant.methods),
+        "use": str(adding_of(grant.use) or ""),
+        "state": state,
+        "made": grant.made,
+        "expires": grant.expires or None,
+        "uses_left": grant.uses_left,
+        "used": grant.used,
+        "last": grant.last or None,
+    }
+
+
+def _of(request: Request) -> Turing:
+    return _turing(request.app.state.lab)
+
+
+def _turing(lab: Lab) -> Turing:
+    assert lab.services.turing is not None
+    return lab.services.turing
