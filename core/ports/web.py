@@ -32,7 +32,7 @@ from core.redaction.redactor import Redactor
 from core.redaction.strainer import Strainer
 from core.rogers.entry import Entry
 from core.turing.secret import Secret
-from protos.errors import Denied, Exhausted, Unavailable
+from protos.errors import Denied, Exhausted, InvalidArgument, Unavailable
 from protos.v1.web_pb2 import Fetched, FetchEvent, RequestHead, ResponseHead
 from protos.web import PIECE_BYTES, Web
 
@@ -172,6 +172,8 @@ class _Body:
                 while len(begin) <= GATHERED_BYTES:
                     begin += await anext(chunks)
         except StopAsyncIteration:
+            if length not in (None, len(begin)):
+                raise InvalidArgument("The body is not as long as was said.", next="Mend content-length.") from None
             return cls(bytes(begin), None, length, redactor)
         except TimeoutError:
             raise Unavailable(f"The body did not begin within {BODY_S:g} s.", next="Send it at once.") from None
