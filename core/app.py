@@ -232,11 +232,12 @@ def open_fiedler(
     secrets = {name: secret for name, each in config.providers.items() if (secret := each.key_secret) is not None}
     return Fiedler(
         ledger,
-        VaultKeys(secrets, turing.open, KeyFiles(paths), redactor.learn),
+        VaultKeys(secrets, turing.open, KeyFiles(paths)),
         orchestra=config.llm,
         providers=config.providers,
         models=config.models,
         hosts=hosts,
+        redactor=redactor,
     )
 
 

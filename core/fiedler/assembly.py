@@ -1,4 +1,4 @@
-"""Makes of a provider's pieces what is handed on: the key struck out, tool calls only whole, and at the end a verdict.
+"""Makes of a provider's pieces what is handed on: secrets taken out, tool calls only whole, and at the end a verdict.
 
 Text and reasoning are handed on as they come. A tool call is handed on when the answer has ended and the call is
 complete: a tool that was offered, arguments that are JSON and fit its schema. Anything else that was meant as a call is
@@ -8,9 +8,10 @@ told as broken, with a sentence that a model can learn from. Nothing is mended: 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from core.fiedler.keys import Key, Striker, strike
 from core.fiedler.provider import Kind, Trouble
 from core.fiedler.schemas import Check, check_of, is_object
+from core.redaction.redactor import Redactor
+from core.redaction.strainer import TextStrainer
 from protos.v1 import llm_pb2 as pb
 from protos.v1.llm_pb2 import CompletionEvent
 
@@ -45,7 +46,7 @@ class Wanted:
 
 @dataclass
 class _Call:
-    striker: Striker  # of the fragments
+    strainer: TextStrainer  # of the fragments
     id: str = ""
     name: str = ""
     arguments: list[str] = field(default_factory=list)
@@ -54,9 +55,9 @@ class _Call:
 class Assembly:
     """One answer in the making."""
 
-    def __init__(self, wanted: Wanted, key: Key | None) -> None:
-        self._wanted, self._key = wanted, key
-        self._text, self._thought = Striker(key), Striker(key)
+    def __init__(self, wanted: Wanted, redactor: Redactor) -> None:
+        self._wanted, self._redactor = wanted, redactor
+        self._text, self._thought = TextStrainer(redactor), TextStrainer(redactor)
         self._calls: dict[int, _Call] = {}
         self._said: list[str] = []
         self.shown = 0  # characters of output so far
@@ -76,17 +77,20 @@ class Assembly:
                 thought = event.reasoning
                 text = self._thought.feed(thought.text)
                 if thought.signature or thought.opaque:
-                    text += self._thought.rest()
+                    text += self._thought.flush()
                 if text or thought.signature or thought.opaque:
                     piece = pb.Reasoning(text=text, signature=thought.signature, opaque=thought.opaque)
                     yield CompletionEvent(reasoning=piece)
             case "refusal":
                 self._count(event.refusal)
-                yield CompletionEvent(refusal=strike(event.refusal, self._key))
+                yield CompletionEvent(refusal=self._clean(event.refusal))
             case "tool_call_fragment":
                 yield from self._gather(event.tool_call_fragment)
             case "finished":
                 yield from self._end(event.finished)
+
+    def _clean(self, text: str) -> str:
+        return self._redactor.redact_text(text)
 
     def _count(self, text: str) -> None:
         self.shown += len(text)
@@ -103,27 +107,27 @@ class Assembly:
         self._count(fragment.name + fragment.arguments)
         if fragment.index not in self._calls and len(self._calls) >= MAX_CALLS:
             raise Trouble(Kind.NONSENSE, f"The answer has over {MAX_CALLS} tool calls.")
-        call = self._calls.setdefault(fragment.index, _Call(Striker(self._key)))
+        call = self._calls.setdefault(fragment.index, _Call(TextStrainer(self._redactor)))
         call.id = call.id or fragment.id
         call.name = call.name or fragment.name
         call.arguments.append(fragment.arguments)
         if self._wanted.fragments:
-            shown = call.striker.feed(fragment.arguments)
-            name, id = strike(fragment.name, self._key), strike(fragment.id, self._key)
+            shown = call.strainer.feed(fragment.arguments)
+            name, id = self._clean(fragment.name), self._clean(fragment.id)
             piece = pb.ToolCallFragment(index=fragment.index, id=id, name=name, arguments=shown)
             yield CompletionEvent(tool_call_fragment=piece)
 
     def _end(self, finished: pb.Finished) -> Iterator[CompletionEvent]:
-        rest = self._thought.rest()
+        rest = self._thought.flush()
         if rest:
             yield CompletionEvent(reasoning=pb.Reasoning(text=rest))
-        yield from self._tell(self._text.rest())
+        yield from self._tell(self._text.flush())
         broken = ""
         for index, call in sorted(self._calls.items()):
-            arguments = strike("".join(call.arguments), self._key) or "{}"
-            name, id = strike(call.name, self._key), strike(call.id, self._key) or f"call_{index}"
+            arguments = self._clean("".join(call.arguments)) or "{}"
+            name, id = self._clean(call.name), self._clean(call.id) or f"call_{index}"
             made = pb.ToolCall(id=id, name=name, arguments=arguments)
-            if self._wanted.fragments and (held := call.striker.rest()):
+            if self._wanted.fragments and (held := call.strainer.flush()):
                 piece = pb.ToolCallFragment(index=index, arguments=held)
                 yield CompletionEvent(tool_call_fragment=piece)
             problem = self._problem(made, finished.reason)

@@ -36,7 +36,7 @@ from anyio import (
 
 from core.fiedler.assembly import Assembly, Wanted
 from core.fiedler.attempt import Patience, Performance
-from core.fiedler.keys import Keys
+from core.fiedler.keys import Key, Keys
 from core.fiedler.ledger import Attempt, Caller, Ledger
 from core.fiedler.money import Used, bound_of_inputs, dollars, used_of
 from core.fiedler.policy import Conduct, Leg, Policy, Start, Stop, Wait, error_of
@@ -47,6 +47,7 @@ from core.fiedler.repertoire import Repertoire
 from core.fiedler.requests import check_embed, check_request
 from core.fiedler.settings import Model, Orchestra
 from core.fiedler.settings import Provider as ProviderSettings
+from core.redaction.redactor import Redactor
 from protos.errors import Conflict, Denied, Error, Unavailable
 from protos.v1 import llm_pb2 as pb
 from protos.v1.llm_pb2 import Answer, CompletionEvent, Started
@@ -93,8 +94,10 @@ class Fiedler(AsyncContextManagerMixin):
         models: Mapping[str, Model],
         policy: Policy | None = None,
         hosts: Hosts | None = None,
+        redactor: Redactor | None = None,
     ) -> None:
         self.ledger = ledger
+        self._redactor = redactor or Redactor()
         self._hosts = hosts
         self.policy = policy or Policy(failures=orchestra.failures, rest_s=orchestra.rest_s)
         self.repertoire = Repertoire(orchestra, providers, models)
@@ -161,8 +164,8 @@ class Fiedler(AsyncContextManagerMixin):
                     digest=_digest(request),
                 )
                 provider = await self._provider(settings.provider)
-                key = self._keys.find(settings.provider)
-                ask = Ask(pb.CompleteRequest(), settings.model, 0, key, settings.extra)
+                key = self._key(settings.provider)
+                ask = Ask(pb.CompleteRequest(), settings.model, 0, key, settings.extra, redactor=self._redactor)
                 return await self._embed(request, attempt, provider, ask, settings.deadline_s)
 
     # --- the race
@@ -243,7 +246,7 @@ class Fiedler(AsyncContextManagerMixin):
         start = performance.start
         try:
             provider, ask = await self._ask(race.request, start.leg.alias)
-            await performance.begin(provider, ask, Assembly(race.wanted, ask.key))
+            await performance.begin(provider, ask, Assembly(race.wanted, ask.redactor))
             if race.winner is None:
                 race.winner = performance
                 race.conduct.spoke(start)
@@ -262,7 +265,7 @@ class Fiedler(AsyncContextManagerMixin):
         """
         settings = self.repertoire.models[alias]
         try:
-            key = self._keys.find(settings.provider)
+            key = self._key(settings.provider)
         except Denied as error:
             raise Trouble(Kind.KEY, f"{error.message} {error.next}") from None
         ask = Ask(
@@ -271,8 +274,20 @@ class Fiedler(AsyncContextManagerMixin):
             max_tokens=self.repertoire.max_tokens(request, alias),
             key=key,
             extra=settings.extra,
+            redactor=self._redactor,
         )
         return await self._provider(settings.provider), ask
+
+    def _key(self, provider: str) -> Key | None:
+        """The key of a provider, made known before it goes anywhere.
+
+        Raises:
+            Denied: it has one that cannot be used.
+        """
+        key = self._keys.find(provider)
+        if key is not None and not self._redactor.scan(key.reveal().encode()):
+            self._redactor.learn(f"key-of-{provider}", key.reveal().encode())
+        return key
 
     # --- the answer
 

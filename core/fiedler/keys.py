@@ -1,24 +1,21 @@
-"""Keys of providers: from the vault, or from files that only their owner reads; shown by nothing, struck out of texts.
+"""Keys of providers: from the vault, or from files that only their owner reads; shown by nothing.
 
 A key lives in three places: the vault or its file, a `Key` in the memory of the core while a request needs it, and the
 header of that request, which `core.fiedler.wire` writes at the last moment. The SDKs never hold one, so neither do
 their errors, logs and objects.
 """
 
-import base64
 import os
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn, Protocol
-from urllib.parse import quote
 
 from core.turing.secret import Secret
 from protos.errors import Conflict, Denied, NotFound, Unavailable
 
 MAX_BYTES = 4096
-STRUCK_OUT = "[key]"
 
 
 class Key:
@@ -30,7 +27,7 @@ class Key:
         self._value = value
 
     def reveal(self) -> str:
-        """The value: for the header of a request, and for looking for it in what must not have it."""
+        """The value: for the header of a request, and to make it known to the redactor."""
         return self._value
 
     def __repr__(self) -> str:
@@ -93,15 +90,11 @@ class VaultKeys:
     names: Mapping[str, str]  # provider → secret
     open_secret: Callable[[str], Secret]
     files: KeyFiles
-    learn: Callable[[str, bytes], None] = lambda name, value: None  # told each key of a file, so that it is struck out
 
     def find(self, provider: str) -> Key | None:
         name = self.names.get(provider)
         if name is None:
-            key = self.files.find(provider)
-            if key is not None:
-                self.learn(f"key of {provider}", key.reveal().encode())
-            return key
+            return self.files.find(provider)
         try:
             with self.open_secret(name) as secret:
                 key = _key(secret.reveal())
@@ -149,40 +142,3 @@ def _key(content: bytes) -> Key | None:
     if not value or len(content) > MAX_BYTES or not all(33 <= byte <= 126 for byte in value):
         return None
     return Key(value.decode("ascii"))
-
-
-def strike(text: str, key: Key | None) -> str:
-    """`text` without the key, in the spellings in which a peer might give it back."""
-    if key is not None:
-        for each in _spellings(key.reveal()):
-            text = text.replace(each, STRUCK_OUT)
-    return text
-
-
-def _spellings(value: str) -> set[str]:
-    raw = value.encode()
-    return {value, quote(value, safe=""), base64.b64encode(raw).decode().rstrip("="), raw.hex(), value[::-1]}
-
-
-class Striker:
-    """Strikes the key out of text that comes in pieces: holds back what might be the beginning of it."""
-
-    def __init__(self, key: Key | None) -> None:
-        self._value = key.reveal() if key is not None else ""
-        self._held = ""
-
-    def feed(self, piece: str) -> str:
-        """What of the text so far may be handed on."""
-        if not self._value:
-            return piece
-        text = (self._held + piece).replace(self._value, STRUCK_OUT)
-        keep = min(len(self._value) - 1, len(text))
-        while keep and not self._value.startswith(text[-keep:]):
-            keep -= 1
-        self._held = text[len(text) - keep :] if keep else ""
-        return text[: len(text) - keep]
-
-    def rest(self) -> str:
-        """What was held back: the text has ended."""
-        held, self._held = self._held, ""
-        return held

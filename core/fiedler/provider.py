@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from core.fiedler.keys import Key
+from core.redaction.redactor import Redactor
 from protos.v1.llm_pb2 import CompleteRequest, CompletionEvent
 
 TEXT_CHARACTERS = 500  # of what a peer says about its trouble
@@ -25,6 +26,7 @@ class Ask:
     key: Key | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)  # the operator's own fields of the request's body
     before_sending: Callable[[], Awaitable[None]] = _at_once
+    redactor: Redactor = field(default_factory=Redactor)  # takes the secrets out of what the peer says
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ FREE = frozenset({Kind.KEY, Kind.SPENT, Kind.REQUEST, Kind.MODEL, Kind.BUSY, Kin
 
 
 class Trouble(Exception):
-    """A provider did not answer. `text` is what it said, bounded, without the key, and data in any case."""
+    """A provider did not answer. `text` is what it said, bounded, without secrets, and data in any case."""
 
     def __init__(self, kind: Kind, text: str = "", *, status: int = 0, retry_after_s: float | None = None) -> None:
         super().__init__(kind, text)

@@ -16,7 +16,8 @@ from ssl import SSLContext
 import httpx2
 
 from core.fiedler.keys import Key
-from core.fiedler.provider import Kind, Trouble
+from core.fiedler.provider import Ask, Kind, Trouble
+from core.redaction.redactor import Redactor
 
 ANSWER_BYTES = 64 << 20  # of one answer; a model writes less in an hour
 CONNECT_S = 10.0
@@ -33,6 +34,7 @@ class Lent:
 
     key: Key | None
     before_sending: Callable[[], Awaitable[None]]
+    redactor: Redactor
     refused: BaseException | None = None  # why it was not sent: the SDKs would hide it behind an error of their own
 
 
@@ -40,9 +42,9 @@ _lent: ContextVar[Lent] = ContextVar("lent")
 
 
 @contextmanager
-def lending(key: Key | None, before_sending: Callable[[], Awaitable[None]]) -> Iterator[Lent]:
-    """Whatever is sent in the body carries `key`."""
-    lent = Lent(key, before_sending)
+def lending(ask: Ask) -> Iterator[Lent]:
+    """Whatever is sent in the body carries the key of `ask`."""
+    lent = Lent(ask.key, ask.before_sending, ask.redactor)
     token = _lent.set(lent)
     try:
         yield lent

@@ -63,7 +63,7 @@ class AnthropicProvider(AsyncContextManagerMixin):
     async def complete(self, ask: Ask) -> AsyncIterator[CompletionEvent | Reported]:
         reader = _Reader(self._answer_tool(ask.request))
         stream = not ask.request.whole
-        with lending(ask.key, ask.before_sending) as lent, translating(lent):
+        with lending(ask) as lent, translating(lent):
             answer: Any = await self._sdk.messages.create(**self._body(ask), stream=stream)
         if not stream:
             with translating(lent):
@@ -87,8 +87,7 @@ class AnthropicProvider(AsyncContextManagerMixin):
         raise Trouble(Kind.REQUEST, "This provider makes no embeddings.")
 
     async def models(self, key: Key | None) -> Sequence[str]:
-        ask = Ask(pb.CompleteRequest(), "", 0)
-        with lending(key, ask.before_sending) as lent, translating(lent):
+        with lending(Ask(pb.CompleteRequest(), "", 0, key)) as lent, translating(lent):
             page = await self._sdk.models.list()
             return [str(each.id) for each in page.data]
 

@@ -68,7 +68,7 @@ class OpenAIProvider(AsyncContextManagerMixin):
 
     async def complete(self, ask: Ask) -> AsyncIterator[CompletionEvent | Reported]:
         stream = not ask.request.whole
-        with lending(ask.key, ask.before_sending) as lent, translating(lent):
+        with lending(ask) as lent, translating(lent):
             # The SDK's own typed chunks are made of what comes, unchecked, and take most of the time of a stream.
             answer: Any = await self._sdk.post(
                 "/chat/completions",
@@ -98,7 +98,7 @@ class OpenAIProvider(AsyncContextManagerMixin):
         yield _finished(reason)
 
     async def embed(self, ask: Ask, inputs: Sequence[str], dimensions: int) -> Embeddings:
-        with lending(ask.key, ask.before_sending) as lent, translating(lent):
+        with lending(ask) as lent, translating(lent):
             answer = await self._sdk.embeddings.create(
                 model=ask.model,
                 input=list(inputs),
@@ -112,8 +112,7 @@ class OpenAIProvider(AsyncContextManagerMixin):
             return Embeddings(vectors, Reported(count(getattr(answer.usage, "prompt_tokens", None)), output_tokens=0))
 
     async def models(self, key: Key | None) -> Sequence[str]:
-        ask = Ask(pb.CompleteRequest(), "", 0)
-        with lending(key, ask.before_sending) as lent, translating(lent):
+        with lending(Ask(pb.CompleteRequest(), "", 0, key)) as lent, translating(lent):
             page = await self._sdk.models.list()
             return [str(each.id) for each in page.data]
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import httpx2
 
-from core.fiedler.keys import Key, strike
 from core.fiedler.provider import Kind, Trouble
 from core.fiedler.wire import Lent
+from core.redaction.redactor import Redactor
 
 BY_STATUS = {
     401: Kind.KEY,
@@ -55,24 +55,24 @@ def translating(lent: Lent) -> Iterator[None]:
     except httpx2.TimeoutException:
         raise Trouble(Kind.UNREACHABLE, "No connection in time.") from None
     except httpx2.HTTPError as error:
-        raise Trouble(Kind.CUT, strike(str(error), lent.key)) from None
+        raise Trouble(Kind.CUT, lent.redactor.redact_text(str(error))) from None
     except UnicodeDecodeError:
         raise Trouble(Kind.CUT, "The answer ended inside a character.") from None
     except (ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
-        raise Trouble(Kind.NONSENSE, strike(f"{type(error).__name__}: {error}", lent.key)) from None
+        raise Trouble(Kind.NONSENSE, lent.redactor.redact_text(f"{type(error).__name__}: {error}")) from None
     except Exception as error:  # noqa: BLE001  the two SDKs' errors have no ancestor in common
         if lent.refused is not None:
             raise lent.refused from None
-        raise _translate(error, lent.key) from None
+        raise _translate(error, lent.redactor) from None
 
 
-def _translate(error: Exception, key: Key | None) -> Trouble:
+def _translate(error: Exception, redactor: Redactor) -> Trouble:
     response = getattr(error, "response", None)
     if not isinstance(response, httpx2.Response):
-        return _without_response(error, key)
+        return _without_response(error, redactor)
     status = response.status_code
     body = getattr(error, "body", None)
-    text = strike(_sentence(body) or str(error), key)
+    text = redactor.redact_text(_sentence(body) or str(error))
     word = _kind_by_word(body)
     if status < 300:  # an error event inside a good answer
         return Trouble(word or Kind.BROKEN, text)
@@ -84,16 +84,16 @@ def _translate(error: Exception, key: Key | None) -> Trouble:
     return Trouble(kind, text, status=status, retry_after_s=retry_after_s(response.headers))
 
 
-def _without_response(error: Exception, key: Key | None) -> Trouble:
+def _without_response(error: Exception, redactor: Redactor) -> Trouble:
     body = getattr(error, "body", None)
     if body is not None:  # an error event of a stream
-        return Trouble(_kind_by_word(body) or Kind.BROKEN, strike(_sentence(body) or str(error), key))
+        return Trouble(_kind_by_word(body) or Kind.BROKEN, redactor.redact_text(_sentence(body) or str(error)))
     cause = error.__cause__
     if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.UnsupportedProtocol):
-        return Trouble(Kind.UNREACHABLE, strike(str(cause), key))
+        return Trouble(Kind.UNREACHABLE, redactor.redact_text(str(cause)))
     if isinstance(cause, httpx2.HTTPError):
-        return Trouble(Kind.CUT, strike(str(cause), key))
-    return Trouble(Kind.BROKEN, strike(f"{type(error).__name__}: {error}", key))
+        return Trouble(Kind.CUT, redactor.redact_text(str(cause)))
+    return Trouble(Kind.BROKEN, redactor.redact_text(f"{type(error).__name__}: {error}"))
 
 
 def _error_of(body: object) -> Mapping[str, Any]:

@@ -6,9 +6,9 @@ import time
 import pytest
 
 from core.fiedler.assembly import Assembly, Wanted
-from core.fiedler.keys import Key
 from core.fiedler.provider import Trouble
 from core.fiedler.schemas import check_of
+from core.redaction.redactor import Redactor
 from protos.errors import InvalidArgument
 from protos.llm import Completion, prompt
 from protos.v1 import llm_pb2 as pb
@@ -33,7 +33,9 @@ def wanted(**format: str) -> Wanted:
 
 
 def answer(*events: CompletionEvent, by: Wanted | None = None, key: str = "") -> Completion:
-    assembly, completion = Assembly(by or wanted(), Key(key) if key else None), Completion()
+    redactor = Redactor()
+    redactor.learn("key", key.encode())
+    assembly, completion = Assembly(by or wanted(), redactor), Completion()
     for event in events:
         for each in assembly.take(event):
             completion.take(each)
@@ -91,9 +93,9 @@ def test_nothing_is_handed_on_of_calls_without_an_end() -> None:
 def test_fragments_are_for_those_who_asked() -> None:
     request = prompt("do")
     request.fragments = True
-    assembly = Assembly(Wanted.by(request), None)
+    assembly = Assembly(Wanted.by(request), Redactor())
     assert [each.WhichOneof("kind") for each in assembly.take(fragment("{"))] == ["tool_call_fragment"]
-    assert list(Assembly(wanted(), None).take(fragment("{"))) == []
+    assert list(Assembly(wanted(), Redactor()).take(fragment("{"))) == []
 
 
 def test_output_that_does_not_fit_its_schema_is_told() -> None:
@@ -110,7 +112,7 @@ def test_a_key_that_comes_back_in_pieces_is_struck_out(size: int) -> None:
     key, text = "sk-abcabcd-1", "sk-sk-abcabcabcd no: sk-abcabcd-1 and sk-abcabcd-1sk-abc"
     pieces = [CompletionEvent(text=text[at : at + size]) for at in range(0, len(text), size)]
     made = answer(*pieces, end(pb.FINISH_STOP), key=key)
-    assert made.text == text.replace(key, "[key]")
+    assert made.text == text.replace(key, "[secret key]")
 
 
 def test_too_many_calls_are_nonsense() -> None:
