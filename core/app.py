@@ -180,7 +180,7 @@ async def open_lab(
             "process": ProcessEngine(home.lab, home.runtime / "p"),
         }
         isolation = Isolation(engines, Seen(default_cache().parent / "seen"))
-        workers = Workers(home.lab, home.runtime / "s", engines, isolation, config.runs.lease_s)
+        workers = Workers(home.lab, home.runtime / "s", engines, isolation, config.runs.lease_s, redactor)
         runs = Runs(journal)
         admission = Admission(max_running=config.runs.max_running, memory_mb=config.sandbox.memory_mb or _memory_mb())
         residents = Residents(services, workers, made)

@@ -27,6 +27,7 @@ from anyio import CancelScope, Event, current_time
 from anyio.lowlevel import checkpoint
 
 from core.fiedler.line import Line
+from core.redaction.redactor import Redactor
 from core.strict import strict_json
 from core.waiting import first_of
 from protos.errors import Denied, Error, Exhausted, InvalidArgument, Unauthenticated
@@ -124,6 +125,7 @@ class Session:
     on_credential: Callable[[str], Awaitable[None]] | None = None  # makes a renewed credential's hash durable first
     on_confirmed: Callable[[], None] | None = None
     line: Line | None = None  # where it was started to serve a model
+    redactor: Redactor = field(default_factory=Redactor)  # of what goes out to the worker as an error
     _streams: int = 0
 
     async def attach(self, request: session_pb2.AttachRequest) -> str:
@@ -208,8 +210,9 @@ class _Servicer:
 
 
 @asynccontextmanager
-async def answering(servicing: Servicing) -> AsyncIterator[None]:
-    """Lets our errors out as codes; of anything else the worker learns only that it was not its fault."""
+async def answering(servicing: Servicing, redactor: Redactor) -> AsyncIterator[None]:
+    """Lets our errors out as codes, without secrets; of anything else the worker learns only that it was not its
+    fault."""
     try:
         yield
     except Error as error:
@@ -221,14 +224,15 @@ async def answering(servicing: Servicing) -> AsyncIterator[None]:
         refused = None
     else:
         return
-    await _abort(servicing, refused)
+    await _abort(servicing, refused, redactor)
 
 
-async def _abort(servicing: Servicing, error: Error | None) -> NoReturn:
+async def _abort(servicing: Servicing, error: Error | None, redactor: Redactor) -> NoReturn:
     if error is None:
         await servicing.abort(grpc.StatusCode.INTERNAL, "The core failed; it has logged why.")
-    trailing = ((NEXT, error.next.encode()[:1024]),) if error.next else ()
-    await servicing.abort(grpc.StatusCode[error.code], error.message[:1024], trailing)
+    message, next = redactor.redact_text(error.message), redactor.redact_text(error.next)  # before they are cut
+    trailing = ((NEXT, next.encode()[:1024]),) if next else ()
+    await servicing.abort(grpc.StatusCode[error.code], message[:1024], trailing)
 
 
 class SessionServicer(_Servicer, session_pb2_grpc.SessionServicer):
@@ -236,7 +240,7 @@ class SessionServicer(_Servicer, session_pb2_grpc.SessionServicer):
 
     async def Attach(self, request: session_pb2.AttachRequest, servicing: Servicing) -> AsyncIterator[Directive]:
         session = self._session
-        async with answering(servicing):
+        async with answering(servicing, self._session.redactor):
             credential = await session.attach(request)
             with session.streaming():
                 yield Directive(attached=Attached(credential=credential, lease_s=session.lease_s))
@@ -249,12 +253,12 @@ class SessionServicer(_Servicer, session_pb2_grpc.SessionServicer):
     async def Heartbeat(
         self, request: session_pb2.HeartbeatRequest, servicing: Servicing
     ) -> session_pb2.HeartbeatReply:
-        async with answering(servicing):
+        async with answering(servicing, self._session.redactor):
             self._check(servicing)
         return session_pb2.HeartbeatReply(lease_s=self._session.lease_s)
 
     async def Finish(self, request: FinishRequest, servicing: Servicing) -> session_pb2.FinishReply:
-        async with answering(servicing):
+        async with answering(servicing, self._session.redactor):
             self._context(servicing)
             check_evidence(request.evidence)
             if request.outcome not in Outcome.values():
@@ -262,7 +266,8 @@ class SessionServicer(_Servicer, session_pb2_grpc.SessionServicer):
             if self._session.finished is None:
                 self._session.finished = FinishRequest()
                 self._session.finished.CopyFrom(request)
-                self._session.finished.reason = request.reason[:REASON_CHARACTERS]
+                reason = self._session.redactor.redact_text(request.reason)  # before it is cut
+                self._session.finished.reason = reason[:REASON_CHARACTERS]
             self._session.done.set()
             await self._session.recorded.wait()
         return session_pb2.FinishReply()
@@ -274,18 +279,18 @@ class BusServicer(_Servicer, bus_pb2_grpc.BusServicer):
     _inbox: Inbox | None = None
 
     async def Publish(self, request: bus_pb2.PublishRequest, servicing: Servicing) -> bus_pb2.PublishReply:
-        async with answering(servicing):
+        async with answering(servicing, self._session.redactor):
             sequence = await self._context(servicing).bus.publish(request.message)
         return bus_pb2.PublishReply(sequence=sequence)
 
     async def Ask(self, request: bus_pb2.PublishRequest, servicing: Servicing) -> bus_pb2.Answered:
-        async with answering(servicing):
+        async with answering(servicing, self._session.redactor):
             return bus_pb2.Answered(answer=await self._context(servicing).bus.ask(request.message))
         raise AssertionError("answering aborts")
 
     async def Report(self, requests: AsyncIterator[bus_pb2.ReportRequest], servicing: Servicing) -> bus_pb2.ReportReply:
         count = 0
-        async with answering(servicing):
+        async with answering(servicing, self._session.redactor):
             bus = self._context(servicing).bus
             async for request in requests:
                 for start in range(0, len(request.events), EVENTS_AT_ONCE):
@@ -297,7 +302,7 @@ class BusServicer(_Servicer, bus_pb2_grpc.BusServicer):
     async def Subscribe(
         self, request: bus_pb2.SubscribeRequest, servicing: Servicing
     ) -> AsyncIterator[bus_pb2.Delivery]:
-        async with answering(servicing):
+        async with answering(servicing, self._session.redactor):
             self._check(servicing)
             if self._session.context is None:  # a warm worker asks ahead, and has its message with its assignment
                 await first_of(self._session.assigned.wait, self._session.ending.wait)
@@ -307,7 +312,7 @@ class BusServicer(_Servicer, bus_pb2_grpc.BusServicer):
                     yield bus_pb2.Delivery(messages=[message])
 
     async def Acknowledge(self, request: bus_pb2.AcknowledgeRequest, servicing: Servicing) -> bus_pb2.AcknowledgeReply:
-        async with answering(servicing):
+        async with answering(servicing, self._session.redactor):
             bus = self._context(servicing).bus
             if self._inbox is not None:
                 await self._inbox.acknowledge(request.sequence)
@@ -317,7 +322,7 @@ class BusServicer(_Servicer, bus_pb2_grpc.BusServicer):
         return bus_pb2.AcknowledgeReply()
 
     async def History(self, request: bus_pb2.HistoryRequest, servicing: Servicing) -> bus_pb2.HistoryReply:
-        async with answering(servicing):
+        async with answering(servicing, self._session.redactor):
             bus = self._context(servicing).bus
             found = await bus.history(request.conversation, after=request.after, limit=request.limit)
         reply, size = bus_pb2.HistoryReply(), 0
@@ -333,7 +338,7 @@ class FilesServicer(_Servicer, files_pb2_grpc.FilesServicer):
     """The files port."""
 
     async def Put(self, requests: AsyncIterator[files_pb2.PutRequest], servicing: Servicing) -> Blob:
-        async with answering(servicing):
+        async with answering(servicing, self._session.redactor):
             files = self._context(servicing).files
             about = Blob()
             first = await anext(aiter(requests), None)
@@ -344,14 +349,14 @@ class FilesServicer(_Servicer, files_pb2_grpc.FilesServicer):
         raise AssertionError("answering aborts")
 
     async def Get(self, request: files_pb2.GetRequest, servicing: Servicing) -> AsyncIterator[files_pb2.Chunk]:
-        async with answering(servicing):
+        async with answering(servicing, self._session.redactor):
             stream = self._context(servicing).files.get(request.digest, offset=request.offset)
             async with aclosing(stream):  # type: ignore[type-var]
                 async for chunk in stream:
                     yield files_pb2.Chunk(bytes=chunk)
 
     async def Find(self, request: files_pb2.FindRequest, servicing: Servicing) -> Blob:
-        async with answering(servicing):
+        async with answering(servicing, self._session.redactor):
             return await self._context(servicing).files.find(request.name)
         raise AssertionError("answering aborts")
 
@@ -366,7 +371,7 @@ class LlmServicer(_Servicer, llm_pb2_grpc.LlmServicer):
     async def Complete(
         self, requests: AsyncIterator[llm_pb2.CompleteRequest], servicing: Servicing
     ) -> AsyncIterator[llm_pb2.CompletionEvent]:
-        async with answering(servicing):
+        async with answering(servicing, self._session.redactor):
             llm = self._context(servicing).llm
             request = llm_pb2.CompleteRequest()
             with self._gathering() as gather:
@@ -381,7 +386,7 @@ class LlmServicer(_Servicer, llm_pb2_grpc.LlmServicer):
     async def Embed(
         self, requests: AsyncIterator[llm_pb2.EmbedRequest], servicing: Servicing
     ) -> AsyncIterator[llm_pb2.EmbedReply]:
-        async with answering(servicing):
+        async with answering(servicing, self._session.redactor):
             llm = self._context(servicing).llm
             request = llm_pb2.EmbedRequest()
             with self._gathering() as gather:
@@ -392,12 +397,12 @@ class LlmServicer(_Servicer, llm_pb2_grpc.LlmServicer):
                     yield piece
 
     async def Models(self, request: llm_pb2.ModelsRequest, servicing: Servicing) -> llm_pb2.ModelsReply:
-        async with answering(servicing):
+        async with answering(servicing, self._session.redactor):
             return llm_pb2.ModelsReply(models=await self._context(servicing).llm.models())
         raise AssertionError("answering aborts")
 
     async def Costs(self, request: llm_pb2.CostsRequest, servicing: Servicing) -> llm_pb2.CostsReply:
-        async with answering(servicing):
+        async with answering(servicing, self._session.redactor):
             return await self._context(servicing).llm.costs(request.by or "model", since=request.since)
         raise AssertionError("answering aborts")
 
@@ -428,7 +433,7 @@ class WebServicer(_Servicer, web_pb2_grpc.WebServicer):
     async def Fetch(
         self, requests: AsyncIterator[web_pb2.FetchRequest], servicing: Servicing
     ) -> AsyncIterator[web_pb2.FetchEvent]:
-        async with answering(servicing):
+        async with answering(servicing, self._session.redactor):
             web = self._context(servicing).web
             first = await anext(aiter(requests), None)
             if first is None or first.WhichOneof("part") != "head":
@@ -442,7 +447,7 @@ class SecretsServicer(_Servicer, secrets_pb2_grpc.SecretsServicer):
     """The secrets port."""
 
     async def List(self, request: secrets_pb2.ListSecretsRequest, servicing: Servicing) -> secrets_pb2.ListSecretsReply:
-        async with answering(servicing):
+        async with answering(servicing, self._session.redactor):
             return secrets_pb2.ListSecretsReply(handles=await self._context(servicing).secrets.list())
         raise AssertionError("answering aborts")
 
@@ -453,7 +458,7 @@ class ModelHostServicer(_Servicer, llm_pb2_grpc.ModelHostServicer):
     async def Serve(  # type: ignore[override]  # it reads and writes at once, so it is no generator
         self, requests: AsyncIterator[llm_pb2.Served], servicing: Servicing
     ) -> None:
-        async with answering(servicing):
+        async with answering(servicing, self._session.redactor):
             self._check(servicing)
             line = self._session.line
             if line is None:

@@ -272,6 +272,7 @@ class Lives:
         run = live.run
         session = Session(
             lease_s=self._workers.lease_s,
+            redactor=self._services.redactor,
             token=run.token,
             credential=run.credential,
             confirmed=run.confirmed,

@@ -17,6 +17,7 @@ from anyio import current_time, move_on_after, sleep, to_thread
 
 from core.gate import Session, hash_of, open_door
 from core.isolation import Isolation
+from core.redaction.redactor import Redactor
 from core.waiting import first_of
 from protos.errors import InvalidArgument, Unavailable
 from sandbox.engine import Engine, Program, Sandbox, SandboxError
@@ -78,6 +79,7 @@ class Workers:
     engines: Mapping[str, Engine]  # by runtime: "runc", "runsc", "bwrap", "process"
     isolation: Isolation
     lease_s: float
+    redactor: Redactor = field(default_factory=Redactor)
     standing: dict[str, str] = field(default_factory=dict)  # sandboxes that exist now, each with the MAD it is for
 
     async def with_image(self, profile: Profile, image: str) -> Profile:
@@ -114,7 +116,7 @@ class Workers:
         await self.isolation.require(profile)
         name = f"{mad[:20]}-{secrets.token_hex(4)}"
         token = secrets.token_urlsafe(32)
-        session = Session(lease_s=self.lease_s, token=hash_of(token))
+        session = Session(lease_s=self.lease_s, token=hash_of(token), redactor=self.redactor)
         async with self._door(name, session) as directory:
             program = Program(profile=profile, stdin=token.encode() + b"\n", door=directory)
             async with self._engine(profile.runtime).open(name, program) as sandbox:

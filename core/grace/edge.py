@@ -149,13 +149,15 @@ def after_of(request: Request) -> int:
 
 async def refuse(request: Request, error: Error) -> Response:
     """What the lab refuses, with the status that its code has."""
-    return _said_no(STATUS[error.code], error.code, error.message, error.next)
+    clean = request.app.state.lab.services.redactor.redact_text
+    return _said_no(STATUS[error.code], error.code, clean(error.message), clean(error.next))
 
 
 async def refuse_http(request: Request, error: HTTPException) -> Response:
     """What starlette itself refuses: no such place, or not with that method."""
     code = {404: NotFound.code, 405: InvalidArgument.code}.get(error.status_code, InvalidArgument.code)
-    message = f"{request.method} {request.url.path[:200]}: {error.detail}"
+    path = request.app.state.lab.services.redactor.redact_text(request.url.path)
+    message = f"{request.method} {path[:200]}: {error.detail}"
     return _said_no(error.status_code, code, message, "see core/grace/README.md")
 
 
