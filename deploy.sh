@@ -72,7 +72,7 @@ engine_ensure || stop_with "sandboxes need a Docker engine: do what is said abov
 engine_gvisor "$root/$python"
 
 step "Images of this lab (no registry needed)"
-ensure_images base mcnamara hopper ${model:+llama}
+ensure_images base mcnamara hopper marco ${model:+llama}
 
 if [ -n "$model" ]; then
   step "A small local model, so that the lab thinks without a key ($model)"

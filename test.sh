@@ -89,7 +89,7 @@ engine_ensure || stop_with "these tests run real sandboxes and need a Docker eng
 engine_gvisor "$PWD/$python"
 
 step "Images"
-ensure_images base mcnamara hopper llama
+ensure_images base mcnamara hopper marco llama
 if [ "$mode" = all ]; then
   ensure_images hopper-agents
   step "Small local models, which some tests ask for real"

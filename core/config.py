@@ -146,7 +146,7 @@ class Config(Section):
     advisories: Advisories = Advisories()
     egress: Egress = Egress()
     emads: Annotated[tuple[Path, ...], BeforeValidator(_paths)] = (
-        *(Path(__file__).resolve().parents[1] / "periphery" / name for name in ("mcnamara", "hopper")),
+        *(Path(__file__).resolve().parents[1] / "periphery" / name for name in ("mcnamara", "hopper", "marco")),
     )
     residents: dict[str, Resident] = {}
     profile: dict[str, Override] = {}

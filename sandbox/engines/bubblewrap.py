@@ -373,7 +373,8 @@ def arguments(profile: Profile, environment: dict[str, str]) -> list[str]:
         # Each by name: "all" would do without the one that this kernel has not.
         *("--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup"),
         *("--uid", str(UID), "--gid", str(UID), "--hostname", "sandbox"),
-        *("--cap-drop", "ALL", "--disable-userns"),
+        *("--cap-drop", "ALL"),
+        *(() if profile.calls == "browser" else ("--disable-userns",)),  # a browser's own sandbox is made of them
         *("--new-session", "--die-with-parent", "--as-pid-1"),
         *("--ro-bind", f"{stage}/root", "/"),
         *("--proc", "/proc"),

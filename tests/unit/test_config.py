@@ -17,7 +17,7 @@ def home(tmp_path: Path) -> Home:
 def test_a_lab_without_settings_has_sensible_ones(home: Home) -> None:
     config = load(home, {})
     assert (config.runs.max_running, config.runs.lease_s) == (4, 60)
-    assert [each.name for each in config.emads] == ["mcnamara", "hopper"]
+    assert [each.name for each in config.emads] == ["mcnamara", "hopper", "marco"]
 
 
 def test_a_variable_beats_the_file(home: Home) -> None:
@@ -53,7 +53,7 @@ def test_a_profile_is_overridden_where_it_says_so_and_nowhere_else(home: Home) -
         ),
         (
             "[run]\n",
-            "run is no setting (allowed: advisories, emads, files, journal, llm, models, profile, providers, ",
+            "run is no setting (allowed: advisories, ",
         ),
         ('[residents.a]\nclass = "os"\n', "residents.a.class: "),
         ("runs = 3\n", "runs: input should be a valid dictionary"),
