@@ -32,11 +32,13 @@ def to_watch(untouched: TestResult | None) -> list[str] | None:
     return list(said["noticed"] or said["planted"]) or None if said else None
 
 
-def judged(before: TestResult | None, untouched: TestResult | None, patched: Sequence[TestResult]) -> Canary:
+def judged(
+    before: TestResult | None, untouched: TestResult | None, patched: Sequence[tuple[TestResult, TestResult]]
+) -> Canary:
     """What it comes to.
 
-    `before` is the plain run of the untouched tree, `untouched` the one with canaries, `patched` those of the patched
-    tree with canaries, whose plain run was green; one more where the patch changes tests, with the tests as they were.
+    `before` is the plain run of the untouched tree, `untouched` the one with canaries; `patched` are both of the
+    patched tree, whose plain run was green, and, where the patch changes tests, both with the tests as they were.
     """
     known = (untouched or {}).get("canary")
     if before and not before["found"]:
@@ -52,7 +54,7 @@ def judged(before: TestResult | None, untouched: TestResult | None, patched: Seq
         return _impossible("The test command does not tell of one on the untouched tree either.")
     noticed: set[str] = set()
     silent: set[str] = set()
-    for each in patched:
+    for _, each in patched:
         said = each.get("canary")
         if not said or each["timed_out"]:
             return _impossible("The patched tree's tests with one did not come to an end.")
@@ -63,27 +65,23 @@ def judged(before: TestResult | None, untouched: TestResult | None, patched: Seq
         return Canary("unnoticed", "The test command does not tell of a test that fails.", sorted(silent))
     if not noticed:
         return _impossible("The test command tells of none on the untouched tree, nor on the patched one.")
-    lucky = max((_surplus(each) for each in patched), default=0) if _is_steady(before, untouched) else 0
-    return Canary("noticed", "The test command tells of a test that fails.", sorted(noticed), max(lucky, 0))
+    steady = before is not None and _unlucky(before, untouched) == 0  # else a difference says nothing of the patch
+    lucky = max((_unlucky(*each) or 0 for each in patched), default=0) if steady else 0
+    return Canary("noticed", "The test command tells of a test that fails.", sorted(noticed), lucky)
 
 
 def _impossible(why: str) -> Canary:
     return Canary("not possible", why)
 
 
-def _surplus(result: TestResult) -> int:
-    """How many tests failed beside the canaries; where that cannot be counted, none."""
-    if not result.get("counts"):
-        return 0
-    return _failed(result) - len(result["canary"]["noticed"])
+def _unlucky(plain: TestResult, again: TestResult) -> int | None:
+    """How many tests passed in the plain run and failed in the one with canaries; None where that was not counted.
 
-
-def _is_steady(before: TestResult | None, untouched: TestResult) -> bool:
-    """Whether the untouched tree's two runs differ by the canaries only: else a difference says nothing of a patch."""
-    if not before or not before.get("counts") or not untouched.get("counts"):
-        return False
-    return _failed(untouched) - len(untouched["canary"]["noticed"]) == _failed(before)
-
-
-def _failed(result: TestResult) -> int:
-    return int(result["counts"]["failed"]) + int(result["counts"]["errors"])
+    Neither number alone tells: a runner may stop at its first failure, and meet one file by several names.
+    """
+    first, second = plain.get("counts"), again.get("counts")
+    if not first or not second:
+        return None
+    gone = int(first["passed"]) - int(second["passed"])
+    more = int(second["failed"]) + int(second["errors"]) - len(again["canary"]["noticed"])
+    return max(min(gone, more), 0)

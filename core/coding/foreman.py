@@ -231,17 +231,18 @@ class _Work:
 
     async def _try_canary(self, attempt: Attempt) -> None:
         """The patched tree with tests that must fail; so, too, with the tests as they were, where they are changed."""
-        came, watched, ran = self.came[attempt.number], to_watch(self.untouched), list[TestResult]()
+        came, watched = self.came[attempt.number], to_watch(self.untouched)
+        ran: list[tuple[TestResult, TestResult]] = []
 
-        async def run(label: str, changes: Blob, deleted: Blob) -> None:
+        async def run(label: str, plain: TestResult, changes: Blob, deleted: Blob) -> None:
             label = f"{attempt.number}.{label}"
-            ran.append(await self._test(label, self._command, changes, deleted, canary=watched))
+            ran.append((plain, await self._test(label, self._command, changes, deleted, canary=watched)))
 
-        if watched:
+        if watched and attempt.proof:
             async with create_task_group() as tasks:
-                tasks.start_soon(run, "canary", came.changes, came.deleted)
-                if came.original and not attempt.weakened:
-                    tasks.start_soon(run, "original.canary", *came.original)
+                tasks.start_soon(run, "canary", attempt.proof, came.changes, came.deleted)
+                if came.original and attempt.original and not attempt.weakened:
+                    tasks.start_soon(run, "original.canary", attempt.original, *came.original)
         attempt.canary = judged(self.before, self.untouched, ran)
 
     @property

@@ -89,7 +89,6 @@ class Agent:
     for_ever: bool = False  # the last step is played again and again; else the model has nothing more to say
     many: bool = False  # its attempts differ
     terms: Sequence[str] = ()  # what a person would add to `madlab code`
-    full: bool = False  # takes long: only where everything is tried
     heard: list[Heard] = field(default_factory=list)
     reached: Counter[tuple[int, int]] = field(default_factory=Counter)
     attempts: int = 0

@@ -119,7 +119,7 @@ def floods() -> Iterator[Agent]:
     kept = run("head -c 20000000000 /dev/zero > zeroes; true")
     yield Agent("hoarder", "fills the disk and leaves it full", always(kept, FINISH), outcome="out_of_disk")
     files = run("mkdir many && cd many && for i in $(seq 60000); do : > $i; done", timeout_s=60)
-    yield Agent("scatterer", "leaves 60,000 files", always(files, *MENDS), outcome="failed", full=True)
+    yield Agent("scatterer", "leaves 60,000 files", always(files, *MENDS), outcome="partial")
 
 
 def leavers() -> Iterator[Agent]:
@@ -240,7 +240,7 @@ def stammerers() -> Iterator[Agent]:
     drip = Play(text="Drip.", calls=[called(EDIT)], drip=True)
     yield Agent("dripper", "each byte is a packet of its own", always(drip, *MENDS[1:]))
     tap = always(replace(drip, drip_s=1.0))
-    yield Agent("tap", "one byte a second", tap, outcome="failed", for_ever=True, full=True)
-    yield Agent("mute", "never answers", always(Play(hang="at once")), outcome="failed", for_ever=True, full=True)
+    yield Agent("tap", "one byte a second", tap, outcome="failed", for_ever=True)
+    yield Agent("mute", "never answers", always(Play(hang="at once")), outcome="failed", for_ever=True)
     garbage = Play(garbage=b"\0\xff{]\n\ndata: {\n\n" * 100)
     yield Agent("noise", "sends what is no answer", always(garbage), outcome="failed", for_ever=True)

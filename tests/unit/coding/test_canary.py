@@ -10,15 +10,15 @@ BOTH = ["a.py", "b.py"]
 
 
 def ran(
-    planted: list[str], noticed: list[str], *, passed: bool = False, failed: int = -1, **more: Any
+    planted: list[str], noticed: list[str], *, passed: bool = False, counts: tuple[int, int] | None = None, **more: Any
 ) -> dict[str, Any]:
-    counts = {"passed": 3, "failed": failed, "errors": 0, "skipped": 0} if failed >= 0 else None
+    counted = {"passed": counts[0], "failed": counts[1], "errors": 0, "skipped": 0} if counts else None
     canary = {"planted": planted, "noticed": noticed}
-    return {"found": True, "passed": passed, "timed_out": False, "counts": counts, "canary": canary, **more}
+    return {"found": True, "passed": passed, "timed_out": False, "counts": counted, "canary": canary, **more}
 
 
-def plain(failed: int) -> dict[str, Any]:
-    return ran([], [], passed=not failed, failed=failed, canary=None)
+def plain(passed: int, failed: int = 0) -> dict[str, Any]:
+    return ran([], [], passed=not failed, counts=(passed, failed), canary=None)
 
 
 HONEST = ran(BOTH, BOTH)
@@ -41,14 +41,14 @@ HONEST = ran(BOTH, BOTH)
         (ran([], [], passed=True), [], "not possible", []),
         (ran(BOTH, BOTH, timed_out=True), [HONEST], "not possible", []),
         (HONEST, [ran(BOTH, [], timed_out=True)], "not possible", []),
-        (HONEST, [plain(0)], "not possible", []),  # nothing came of it
+        (HONEST, [plain(3)], "not possible", []),  # nothing came of it
         (None, [], "not possible", []),
     ],
 )
 def test_a_patched_tree_must_tell_of_what_the_untouched_one_tells_of(
     untouched: dict[str, Any] | None, patched: list[dict[str, Any]], state: str, files: list[str]
 ) -> None:
-    canary = judged(plain(0), untouched, patched)
+    canary = judged(plain(3), untouched, [(plain(3), each) for each in patched])
     assert (canary.state, list(canary.files)) == (state, files)
     assert canary.why.endswith(".")
 
@@ -62,19 +62,30 @@ def test_only_files_that_tell_of_it_are_watched_and_all_where_none_could() -> No
     assert to_watch(ran(BOTH, ["b.py"])) == ["b.py"]
     assert to_watch(ran(BOTH, [])) == BOTH
     assert to_watch(ran([], [])) is None
-    assert to_watch(plain(0)) is None
+    assert to_watch(plain(3)) is None
     assert to_watch(None) is None
 
 
+def lucky(
+    before: tuple[int, int], untouched: tuple[int, int] | None, first: tuple[int, int], second: tuple[int, int] | None
+) -> int:
+    """Of runs that all notice two canaries, given as tests that passed and failed."""
+    again = ran(BOTH, BOTH, counts=second)
+    return judged(plain(*before), ran(BOTH, BOTH, counts=untouched), [(plain(*first), again)]).lucky
+
+
 def test_what_fails_the_second_time_had_passed_by_luck() -> None:
-    steady = ran(BOTH, BOTH, failed=2)
-    assert judged(plain(0), steady, [ran(BOTH, BOTH, failed=2)]).lucky == 0
-    assert judged(plain(0), steady, [ran(BOTH, BOTH, failed=3)]).lucky == 1
-    assert judged(plain(1), ran(BOTH, BOTH, failed=3), [ran(BOTH, BOTH, failed=4)]).lucky == 2
+    assert lucky((3, 0), (3, 2), (3, 0), (3, 2)) == 0
+    assert lucky((3, 0), (3, 2), (3, 0), (2, 3)) == 1
+    assert lucky((2, 1), (2, 3), (3, 0), (1, 4)) == 2
 
 
 def test_luck_is_no_reproach_where_the_untouched_tree_has_it_too_or_nothing_is_counted() -> None:
-    assert judged(plain(0), ran(BOTH, BOTH, failed=3), [ran(BOTH, BOTH, failed=3)]).lucky == 0
-    assert judged(plain(0), HONEST, [ran(BOTH, BOTH, failed=3)]).lucky == 0
-    assert judged(plain(0), ran(BOTH, BOTH, failed=2), [ran(BOTH, BOTH)]).lucky == 0
-    assert judged(None, ran(BOTH, BOTH, failed=2), [ran(BOTH, BOTH, failed=3)]).lucky == 0
+    assert lucky((3, 0), (2, 3), (3, 0), (2, 3)) == 0
+    assert lucky((3, 0), None, (3, 0), (2, 3)) == 0
+    assert lucky((3, 0), (3, 2), (3, 0), None) == 0
+
+
+def test_a_runner_that_stops_at_once_or_meets_a_file_twice_is_not_taken_for_luck() -> None:
+    assert lucky((1, 1), (1, 1), (9, 0), (3, 1)) == 0
+    assert lucky((3, 0), (3, 2), (12, 0), (12, 8)) == 0
