@@ -16,7 +16,22 @@ from typing import Annotated
 
 import typer
 
-from core.grace import branch, coding, life, models, runs, scanning, secrets, supply, talk, upkeep
+from core.grace import (
+    approving,
+    auditing,
+    branch,
+    browsing,
+    coding,
+    life,
+    models,
+    policies,
+    runs,
+    scanning,
+    secrets,
+    supply,
+    talk,
+    upkeep,
+)
 from core.grace.client import Fault
 from core.grace.screen import note
 from protos.errors import Conflict, Denied, Error, Exhausted, InvalidArgument, NotFound, Unauthenticated, Unavailable
@@ -41,7 +56,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (life, scanning, coding, branch, models, supply, secrets, runs, talk, upkeep):
+for module in (
+    *(life, scanning, coding, branch, browsing, models, supply, secrets, runs, talk),
+    *(policies, approving, auditing, upkeep),
+):
     module.add_to(app)
 
 

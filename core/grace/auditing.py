@@ -1,0 +1,83 @@
+"""What was done: `audit`."""
+
+import re
+import time
+from datetime import datetime
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+import typer
+
+from core.grace import screen
+from core.grace.client import Client
+from core.grace.life import Json
+from core.grace.runs import Follow, tell_waiting
+from protos.errors import InvalidArgument
+
+UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(audit)
+
+
+def audit(
+    context: typer.Context,
+    principal: Annotated[str, typer.Option(metavar="P", help="Of one: mad:NAME, run:ID, operator.")] = "",
+    since: Annotated[str, typer.Option(metavar="T", help="30m, 2h, 7d, or a date and time.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=10_000, metavar="N", help="At most the newest N.")] = 200,
+    follow: Follow = False,
+    json: Json = False,
+) -> None:
+    """Show what was done, decided and refused: each privileged act with its intent, its rule and its outcome."""
+    client = Client.to(context.obj, waiting=tell_waiting)
+    moment = _moment(since)
+    found = client.get("/api/v1/audit", principal=principal or None, since=moment, limit=limit)["acts"]
+    if json and not follow:
+        screen.data({"acts": found})
+        return
+    for each in found:
+        _show(each, as_json=json)
+    if follow:
+        path = f"/api/v1/audit?{urlencode({'principal': principal})}"
+        for each in client.follow(path, after=max((each["last"] for each in found), default=0)):
+            _show(each, as_json=json)
+
+
+def _show(line: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        screen.data_line(line)
+        return
+    decided = f"{line['verdict']} by {line['rule']}" if line["rule"] else line["verdict"]
+    took = f" in {screen.span(line['ended'] - line['at'])}" if line["ended"] and line["ended"] > line["at"] else ""
+    parts = [
+        screen.clock(line["at"]),
+        f"{line['principal']:<20}",
+        f"{line['act']:<12}",
+        f"{decided:<28}",
+        f"{line['outcome'] or 'began'}{took}",
+        line["target"],
+        line["reason"],
+        " ".join(f"{name}={value}" for name, value in line["details"].items() if value not in ("", None, [], {})),
+        f"taint={','.join(line['taint'])}" if line["taint"] else "",
+        f"[{line['id']}]",
+    ]
+    screen.say(screen.plain("  ".join(each for each in parts if each)))
+
+
+def _moment(text: str) -> float:
+    """Seconds since the epoch.
+
+    Raises:
+        InvalidArgument: it is no span and no date.
+    """
+    if not text:
+        return 0.0
+    if span := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text):
+        return time.time() - float(span[1]) * UNITS_S[span[2]]
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        raise InvalidArgument(
+            f"--since: {text[:40]!r} is no time", next="write 30m, 2h, 7d or 2026-11-22T10:00"
+        ) from None

@@ -1,0 +1,282 @@
+"""The door's routes for whoever watches over the lab: the policy, what waits for a person, what was done."""
+
+import json
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
+
+from anyio.lowlevel import checkpoint
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from core.grace.edge import Empty, Strict, after_of, json_of, number_of
+from core.grace.events import EventStream, Item
+from core.grace.trail import Trail, line_of, merged
+from core.lab import Lab
+from core.policy.acts import Act, Decision, Kind
+from core.policy.approvals import MOST_USES, Approval
+from core.policy.backtest import Backtest, recorded
+from core.policy.capabilities import Identity, may_reach, may_use
+from core.policy.policy import Policy
+from core.policy.rules import BUILT_IN, OURS, Rule, parse_policy, read_policy
+from core.policy.targets import address_of
+from core.policy.versions import versions
+from core.ports.acting import denial
+from protos.errors import Denied, InvalidArgument, NotFound
+
+OPERATOR = "operator"
+TRIED_AT_ONCE = 200  # decisions between two looks at what else there is to do
+DAYS_S = 30 * 86_400.0  # how far back a policy is tried
+
+
+class _CheckBody(Strict):
+    """An act that nobody does."""
+
+    kind: Kind
+    target: Annotated[str, Field(max_length=8192)]
+    principals: Annotated[list[Annotated[str, Field(max_length=200)]], Field(min_length=1, max_length=4)]
+    details: Annotated[dict[str, str | int], Field(max_length=16, default_factory=dict)]
+    taint: Annotated[list[Literal["worker", "file", "web"]], Field(max_length=3, default_factory=list)]
+
+
+class _BacktestBody(Strict):
+    """A policy to be tried."""
+
+    text: Annotated[str, Field(max_length=200_000)]
+    name: Annotated[str, Field(max_length=255)] = "the new policy"
+    days: Annotated[float | None, Field(gt=0, le=3660)] = None
+
+
+class _ApproveBody(Strict):
+    """How many acts of that form may begin."""
+
+    uses: Annotated[int, Field(ge=1, le=MOST_USES)] = 1
+
+
+def routes() -> Iterator[Route]:
+    """All of them, below `/api/v1`."""
+    for method, path, endpoint in (
+        ("GET", "/policy", _policy),
+        ("POST", "/policy/check", _check),
+        ("GET", "/policy/explain/{id:path}", _explain),
+        ("POST", "/policy/backtest", _backtest),
+        ("GET", "/approvals", _approvals),
+        ("POST", "/approvals/{id}/approve", _approve),
+        ("POST", "/approvals/{id}/deny", _deny),
+        ("GET", "/audit", _audit),
+    ):
+        yield Route("/api/v1" + path, endpoint, methods=[method])
+
+
+# --- the policy
+
+
+async def _policy(request: Request) -> Response:
+    lab = _lab(request)
+    policy, history = lab.services.policy, await versions(lab.journal)
+    return JSONResponse(
+        {
+            "version": history[0].version,
+            "digest": policy.digest,
+            "since": history[0].at,
+            "versions": [asdict(each) for each in history],
+            "files": [{"name": each.name, "rules": len(each.table.rules)} for each in policy.files],
+            "rules": [_rule_json(policy, each) for each in policy.rules],
+            "taint": dict(policy.taint),
+        }
+    )
+
+
+async def _check(request: Request) -> Response:
+    lab, body = _lab(request), await json_of(request, _CheckBody)
+    act = Act(body.kind, await _principals(lab, body.principals), body.target, body.details, frozenset(body.taint))
+    decision = _capable(lab, act) or lab.services.policy.decide(act)
+    return JSONResponse(_decision_json(lab.services.policy, act, decision))
+
+
+async def _principals(lab: Lab, named: list[str]) -> tuple[str, ...]:
+    """Who acts, with the MAD of a run that is named alone."""
+    if len(named) == 1 and named[0].startswith("run:"):
+        run = await lab.runs.get(named[0].removeprefix("run:"))
+        return (named[0], f"mad:{run.mad}")
+    return tuple(named)
+
+
+def _capable(lab: Lab, act: Act) -> Decision | None:
+    """The denial that the manifest of a MAD gives, before any rule; None where it asks for what the act needs."""
+    name = act.principals[-1].removeprefix("mad:")
+    mad = lab.registry.mads.get(name)
+    if mad is None or mad.manifest is None or not act.principals[-1].startswith("mad:"):
+        return None
+    identity = Identity(name, frozenset(mad.manifest.ports))
+    try:
+        match act.kind:
+            case "web.fetch":
+                may_reach(identity, act.target)
+            case "bus.call" | "run.start":
+                may_use(identity, f"call:{act.target.partition('.')[0]}")
+            case "llm.complete" if "llm" not in identity.ports:
+                may_use(identity, f"llm:{act.target}")
+            case "files.put" | "files.get":
+                may_use(identity, "files")
+    except Denied as error:
+        rule, _, reason = error.message.removeprefix("rule ").partition(": ")
+        return Decision("deny", rule, reason, error.next)
+    return None
+
+
+async def _explain(request: Request) -> Response:
+    lab, id = _lab(request), request.path_params["id"].removeprefix("act:")
+    rows = await _trail(request).entries_of(id)
+    lines = [line for row in rows if (line := line_of(row)) is not None]
+    if not lines:
+        raise NotFound(f"The journal has no act {id[:64]!r}.", next="See: madlab audit")
+    line = lines[0]
+    for each in lines[1:]:
+        line = merged(line, each)
+    body = json.loads(rows[0].body or b"{}")
+    act = recorded(json.loads(body["form"]) | {"act": json.loads(body["form"])["kind"]} if "form" in body else body)
+    policy = lab.services.policy
+    told: dict[str, Any] = {"act": line, "next": body.get("next", ""), "now": None, "rule": None, "suggestion": ""}
+    rule = next((each for each in policy.rules if each.name == line["rule"]), None)
+    if rule is not None:
+        told["rule"] = _rule_json(policy, rule)
+    if act is not None:
+        told["now"] = _decision_json(policy, act, _capable(lab, act) or policy.decide(act))
+        if line["outcome"] == "denied" and (line["rule"] in ("default", "taint") or line["rule"] not in OURS):
+            told["suggestion"] = _suggestion(act)
+    return JSONResponse(told)
+
+
+def _suggestion(act: Act) -> str:
+    """The narrowest rule that would allow an act."""
+    lines = ["[[rules]]", 'name = "a-name-of-yours"', f"kinds = {json.dumps([act.kind])}"]
+    lines.append(f"principals = {json.dumps([act.principals[-1]])}")
+    address = address_of(act.target) if act.kind == "web.fetch" else None
+    if address is not None:
+        usual = address_of(f"{address.scheme}://{address.host}")
+        port = "" if usual is not None and usual.port == address.port else f":{address.port}"
+        lines.append(f"hosts = {json.dumps([address.host + port])}")
+        lines.append(f"methods = {json.dumps([act.details.get('method', 'GET')])}")
+    elif not act.kind.startswith("files."):
+        lines.append(f"targets = {json.dumps([act.target])}")
+    if act.leaves and act.taint - {"worker"}:
+        lines.append(f"carries = {json.dumps(sorted(act.taint))}")
+    return "\n".join([*lines, 'verdict = "allow"'])
+
+
+async def _backtest(request: Request) -> Response:
+    body = await json_of(request, _BacktestBody)
+    policy = Policy([parse_policy(body.text, body.name), read_policy(BUILT_IN)])
+    since = time.time() - (body.days * 86_400 if body.days else DAYS_S)
+    found = Backtest(policy)
+    async with aclosing(_trail(request).acts(since=since)) as acts:
+        async for each in acts:
+            found.try_(each)
+            if found.acts % TRIED_AT_ONCE == 0:
+                await checkpoint()
+    groups = sorted(found.groups.items(), key=lambda item: (item[0].change, -item[1], item[0].where))
+    return JSONResponse(
+        {
+            "acts": found.acts,
+            "same": found.same,
+            "since": since,
+            "groups": [asdict(group) | {"count": count, "example": found.examples[group]} for group, count in groups],
+        }
+    )
+
+
+def _rule_json(policy: Policy, rule: Rule) -> dict[str, Any]:
+    return {"file": policy.file_of(rule.name), **rule.model_dump(mode="json", exclude_defaults=True)}
+
+
+def _decision_json(policy: Policy, act: Act, decision: Decision) -> dict[str, Any]:
+    limits = asdict(decision.limits) if act.kind == "web.fetch" and decision.verdict != "deny" else None
+    said = denial(act, decision, "").message if decision.verdict == "deny" else ""
+    return {
+        "verdict": decision.verdict,
+        "rule": decision.rule,
+        "file": policy.file_of(decision.rule),
+        "reason": decision.reason,
+        "next": decision.next,
+        "says": said,
+        "limits": limits,
+    }
+
+
+# --- approvals
+
+
+async def _approvals(request: Request) -> Response | EventStream:
+    lab = _lab(request)
+    approvals, trail = lab.services.approvals, _trail(request)
+    if "text/event-stream" in request.headers.get("accept", ""):
+
+        @asynccontextmanager
+        async def source() -> AsyncIterator[AsyncIterator[Item]]:
+            async with aclosing(trail.approvals(after_of(request))) as items:
+                yield ((sequence, _approval_json(lab, await approvals.get(id))) async for sequence, id in items)
+
+        return EventStream(source, request.app.state.closing)
+    every = request.query_params.get("all") == "1"
+    found = await (approvals.newest(number_of(request, "limit", 50, 1000)) if every else approvals.pending())
+    return JSONResponse({"approvals": [_approval_json(lab, each) for each in found]})
+
+
+async def _approve(request: Request) -> Response:
+    lab, body = _lab(request), await json_of(request, _ApproveBody)
+    found = await lab.services.approvals.approve(request.path_params["id"], by=OPERATOR, uses=body.uses)
+    return JSONResponse(_approval_json(lab, found))
+
+
+async def _deny(request: Request) -> Response:
+    lab = _lab(request)
+    await json_of(request, Empty)
+    return JSONResponse(_approval_json(lab, await lab.services.approvals.deny(request.path_params["id"], by=OPERATOR)))
+
+
+def _approval_json(lab: Lab, approval: Approval) -> dict[str, Any]:
+    return asdict(approval) | {
+        "form": json.loads(approval.form),
+        "state": approval.said(time.time()),
+        "waiting": lab.services.approvals.waiting(approval),
+    }
+
+
+# --- the audit
+
+
+async def _audit(request: Request) -> Response | EventStream:
+    trail, principal = _trail(request), request.query_params.get("principal", "")
+    if "text/event-stream" in request.headers.get("accept", ""):
+
+        @asynccontextmanager
+        async def source() -> AsyncIterator[AsyncIterator[Item]]:
+            async with aclosing(trail.follow(principal=principal, after=after_of(request))) as lines:
+                yield lines
+
+        return EventStream(source, request.app.state.closing)
+    since = _moment(request.query_params.get("since", "0"))
+    lines = await trail.lines(principal=principal, since=since, limit=number_of(request, "limit", 200, 10_000, least=1))
+    return JSONResponse({"acts": lines})
+
+
+def _moment(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidArgument(f"since: {text[:40]!r} is no moment", next="give seconds since the epoch") from None
+
+
+def _lab(request: Request) -> Lab:
+    lab: Lab = request.app.state.lab
+    return lab
+
+
+def _trail(request: Request) -> Trail:
+    trail: Trail = request.app.state.trail
+    return trail
