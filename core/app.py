@@ -57,6 +57,7 @@ from core.lives import Dispatchable, Lives
 from core.manifest import Manifest, load_manifest, profile_of
 from core.models import LLAMA, LocalModels
 from core.policy.approvals import ApprovalsView
+from core.policy.checkpoints import KEY, Checkpoints
 from core.policy.policy import load_policy
 from core.policy.taint import TaintView
 from core.policy.versions import PolicyView, record
@@ -155,6 +156,7 @@ async def open_lab(
         journal = await stack.enter_async_context(open_journal(home, clerk))
         rogers = await stack.enter_async_context(Rogers(journal))
         quota = int(config.files.quota_gb * 1024**3)
+        checkpoints = await stack.enter_async_context(_checkpoints(home, config, journal))
         horace = await stack.enter_async_context(
             Horace(home.path / "blobs", journal, quota_bytes=quota, inspect=partial(inspected, redactor))
         )
@@ -202,6 +204,7 @@ async def open_lab(
         lab.ready = True
         logger.info("ready", lab=home.lab, socket=str(home.api_socket), mads=sorted(registry.mads), policy=held.version)
         yield lab
+        tasks.start_soon(checkpoints.serve)
 
 
 def settle_memory() -> None:
@@ -251,6 +254,12 @@ def _dispatchable(manifest: Manifest, mad: RegisteredMad, config: Config) -> Dis
     overrides = config.overrides(manifest.name)
     deadline = float(overrides.get("deadline_s", manifest.profile.deadline_s))
     return Dispatchable(mad, deadline, profile_of(manifest, overrides))
+
+def _checkpoints(home: Home, config: Config, journal: Journal) -> Checkpoints:
+    audit = config.audit
+    path = home.path / audit.checkpoint if audit.checkpoint is not None else None
+    return Checkpoints(journal, home.lab, home.path / KEY, path=path, command=audit.command, every_s=audit.minutes * 60)
+
 
 
 def _model_profile(config: Config) -> Profile:

@@ -7,6 +7,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
+from anyio import to_thread
 from anyio.lowlevel import checkpoint
 from pydantic import Field
 from starlette.requests import Request
@@ -21,6 +22,7 @@ from core.policy.acts import Act, Decision, Kind
 from core.policy.approvals import MOST_USES, Approval
 from core.policy.backtest import Backtest, recorded
 from core.policy.capabilities import Identity, may_reach, may_use
+from core.policy.checkpoints import KEY, LINE_BYTES, MOST_LINES, name_of, open_key, read_lines
 from core.policy.policy import Policy
 from core.policy.rules import BUILT_IN, OURS, Rule, parse_policy, read_policy
 from core.policy.targets import address_of
@@ -51,6 +53,13 @@ class _BacktestBody(Strict):
     days: Annotated[float | None, Field(gt=0, le=3660)] = None
 
 
+class _VerifyBody(Strict):
+    """Signed checkpoints that were kept elsewhere, and whose they must be."""
+
+    lines: Annotated[list[Annotated[str, Field(max_length=LINE_BYTES)]], Field(max_length=MOST_LINES)]
+    key: Annotated[str, Field(max_length=100)] = ""  # the public half; else that of the lab's own key file
+
+
 class _ApproveBody(Strict):
     """How many acts of that form may begin."""
 
@@ -68,6 +77,7 @@ def routes() -> Iterator[Route]:
         ("POST", "/approvals/{id}/approve", _approve),
         ("POST", "/approvals/{id}/deny", _deny),
         ("GET", "/audit", _audit),
+        ("POST", "/journal/verify", _verify),
     ):
         yield Route("/api/v1" + path, endpoint, methods=[method])
 
@@ -263,6 +273,15 @@ async def _audit(request: Request) -> Response | EventStream:
     since = _moment(request.query_params.get("since", "0"))
     lines = await trail.lines(principal=principal, since=since, limit=number_of(request, "limit", 200, 10_000, least=1))
     return JSONResponse({"acts": lines})
+
+
+async def _verify(request: Request) -> Response:
+    """Checks the journal, and that it still holds what checkpoints from elsewhere know of it."""
+    lab, body = _lab(request), await json_of(request, _VerifyBody)
+    key = body.key or name_of(await to_thread.run_sync(open_key, lab.home.path / KEY))
+    kept = [each.head for each in read_lines(body.lines, lab.home.lab, key)]
+    found = await lab.journal.verify(kept)
+    return JSONResponse({"ok": found.ok} | asdict(found) | {"key": key})
 
 
 def _moment(text: str) -> float:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 NO = 1
 INDEX = "advisories"  # the name under which scans find it
+LINES = 100  # of a file of checkpoints: the newest
 FETCH_S = 60.0  # the longest silence of the other side
 
 
@@ -34,9 +35,23 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(advisories, name="advisories")
 
 
-def verify(context: typer.Context, json: Json = False) -> None:
+def verify(
+    context: typer.Context,
+    checkpoint: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Signed checkpoints that were kept elsewhere.")
+    ] = None,
+    key: Annotated[str, typer.Option(metavar="KEY", help="Whose they must be; else the lab's own key file says.")] = "",
+    json: Json = False,
+) -> None:
     """Check the hash chain of the journal, that no body is missing, and that its end was not cut off."""
-    found: dict[str, Any] = Client.to(context.obj).get("/api/v1/journal/verify")
+    client = Client.to(context.obj)
+    if checkpoint is None:
+        found: dict[str, Any] = client.get("/api/v1/journal/verify")
+    else:
+        lines = [line for line in checkpoint.read_text(errors="replace").splitlines() if line.strip()]
+        if not lines:
+            raise NotFound(f"{checkpoint} holds no checkpoint", next="see [audit] in core/policy/README.md")
+        found = client.post("/api/v1/journal/verify", {"lines": lines[-LINES:], "key": key})
     if json:
         screen.data(found)
     else:
@@ -48,6 +63,11 @@ def verify(context: typer.Context, json: Json = False) -> None:
             f" {found['bodies_missing']:,} missing, {found['bodies_altered']:,} altered"
         )
         screen.say(f"tail          {tail}: {found['noted']:,} entries were noted beside the journal")
+        if checkpoint is not None:
+            screen.say(
+                f"checkpoints   {found['checkpoints_met']} of {found['checkpoints']} are in the chain where they say,"
+                f" signed by {found['key']}"
+            )
         for problem in found["problems"]:
             screen.say(f"  {screen.plain(problem)}")
         if found["more_problems"]:

@@ -90,12 +90,14 @@ class ApprovalsView:
             by TEXT NOT NULL DEFAULT '', decided REAL NOT NULL DEFAULT 0);
         CREATE INDEX IF NOT EXISTS approvals_digest ON approvals (digest, asked);
         CREATE INDEX IF NOT EXISTS approvals_asked ON approvals (asked);
+        CREATE INDEX IF NOT EXISTS approvals_pending ON approvals (principal, expires) WHERE state = 'pending';
     """
 
     def apply(self, db: sqlite3.Connection, row: Row) -> None:
         """Takes in a question, its answer, or a use.
 
         Raises:
+            Exhausted: too many questions of one principal wait already.
             Spent: a use of what has none left, or no longer holds.
             Conflict: an answer to what was answered, or is too old.
             NotFound: there is no such question.
@@ -103,6 +105,12 @@ class ApprovalsView:
         body: dict[str, Any] = json.loads(row.body or b"{}")
         id = body["approval"]
         if body["step"] == "asked":
+            sql = "SELECT count(*) FROM approvals WHERE state = 'pending' AND expires > ? AND principal = ?"
+            if db.execute(sql, (row.at, row.sender)).fetchone()[0] >= WAITING_AT_ONCE:
+                raise Exhausted(
+                    f"rule {body['rule']}: {WAITING_AT_ONCE} acts of {row.sender} wait for a person already.",
+                    next="Wait until some are answered.",
+                )
             values = (id, body["digest"], row.sender, row.conversation, body["form"], body["rule"], body["reason"])
             db.execute(
                 "INSERT INTO approvals (id, digest, principal, conversation, form, rule, reason, asked, expires)"
@@ -265,14 +273,6 @@ class Approvals:
         now = time.time()
         if asked and (last := Approval(*asked[0])).holds(now):
             return last
-        ((open_,),) = await self._journal.query(
-            "SELECT count(*) FROM approvals WHERE state = 'pending' AND expires > ? AND principal = ?", (now, principal)
-        )
-        if open_ >= WAITING_AT_ONCE:
-            raise Exhausted(
-                f"rule {decision.rule}: {open_} acts of {principal} wait for a person already.",
-                next="Wait until some are answered.",
-            )
         # Made of the digest and of how often it was asked: two that ask at once ask one question.
         id = sha256(f"{digest} {len(asked)}".encode()).hexdigest()[:10]
         body = {

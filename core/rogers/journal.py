@@ -48,7 +48,7 @@ from core.rogers.connection import Connection, open_reader
 from core.rogers.entry import Entry, Row, View
 from core.rogers.lock import lock
 from core.rogers.pace import STALL_S, Pace
-from core.rogers.verify import Verification, verify
+from core.rogers.verify import Head, Verification, verify
 from core.rogers.writer import Done, Writer, rebuild
 from protos.errors import Unavailable
 
@@ -375,9 +375,9 @@ class Journal:
         )
         return rows
 
-    async def verify(self) -> Verification:
-        """Checks the whole journal against its hash chain, from a connection of its own."""
-        return await anyio.to_thread.run_sync(verify, self.path)
+    async def verify(self, kept: Sequence[Head] = ()) -> Verification:
+        """Checks the whole journal against its hash chain, and heads `kept` elsewhere, from a connection of its own."""
+        return await anyio.to_thread.run_sync(verify, self.path, kept)
 
     async def rebuild(self, view: str) -> None:
         """Drops the tables of a view and makes them again from the journal, in one transaction.

@@ -4,15 +4,15 @@
 - *Bodies*: present and as they were; removed by policy, which the journal itself recorded; or missing, an error.
 - *Tail*: the journal reaches at least as far as the head noted beside it, with the same hash there.
 
-What this cannot see: somebody who rewrites the journal *and* the head beside it. Keep `head` of a verification
-somewhere else, and compare.
+What this cannot see alone: somebody who rewrites the journal *and* the head beside it. For that, heads are kept
+somewhere else (`core.policy.checkpoints`) and given to `verify`: each must be in the chain where it says.
 """
 
 import json
 import os
 import sqlite3
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -45,6 +45,8 @@ class Verification:
     bodies_altered: int = 0
     tail_intact: bool = True
     noted: int = 0  # entries that the head beside the journal knew of
+    checkpoints: int = 0  # heads from elsewhere that were looked for
+    checkpoints_met: int = 0  # and are in the chain where they say
     problems: list[str] = field(default_factory=list)  # sentences, the first few
     more_problems: int = 0
 
@@ -90,8 +92,10 @@ def read_head(journal: Path) -> Head | None:
         raise ValueError(str(error)) from error
 
 
-def verify(path: Path) -> Verification:
+def verify(path: Path, kept: Sequence[Head] = ()) -> Verification:
     """Reads the whole journal at `path` once, about 100,000 entries a second; writes nothing.
+
+    `kept` are heads that were noted somewhere else.
 
     Raises:
         sqlite3.Error: the file cannot be opened.
@@ -110,7 +114,7 @@ def verify(path: Path) -> Verification:
         db.text_factory = lambda text: text.decode(errors="replace")
         db.execute("BEGIN")
         try:
-            _walk(db, found, noted)
+            _walk(db, found, noted, kept)
         except (sqlite3.DatabaseError, ValueError) as error:
             found.chain_intact = False
             found.note(f"the journal cannot be read beyond entry {found.entries}: {error}")
@@ -119,10 +123,12 @@ def verify(path: Path) -> Verification:
     return found
 
 
-def _walk(db: sqlite3.Connection, found: Verification, noted: Head | None) -> None:
+def _walk(db: sqlite3.Connection, found: Verification, noted: Head | None, kept: Sequence[Head]) -> None:
     removed = _removed(db)
     last = chain.GENESIS
     at_noted: bytes | None = chain.GENESIS if noted and noted.entries == 0 else None
+    wanted = {each.entries for each in kept}
+    there = {0: chain.GENESIS.hex()}
     for header, stored, body in _read(db, found):
         expected = found.entries + 1
         if header.sequence != expected:
@@ -141,6 +147,16 @@ def _walk(db: sqlite3.Connection, found: Verification, noted: Head | None) -> No
         _check_body(header, body, removed, found)
         if noted and header.sequence == noted.entries:
             at_noted = last
+        if header.sequence in wanted:
+            there[header.sequence] = last.hex()
+    found.checkpoints = len(kept)
+    for head in kept:
+        if there.get(head.entries) == head.hash:
+            found.checkpoints_met += 1
+        else:
+            found.tail_intact = False
+            gone = "are gone" if head.entries > found.entries else "were written anew"
+            found.note(f"a checkpoint knows {head.entries} entries, the last of {head.hash[:16]}: some of them {gone}")
     found.head = last.hex()
     if noted is None:
         return
