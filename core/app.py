@@ -155,8 +155,8 @@ async def open_lab(
     async with AsyncExitStack() as stack:
         journal = await stack.enter_async_context(open_journal(home, clerk))
         rogers = await stack.enter_async_context(Rogers(journal))
-        quota = int(config.files.quota_gb * 1024**3)
         checkpoints = await stack.enter_async_context(_checkpoints(home, config, journal))
+        quota = int(config.files.quota_gb * 1024**3)
         horace = await stack.enter_async_context(
             Horace(home.path / "blobs", journal, quota_bytes=quota, inspect=partial(inspected, redactor))
         )
@@ -200,11 +200,11 @@ async def open_lab(
             pools[name] = await stack.enter_async_context(pool)
         await tasks.start(serve, door(lab), home.api_socket)
         tasks.start_soon(tend, services, config)
+        tasks.start_soon(checkpoints.serve)
         settle_memory()
         lab.ready = True
         logger.info("ready", lab=home.lab, socket=str(home.api_socket), mads=sorted(registry.mads), policy=held.version)
         yield lab
-        tasks.start_soon(checkpoints.serve)
 
 
 def settle_memory() -> None:
@@ -250,16 +250,16 @@ def open_egress(home: Home, config: Config) -> Broker:
     return Broker(config.egress.model_copy(update={"ca_file": ca_file and home.path / ca_file}))
 
 
-def _dispatchable(manifest: Manifest, mad: RegisteredMad, config: Config) -> Dispatchable:
-    overrides = config.overrides(manifest.name)
-    deadline = float(overrides.get("deadline_s", manifest.profile.deadline_s))
-    return Dispatchable(mad, deadline, profile_of(manifest, overrides))
-
 def _checkpoints(home: Home, config: Config, journal: Journal) -> Checkpoints:
     audit = config.audit
     path = home.path / audit.checkpoint if audit.checkpoint is not None else None
     return Checkpoints(journal, home.lab, home.path / KEY, path=path, command=audit.command, every_s=audit.minutes * 60)
 
+
+def _dispatchable(manifest: Manifest, mad: RegisteredMad, config: Config) -> Dispatchable:
+    overrides = config.overrides(manifest.name)
+    deadline = float(overrides.get("deadline_s", manifest.profile.deadline_s))
+    return Dispatchable(mad, deadline, profile_of(manifest, overrides))
 
 
 def _model_profile(config: Config) -> Profile:
