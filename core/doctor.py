@@ -260,7 +260,7 @@ async def _isolation(lab: str, config: Config | None) -> AsyncIterator[Finding]:
     found = []
     async for rank in ranks(lab):
         found.append(rank)
-        yield _runtime(rank, needs.get(rank.runtime))
+        yield _runtime(rank, needs)
     yield _ranking(found, needs)
 
 
@@ -288,15 +288,16 @@ def _built(missing: list[str], names: list[str], lab: str, engine: str = "") -> 
     return Finding("images", "ok", f"built: {', '.join(names)}")
 
 
-def _runtime(rank: Rank, least: Grade | None) -> Finding:
+def _runtime(rank: Rank, needs: dict[str, Grade]) -> Finding:
     """A runtime that a profile needs must stop what it wants; of another it is told what it would."""
+    name, least = f"runtime {rank.runtime}", needs.get(rank.runtime)
     detail = f"{rank.grade}: {rank.detail}" if rank.offered else rank.detail
     if least is not None and not is_enough(rank.grade, least):
         mend = rank.mend or f"choose another runtime, or accept it: [sandbox] least = {rank.grade!r}"
-        return Finding(f"runtime {rank.runtime}", "bad", detail, mend, rank.grade)
-    weak = least is None and rank.runtime == "runsc" and not is_enough(rank.grade, "container")
-    state: State = "weak" if weak else "ok"
-    return Finding(f"runtime {rank.runtime}", state, detail, rank.mend if weak else "", rank.grade)
+        return Finding(name, "bad", detail, mend, rank.grade)
+    if rank.runtime == "runsc" and "runc" in needs and not is_enough(rank.grade, "container"):
+        return Finding(name, "weak", detail, rank.mend, rank.grade)  # one that stops more could be had
+    return Finding(name, "ok", detail, "", rank.grade)
 
 
 def _ranking(found: list[Rank], needs: dict[str, Grade]) -> Finding:

@@ -2,15 +2,19 @@
 
 The order is that of the grades (`sandbox.grades`), and within a grade that of `RUNTIMES`. Host processes are named for
 the sake of the picture and never tried: what the probe does would be done to this machine.
+
+`python -m core.ranking` prints the runtimes that the profiles of a lab name, for deploy.sh.
 """
 
+import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.config import Config
+from core.config import Config, load
+from core.home import Home
 from core.manifest import load_manifest, profile_of
 from protos.errors import Error
 from sandbox.engine import Engine, SandboxError
@@ -84,3 +88,10 @@ async def _rank(seen: Seen, engine: Engine, runtime: str) -> Rank:
 
 def _beyond(found: Grade) -> str:
     return ", and a kernel of its own is behind them" if found == "kernel" else ""
+
+
+if __name__ == "__main__":
+    try:
+        sys.stdout.write(" ".join(needed(load(Home.open()))) + "\n")
+    except Error as error:
+        sys.exit(f"{error.message} {error.next}")
