@@ -67,12 +67,34 @@ python=.venv/bin/python
 step "Python environment (.venv)"
 ensure_environment requirements.txt
 
-step "Docker engine"
-engine_ensure || stop_with "sandboxes need a Docker engine: do what is said above and run this again."
-engine_gvisor "$root/$python"
+step "What isolates"
+needed=$("$python" -m core.ranking)  # by the settings of this lab: runc, runsc, bwrap
+images="base mcnamara hopper marco ${model:+llama}"
+weaker="the kernel is the machine's own as with runc; images of others cannot be run; without root the sandboxes are
+      your own user outside their namespaces and may lack limits. What holds here, 'madlab doctor' finds out, and a run
+      on less than its profile accepts (least = \"container\") is refused"
+case " $needed " in
+  *" bwrap "*)
+    engine_bubblewrap || stop_with "the settings name bubblewrap: do what is said above and run this again."
+    printf '      bubblewrap, as %s says. Against Docker it is weaker in this:\n      %s.\n' "$home/madlab.toml" "$weaker"
+    ;;
+esac
+case " $needed " in
+  *" runc "* | *" runsc "*)
+    engine_ensure || {
+      printf '\n      Without Docker there is bubblewrap, for who chooses it. Put this into %s:\n' "$home/madlab.toml" >&2
+      printf '        [sandbox]\n        runtime = "bwrap"\n      It is weaker: %s.\n\n' "$weaker" >&2
+      stop_with "sandboxes need a Docker engine: do what is said above and run this again."
+    }
+    engine_gvisor "$root/$python"
+    ;;
+esac
 
 step "Images of this lab (no registry needed)"
-ensure_images base mcnamara hopper marco ${model:+llama}
+# shellcheck disable=SC2086  # several words
+case " $needed " in *" runc "* | *" runsc "*) ensure_images $images ;; esac
+# shellcheck disable=SC2086
+case " $needed " in *" bwrap "*) ensure_images --engine bubblewrap $images ;; esac
 
 if [ -n "$model" ]; then
   step "A small local model, so that the lab thinks without a key ($model)"

@@ -88,6 +88,8 @@ step "Docker engine"
 engine_ensure || stop_with "these tests run real sandboxes and need a Docker engine: do what is said above, or run ./test.sh quick"
 engine_gvisor "$PWD/$python"
 
+want bwrap bubblewrap "sandboxes without Docker"
+
 step "Images"
 ensure_images base mcnamara hopper marco llama
 if [ "$mode" = all ]; then

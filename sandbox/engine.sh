@@ -1,9 +1,11 @@
-# Makes a Docker engine answer on this machine. Sourced by deploy.sh and test.sh: `. sandbox/engine.sh; engine_ensure`.
+# Makes an engine work on this machine. Sourced by deploy.sh and test.sh: `. sandbox/engine.sh; engine_ensure`.
 #
-#   engine_answers          whether an engine answers this user
+#   engine_answers          whether a Docker engine answers this user
 #   engine_ensure           makes one answer, installing and starting it where that is allowed; else says in one
 #                           sentence what the person must do, and returns 1
 #   engine_gvisor PYTHON    offers gVisor to the engine where it can be had; never fatal
+#   engine_bubblewrap       makes bubblewrap work, the engine for machines without Docker, installing it where that is
+#                           allowed; else says in one sentence what the person must do, and returns 1
 #
 # Safe to call twice. Stops and removes nothing. Prints what it does while it does it.
 
@@ -92,4 +94,31 @@ engine_gvisor() {
   local said
   if said=$("$1" -m sandbox.gvisor 2>&1); then return 0; fi
   _engine_say "${said:-gVisor was not set up}; sandboxes use runc"
+}
+
+engine_bubblewrap() {
+  local said
+  if ! command -v bwrap >/dev/null; then
+    if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+      _engine_say "bubblewrap is not here: have an administrator install the package bubblewrap, then run this again."
+      return 1
+    fi
+    _engine_say "installing bubblewrap and libseccomp2"
+    export DEBIAN_FRONTEND=noninteractive
+    if ! said=$(apt-get -q install -y --no-install-recommends bubblewrap libseccomp2 2>&1); then
+      apt-get -q update >/dev/null 2>&1 || true
+      if ! said=$(apt-get -q install -y --no-install-recommends bubblewrap libseccomp2 2>&1); then
+        printf '%s\n' "$said" | tail -n 5 >&2
+        _engine_say "bubblewrap could not be installed by apt: mend what it says above, and run this again."
+        return 1
+      fi
+    fi
+  fi
+  # As another user when root, which is how sandboxes are made: a machine may keep namespaces from all but root.
+  local as=""
+  if [ "$(id -u)" -eq 0 ]; then as="setpriv --reuid 10001 --regid 10001 --clear-groups"; fi
+  if ! said=$($as bwrap --unshare-user --unshare-pid --unshare-net --ro-bind / / --proc /proc true 2>&1); then
+    _engine_say "bubblewrap makes no sandbox here (${said:-no reason given}): allow users their own namespaces (sysctl kernel.unprivileged_userns_clone=1 or kernel.apparmor_restrict_unprivileged_userns=0), then run this again."
+    return 1
+  fi
 }
