@@ -25,7 +25,8 @@ python=.venv/bin/python
 
 # Nothing here may reach the lab of whoever runs it: tests make their own homes, and whatever does not finds this one.
 scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
+types=
+trap 'if [ -n "$types" ]; then kill "$types" 2>/dev/null; fi; rm -rf "$scratch"' EXIT
 export MADLAB_HOME=$scratch/home
 
 # Installs a Debian package that some tests need, where that is allowed: want PROGRAM PACKAGE REASON
@@ -41,9 +42,33 @@ want() {
   command -v "$1" >/dev/null || printf '      no %s here, so tests are skipped: %s\n' "$1" "$3"
 }
 
-# Most tests wait more than they compute, so several run at once. What measures answers under attack runs alone.
-side_by_side="-n 4 --dist worksteal"
+# mypy takes half a minute where it has no cache: it runs beside what comes next, and is asked at the end.
+types_begin() {
+  "$python" -m mypy >"$scratch/types" 2>&1 &
+  types=$!
+}
+
+types_end() {
+  local code=0
+  step "Types"
+  wait "$types" || code=$?
+  types=
+  cat "$scratch/types"
+  steps_done
+  return "$code"
+}
+
+# Several tests run at once, since many wait more than they compute; each process imports everything, so not too many.
+# What measures answers under attack runs alone.
+few="-n 3 --dist worksteal"
+many="-n 4 --dist worksteal"
 alone=tests/security/test_responsive.py
+failed=0
+run_tests() {
+  local code=0
+  "$python" -m pytest -q -rfEs "$@" || code=$?
+  if [ "$code" -eq 5 ]; then printf '      no such test here\n'; elif [ "$code" -ne 0 ]; then failed=$code; fi
+}
 
 manifests() { find periphery tests/emads -name manifest.toml | sort; }
 
@@ -65,8 +90,7 @@ step "Format and lint"
 "$python" -m ruff format --check --quiet . || stop_with "some files are not formatted: run ./test.sh fix"
 "$python" -m ruff check --quiet . || stop_with "the linter has questions: see above; ./test.sh fix answers some"
 
-step "Types"
-"$python" -m mypy
+types_begin
 
 step "Import rules"
 .venv/bin/lint-imports --no-logo
@@ -80,8 +104,9 @@ fi
 
 if [ "$mode" = quick ]; then
   step "Unit tests, and contract tests that need no engine"
-  "$python" -m pytest -q -rs $side_by_side -m "not docker" tests/unit tests/contract "$@"
-  exit
+  run_tests $few -m "not docker" tests/unit tests/contract "$@"
+  types_end || failed=1
+  exit "$failed"
 fi
 
 step "Docker engine"
@@ -99,16 +124,23 @@ if [ "$mode" = all ]; then
     printf '      without them, those tests are skipped\n'
 fi
 
+step "What each runtime is seen to stop"
+.venv/bin/madlab doctor || printf '      tests that need what is missing are skipped, or say so\n'
+
+types_end || stop_with "the types do not fit: see above"
+
 if [ "$mode" = all ]; then
   export MADLAB_FULL=1
+  set -- -o faulthandler_timeout=3600 "$@"
   step "Benchmarks"
   "$python" -m tests.bench
 fi
 
-failed=0
 step "Unit, contract, integration, fault and end-to-end tests"
-"$python" -m pytest -q -rs $side_by_side tests --ignore tests/security "$@" || failed=$?
+run_tests $many tests --ignore tests/security "$@"
 step "Security tests"
-"$python" -m pytest -q -rs -n 2 --dist loadscope tests/security --ignore $alone "$@" || failed=$?
-"$python" -m pytest -q -rs $alone "$@" || failed=$?
+run_tests -n 3 --dist loadscope tests/security --ignore $alone "$@"
+step "Answers while a worker does its worst"
+run_tests $alone "$@"
+steps_done
 exit "$failed"

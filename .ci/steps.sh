@@ -11,6 +11,9 @@
 
 . sandbox/engine.sh
 
+# What Python compiled is kept: without that each command, core and test compiles all of it again.
+unset PYTHONDONTWRITEBYTECODE
+
 python=.venv/bin/python
 _step_name=
 _step_began=0

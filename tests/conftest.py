@@ -9,13 +9,15 @@ ROOT = Path(__file__).parents[1]
 KINDS = ("unit", "contract", "integration", "e2e", "fault", "security")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def anyio_backend() -> str:
-    """grpc.aio knows asyncio only."""
+    """grpc.aio knows asyncio only. Of the whole session, so that a lab can be a whole module's."""
     return "asyncio"
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    for name in ("NO_PROXY", "no_proxy"):  # a proxy of whoever runs the tests has no part in what they say to loopback
+        os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost"]))
     for each in KINDS:
         config.addinivalue_line("markers", f"{each}: tests/{each}")
     config.addinivalue_line("markers", "docker: needs a Docker engine and the built images")

@@ -67,7 +67,8 @@ async def shows_that_nothing_was_lost(lab: Lab, asked: Message) -> None:
     assert [each.kind for each in answers] == [KIND_REPLY]
     assert json.loads(answers[0].data) == {"text": "survived"}
     assert len(await lab.runs.newest()) == 1
-    assert await lab.residents._workers.engines["runc"].names() == []
+    names = await lab.residents._workers.engines["runc"].names()
+    assert [each for each in names if not each.startswith("probe-")] == []  # the core may be trying its runtimes
     assert list((lab.home.runtime / "s").iterdir()) == []
     verification = await lab.journal.verify()
     assert verification.ok, verification.problems

@@ -51,7 +51,8 @@ async def test_a_call_to_an_emad_is_answered_from_a_sandbox_that_is_gone_afterwa
     assert run.outcome is Outcome.SUCCEEDED
     assert run.started > 0
     assert run.cost["wall_s"] > 0
-    assert await lab.residents._workers.engines["runc"].names() == []
+    names = await lab.residents._workers.engines["runc"].names()
+    assert [each for each in names if not each.startswith("probe-")] == []  # the core may be trying its runtimes
     assert list((lab.home.runtime / "s").iterdir()) == []
 
 

@@ -162,7 +162,8 @@ class Site:
 
     async def sandboxes(self) -> list[str]:
         """What the engine has of this lab."""
-        return await self.lab.residents._workers.engines[self.runtime].names()
+        names = await self.lab.residents._workers.engines[self.runtime].names()
+        return [each for each in names if not each.startswith("probe-")]  # the core may be trying its runtimes
 
 
 @asynccontextmanager

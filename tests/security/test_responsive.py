@@ -6,14 +6,15 @@ and its answer over server-sent events.
 
 How it is judged. The figure is the 95th percentile of an attack's whole time, start of its sandbox included. A machine
 that tests share is noisy, and what others do with its processors is not the worker's doing: so an attack that was
-over the limit is made again, at most four times more, and each caller's best counts. A core that an attack can hold
-up is over it each time.
+over the limit is made again, at most four times more, and each caller's best counts. Before it is made again the
+callers are timed while nobody attacks; where even that is slow, three times as much is allowed. A core that an attack
+can hold up is over it each time.
 """
 
 import json
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +30,8 @@ from tests.security.hostile_lab import Site, site_of
 pytestmark = pytest.mark.docker
 
 LIMIT_MS = 250
+CALM_S = 1.5
+SLOWER = 3  # than in the calm just before
 TRIES = 5
 CALLERS = ("a second run", "the bus", "the HTTP door")
 BOMBS = ("processes", "threads", "memory", "disk", "inodes", "log")
@@ -68,7 +71,7 @@ class Watch:
 @pytest.fixture(scope="module")
 async def site(runtime: str, anyio_backend: str) -> AsyncIterator[Site]:
     """A lab whose runs live long enough to be watched."""
-    async with site_of(runtime, "[profile.hostile]\ndeadline_s = 900\n") as site:
+    async with site_of(runtime, "[profile.hostile]\ndeadline_s = 3600\n") as site:
         yield site
 
 
@@ -100,15 +103,24 @@ async def test_others_are_served_while_a_worker_floods_the_core(attack: str, sit
 async def served(site: Site, watch: Watch, attack: str, tool: str, given: dict[str, Any]) -> None:
     """Attacks, and fails where the honest callers had to wait; see the top of this file."""
     tries: list[dict[str, float]] = []
-    while not tries or (len(tries) < TRIES and max(best_of(tries).values()) >= LIMIT_MS):
-        began = time.monotonic()
-        await site.act(tool, **given)
+    over = set(CALLERS)  # of the limit, in each try so far
+    while over and len(tries) < TRIES:
+        calm = await p95(watch, lambda: sleep(CALM_S)) if tries else {}
+        tries.append(await p95(watch, lambda: site.act(tool, **given)))
+        print(f"{attack}, {site.runtime}:", *(f"{each}: p95 {ms:.0f} ms;" for each, ms in tries[-1].items()), calm)
+        over -= {each for each, ms in tries[-1].items() if ms < max(LIMIT_MS, SLOWER * calm.get(each, 0))}
+    assert not over, tries
+
+
+async def p95(watch: Watch, during: Callable[[], Awaitable[object]]) -> dict[str, float]:
+    """What each caller met meanwhile, in milliseconds."""
+    began = time.monotonic()
+    await during()
+    with fail_after(60):
         await sleep(0.3)
-        seen = watch.since(began)
-        assert all(len(each) >= 5 for each in seen.values()), {each: len(seen[each]) for each in seen}
-        tries.append({caller: each[int(len(each) * 0.95)] for caller, each in seen.items()})
-        print(f"{attack}, {site.runtime}:", *(f"{c}: p95 {tries[-1][c]:.0f}, max {seen[c][-1]:.0f} ms;" for c in seen))
-    assert max(best_of(tries).values()) < LIMIT_MS, tries
+        while min(len(each) for each in watch.since(began).values()) < 5:
+            await sleep(0.1)
+    return {caller: each[int(len(each) * 0.95)] for caller, each in watch.since(began).items()}
 
 
 async def _second_run(site: Site, watch: Watch) -> None:
@@ -118,7 +130,7 @@ async def _second_run(site: Site, watch: Watch) -> None:
         recipient="hostile",
         kind=KIND_CALL,
         tool="measure",
-        data=json.dumps({"seconds": 800.0}),
+        data=json.dumps({"seconds": 3500.0}),
     )
     async with site.lab.rogers.follow(conversation=asked.conversation) as messages:
         await site.lab.rogers.publish(asked, sender="operator")
@@ -148,8 +160,3 @@ async def _door(site: Site, watch: Watch) -> None:
                     watch.note("the HTTP door", float(each))
         finally:
             client.kill()
-
-
-def best_of(tries: list[dict[str, float]]) -> dict[str, float]:
-    """Each caller's best, in milliseconds."""
-    return {caller: min(each[caller] for each in tries) for caller in CALLERS}
