@@ -63,6 +63,7 @@ from core.policy.taint import TaintView
 from core.policy.versions import PolicyView, record
 from core.ports.links import LinksView
 from core.ports.services import Services
+from core.redaction.canaries import IncidentsView, lab_key
 from core.redaction.entries import Clerk
 from core.redaction.logs import Strained
 from core.redaction.redactor import Redactor
@@ -168,9 +169,11 @@ async def open_lab(
             egress=await stack.enter_async_context(open_egress(home, config)),
             turing=turing,
             redactor=redactor,
+            canary_key=lab_key(home.path / "canaries") if config.runs.decoys else None,
             policy=policy,
             approval_s=config.approvals.expire_s,
         )
+        clerk.noticed = services.canaries.noticed
         await stack.enter_async_context(services.approvals)
         held = await record(journal, policy)
         docker = DockerEngine(home.lab)
@@ -188,6 +191,7 @@ async def open_lab(
         residents = Residents(services, workers, made)
         pools: dict[str, Pool[Worker]] = {}
         lives = Lives(services, runs, workers, admission, emads, pools)
+        services.canaries.lives = lives
         dispatcher = Dispatcher(services, runs, workers, lives, pools)
         lab = Lab(home, config, services, runs, dispatcher, residents, pools)
         tasks = await stack.enter_async_context(create_task_group())
@@ -217,6 +221,7 @@ def settle_memory() -> None:
 def open_journal(home: Home, clerk: Clerk | None = None) -> Journal:
     """The journal of a home, with every view that the core keeps; enter it to open it. `clerk` cleans what goes in."""
     ours: list[View] = [RunsView(), LinksView(), Names(), ApprovalsView(), TaintView(), PolicyView(), GrantsView()]
+    ours.append(IncidentsView())
     views = [*VIEWS, *LEDGER_VIEWS, *ours]
     return Journal(home.path / "journal.db", views, clean=clerk.clean if clerk else None)
 

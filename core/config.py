@@ -48,6 +48,7 @@ class Runs(Section):
 
     max_running: Annotated[int, Field(ge=1, le=1000)] = 4
     queue_max: Annotated[int, Field(ge=0, le=1_000_000)] = 1000  # runs that wait; one more is refused
+    decoys: bool = True  # lay keys that are worth nothing into each sandbox, and end the run that carries one out
     lease_s: Annotated[float, Field(ge=1, le=3600)] = 60  # a worker and a core that lose each other give up after this
 
 

@@ -13,6 +13,7 @@ A run with a worker is taken back: same door, same credential, and its worker di
 begins again from its message; what it asks of others it asks under the same ids, and so nothing is done twice.
 """
 
+import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -30,6 +31,7 @@ from core.policy.capabilities import CORE_PORTS, Identity, Purse
 from core.ports.context import context_for
 from core.ports.llm import open_purse
 from core.ports.services import Allowance, Services, unlimited
+from core.redaction.canaries import Who
 from core.registry import RegisteredMad
 from core.run import TAKEN_BACK, Outcome, Run, State
 from core.runs import Runs
@@ -106,6 +108,7 @@ class Lives:
 
     def leave(self, live: Live) -> None:
         """The run is over, or was never durable."""
+        self._services.canaries.lift(live.run.id)
         self.all.pop(live.run.id, None)
         live.settled.set()
         live.over.set()
@@ -141,6 +144,25 @@ class Lives:
         if live.worker is None:
             live.early.cancel()
         return live.run
+
+    def who(self, sender: str, conversation: str) -> Who | None:
+        """The live run that has this id, or speaks in this conversation under this name."""
+        for each in self.all.values():
+            run = each.run
+            if sender == run.id or (sender, conversation) == (run.mad, run.conversation):
+                emad = self._emads.get(run.mad)
+                return Who(run.mad, run.conversation, run.id, guest=emad is not None and emad.make is None)
+        return None
+
+    def put_down(self, run: str, reason: str) -> None:
+        """Ends a run for what it did; it becomes `killed` soon, in the next core where this one dies first."""
+        live = self.all.get(run)
+        if live is None or live.run.killed:
+            return
+        live.run = self._runs.note_soon(live.run, cancel=reason, killed=True)
+        live.cancel.set(reason)
+        if live.worker is None:
+            live.early.cancel()
 
     async def cancel_all(self, reason: str, *, of: str | None = None) -> None:
         """Ends every run, or the children `of` one, and waits until they are gone."""
@@ -182,7 +204,7 @@ class Lives:
                 live.closing = True
                 await self._end_children(live)
                 if live.run.state is not State.COLLECTING:
-                    await self._collect(live, ending or Ending(Outcome.CANCELLED, live.cancel.reason))
+                    await self._collect(live, ending or _cancelled(live))
             await self._settle(live.run)
             live.run = await self._runs.move(live.run, State.DESTROYED)
         except Error as error:
@@ -232,7 +254,7 @@ class Lives:
         deadline = self._deadline_of(live.run)
         first = await first_of(lambda: serve(make(), ports), live.cancel.wait, deadline)
         if first == 1:
-            return Ending(Outcome.CANCELLED, live.cancel.reason)
+            return _cancelled(live)
         if first == 2:
             return _overstayed(live.run)
         verdict = ports.verdict
@@ -270,6 +292,7 @@ class Lives:
     def _adopted(self, live: Live, emad: Dispatchable, profile: Profile) -> AbstractAsyncContextManager[Worker]:
         """The worker that an earlier core gave to this run."""
         run = live.run
+        self._services.canaries.lay(run.id)  # they lie there
         session = Session(
             lease_s=self._workers.lease_s,
             redactor=self._services.redactor,
@@ -295,6 +318,7 @@ class Lives:
             deadline=self._deadline(live.run, emad, now),
         )
         self._listen_for_proof(live, session)
+        self._workers.lay(worker.name, self._services.canaries.lay(live.run.id))
         ports, identity = self._ports(live, emad)
         if any(each.startswith("call:") for each in identity.ports):
             await open_purse(self._services, identity)  # before its children draw from it
@@ -369,13 +393,13 @@ class Lives:
         first = await first_of(
             session.done.wait, sandbox_ended, live.cancel.wait, self._deadline_of(run), worker.lapsed
         )
-        if session.finished is not None:
+        if session.finished is not None and not live.run.killed:
             return await self._believed(live, worker)
         if first == 1:
             return ending_by_exit(await worker.sandbox.wait())
         if first == 2:
-            await worker.end(live.cancel.reason, GRACE_S)
-            return Ending(Outcome.CANCELLED, live.cancel.reason)
+            await worker.end(live.cancel.reason, 0 if live.run.killed else GRACE_S)
+            return _cancelled(live)
         if first == 3:
             await worker.end("The deadline has passed.", GRACE_S)
             return _overstayed(run)
@@ -397,6 +421,12 @@ class Lives:
     async def _collect(self, live: Live, ending: Ending) -> None:
         """Fixes the outcome, while whoever worked still stands."""
         run = live.run
+        said = json.dumps([ending.reason, dict(ending.evidence), ending.artifacts]).encode()
+        if hits := self._services.redactor.scan(said):
+            speaker = self.who(run.id, run.conversation) or Who(run.mad, run.conversation, run.id)
+            self._services.canaries.seen(speaker, "what it says it came to", hits)
+        if live.run.killed:
+            ending = _cancelled(live)
         live.run = await self._runs.move(
             run,
             State.COLLECTING,
@@ -453,6 +483,10 @@ class Lives:
 def _least(*caps: float | None) -> Any:
     """The lowest of the caps that there are, None where there is none."""
     return min((each for each in caps if each is not None), default=None)
+
+
+def _cancelled(live: Live) -> Ending:
+    return Ending(Outcome.KILLED if live.run.killed else Outcome.CANCELLED, live.cancel.reason)
 
 
 def _overstayed(run: Run) -> Ending:

@@ -99,6 +99,7 @@ class Run:
     parent: str = ""  # the run that asked for it
     terms: dict[str, Any] = field(default_factory=dict)  # what whoever asked has set: usd, tokens, seconds, image, web
     cancel: str = ""  # why it shall end, once somebody asked
+    killed: bool = False  # the core ends it for what it did: this is no wish
     cost: dict[str, Any] = field(default_factory=dict)
     evidence: dict[str, Any] = field(default_factory=dict)
     artifacts: list[dict[str, Any]] = field(default_factory=list)

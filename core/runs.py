@@ -29,7 +29,7 @@ class RunsView:
             created REAL, outcome TEXT, started REAL DEFAULT 0, ended REAL DEFAULT 0, deadline REAL DEFAULT 0,
             reason TEXT DEFAULT '', sandbox TEXT DEFAULT '', token TEXT DEFAULT '', credential TEXT DEFAULT '',
             confirmed INTEGER DEFAULT 0,
-            parent TEXT DEFAULT '', terms TEXT DEFAULT '{}', cancel TEXT DEFAULT '',
+            parent TEXT DEFAULT '', terms TEXT DEFAULT '{}', cancel TEXT DEFAULT '', killed INTEGER DEFAULT 0,
             cost TEXT DEFAULT '{}', evidence TEXT DEFAULT '{}',
             artifacts TEXT DEFAULT '[]');
         CREATE INDEX IF NOT EXISTS runs_live ON runs (created) WHERE state != 'destroyed';
@@ -145,5 +145,5 @@ def _run(row: tuple[Any, ...]) -> Run:
     values |= {key: json.loads(values[key]) for key in JSON_COLUMNS}
     values["state"] = State(values["state"])
     values["outcome"] = Outcome(values["outcome"]) if values["outcome"] else None
-    values["confirmed"] = bool(values["confirmed"])
+    values |= {key: bool(values[key]) for key in ("confirmed", "killed")}
     return Run(**values)

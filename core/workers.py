@@ -7,7 +7,7 @@ out the worker is told, waited for, destroyed, and then its door closes and its 
 import os
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from anyio import current_time, move_on_after, sleep, to_thread
 
 from core.gate import Session, hash_of, open_door
 from core.isolation import Isolation
+from core.redaction.canaries import Decoy
 from core.redaction.redactor import Redactor
 from core.waiting import first_of
 from protos.errors import InvalidArgument, Unavailable
@@ -149,6 +150,13 @@ class Workers:
                     await to_thread.run_sync(lambda path=each: shutil.rmtree(path, ignore_errors=True))  # type: ignore[misc]
         return gone
 
+    def lay(self, name: str, decoys: Sequence[Decoy]) -> None:
+        """Puts decoys beside the socket of a worker, where whoever looks around finds them."""
+        for each in decoys:
+            file = self.directory / name / each.file
+            file.write_bytes(each.content)
+            os.chmod(file, 0o644)  # past the umask: the worker is another user
+
     @contextmanager
     def _standing(self, name: str, mad: str) -> Iterator[None]:
         self.standing[name] = mad
@@ -165,8 +173,8 @@ class Workers:
     @asynccontextmanager
     async def _door(self, name: str, session: Session) -> AsyncIterator[Path]:
         directory = self.directory / name
-        directory.mkdir(mode=0o711, parents=True, exist_ok=True)
-        os.chmod(directory, 0o711)  # past the umask: the worker is another user
+        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        os.chmod(directory, 0o755)  # past the umask: the worker is another user, and may look what is there
         try:
             async with open_door(directory, session):
                 yield directory

@@ -23,6 +23,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from core.grace.alarms import routes as alarm_routes
 from core.grace.edge import (
     Answers,
     BlobBody,
@@ -93,6 +94,7 @@ def _routes() -> Iterator[Route]:
         yield Route("/api/v1" + path, endpoint, methods=[method])
     yield from vault_routes()
     yield from oversight_routes()
+    yield from alarm_routes()
 
 
 async def _status(request: Request) -> Response:

@@ -22,6 +22,7 @@ from core.grace import (
     branch,
     browsing,
     coding,
+    incidents,
     life,
     models,
     policies,
@@ -58,7 +59,7 @@ app = typer.Typer(
 )
 for module in (
     *(life, scanning, coding, branch, browsing, models, supply, secrets, runs, talk),
-    *(policies, approving, auditing, upkeep),
+    *(policies, approving, auditing, incidents, upkeep),
 ):
     module.add_to(app)
 

@@ -11,6 +11,7 @@ from core.dispatcher import terms_of
 from core.grace.vault import vault_json
 from core.horace.store import Version
 from core.lab import Lab
+from core.redaction.canaries import count_of
 from core.registry import RegisteredMad
 from core.rogers.bus import Conversation
 from core.run import Run
@@ -98,6 +99,7 @@ async def status_json(lab: Lab) -> dict[str, Any]:
             "sealed": journal.sealed,
         },
         "vault": vault_json(lab),
+        "incidents": await count_of(lab.journal),
         "dead_letters": [asdict(each) for each in dead],
         "files": {"blobs": files.blobs, "bytes": files.bytes, "quota_bytes": files.quota_bytes},
         "memory_bytes": _memory_bytes(),

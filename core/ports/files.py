@@ -9,6 +9,7 @@ from core.policy.capabilities import Identity, may_use
 from core.ports.acting import acting
 from core.ports.links import may_read
 from core.ports.services import Allowance, Services
+from core.ports.watching import watching
 from protos.mad import Files
 from protos.v1.message_pb2 import Blob
 
@@ -27,7 +28,8 @@ class LocalFiles(Files):
         name, media_type = name[:255], media_type[:255]
         act = Act("files.put", self.identity.principals, name)
         async with acting(self.services, self.identity, act, name=name) as added:
-            blob = await self.services.horace.put(self._paid(chunks), name=name, media_type=media_type)
+            with watching(self.services, self.identity, f"the file {name or 'without a name'}"):
+                blob = await self.services.horace.put(self._paid(chunks), name=name, media_type=media_type)
             taint = sorted(await self.services.taints.of(self.identity))  # also what was read while it was stored
             added |= {"digest": blob.digest, "size": blob.size, "taint": taint}
         return blob

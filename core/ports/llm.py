@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from typing import TypeVar
 
 from core.fiedler.fiedler import Fiedler
 from core.fiedler.ledger import Caller
@@ -12,12 +13,16 @@ from core.policy.acts import Act
 from core.policy.capabilities import Identity, may_use
 from core.ports.acting import permitted
 from core.ports.services import Allowance, Services
+from core.ports.watching import watching, who
+from core.redaction.entries import redact_proto
+from core.redaction.refusal import SecretSeen
 from core.rogers.entry import Entry
 from protos.errors import Denied, Exhausted
 from protos.llm import Llm
 from protos.v1.llm_pb2 import CompleteRequest, CompletionEvent, CostsReply, EmbedReply, EmbedRequest, Model
 
 PREVIEW_CHARACTERS = 4000  # of a request, for the person who is asked
+Asked = TypeVar("Asked", CompleteRequest, EmbedRequest)
 LLM_BYTES = 4096  # about what one request to a model takes in the journal beside its answer
 
 
@@ -31,6 +36,7 @@ class LocalLlm(Llm):
 
     async def complete(self, request: CompleteRequest) -> AsyncIterator[CompletionEvent]:
         fiedler = self._fiedler(request.model)
+        request = self._without_secrets(request)
         caller = await self._caller(fiedler, request)
         async with aclosing(fiedler.complete(request, caller)) as events:  # type: ignore[type-var]
             async for each in events:
@@ -38,6 +44,7 @@ class LocalLlm(Llm):
 
     async def embed(self, request: EmbedRequest) -> EmbedReply:
         fiedler = self._fiedler(request.model)
+        request = self._without_secrets(request)
         return await fiedler.embed(request, await self._caller(fiedler, request))
 
     async def models(self) -> Sequence[Model]:
@@ -49,6 +56,26 @@ class LocalLlm(Llm):
         fiedler = self._any()
         caller = await self._caller(fiedler)
         return await fiedler.ledger.report(by, caller, since=since)
+
+    def _without_secrets(self, request: Asked) -> Asked:
+        """The request as it may go to a model.
+
+        Raises:
+            Denied: rule *secret*: a run has a decoy or the real value of a secret in it.
+        """
+        redactor = self.services.redactor
+        hits = redactor.scan(request.SerializeToString()) if not redactor.is_empty else []
+        if not hits:
+            return request
+        place = f"a prompt for {request.model or 'the default model'}"
+        me = who(self.identity)
+        if me.guest and any(each.certain for each in hits):
+            with watching(self.services, self.identity, place):
+                raise SecretSeen(hits)
+        self.services.canaries.seen(me, place, hits)
+        clean = type(request).FromString(request.SerializeToString())
+        redact_proto(redactor, clean)
+        return clean
 
     def _any(self) -> Fiedler:
         """

@@ -8,6 +8,7 @@ from core.horace.store import Horace
 from core.policy.approvals import EXPIRE_S, Approvals
 from core.policy.policy import Policy, load_policy
 from core.policy.taint import Taints
+from core.redaction.canaries import Canaries
 from core.redaction.redactor import Redactor
 from core.registry import Registry
 from core.rogers.bus import Rogers
@@ -32,10 +33,13 @@ class Services:
     redactor: Redactor = field(default_factory=Redactor)  # what must not be written; empty where none is given
     policy: Policy = field(default_factory=lambda: load_policy([]))
     approval_s: float = EXPIRE_S  # how long an act waits for a person
+    canary_key: bytes | None = None  # what the decoys of runs are made of; None: no run has any
+    canaries: Canaries = field(init=False)
     approvals: Approvals = field(init=False)  # enter it, and who waits hears of answers
     taints: Taints = field(init=False)
 
     def __post_init__(self) -> None:
+        self.canaries = Canaries(self.redactor, self.journal, self.canary_key)
         self.approvals = Approvals(self.journal, expire_s=self.approval_s)
         self.taints = Taints(self.journal)
 

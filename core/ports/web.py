@@ -28,7 +28,9 @@ from core.policy.acts import Limits as Allowed
 from core.policy.capabilities import Identity
 from core.ports.acting import acting, denying
 from core.ports.services import Allowance, Services
+from core.ports.watching import watching
 from core.redaction.redactor import Redactor
+from core.redaction.refusal import SecretSeen, refuse
 from core.redaction.strainer import Strainer
 from core.rogers.entry import Entry
 from core.turing.secret import Secret
@@ -63,34 +65,43 @@ class LocalWeb(Web):
         self.allowance.take_act()
         content = await _Body.of(body, length, self.services.redactor)
         act = Act("web.fetch", self.identity.principals, url, {"method": head.method} | content.details)
-        async with denying(self.services, self.identity, act):
-            content.check(url, headers)
-            sealed = self._sealed(head.method, url, headers)
-        needs = [Act("secret.use", act.principals, each, {**act.details, "url": url}) for each in sealed.names]
-        traffic = Traffic()
-        answer = _Answer(self.services.redactor if sealed.names else None, keeps_length=head.method == "HEAD")
-        async with acting(self.services, self.identity, act, also=sealed.entries, needs=needs) as added:
-            self._pace(added.decision.rule, added.limits)
-            limits = _limits(added.limits, broker, head.seconds)
-            request = Request(act.principals[0], head.method, canonical(url), sealed.revealed(), content.length, limits)
-            try:
-                paid = content.paid(self.allowance)
-                async with aclosing(broker.fetch(request, paid, traffic)) as pieces:  # type: ignore[type-var]
-                    async for piece in pieces:
-                        if isinstance(piece, bytes):
-                            self.allowance.take_in(len(piece))
-                        else:
-                            added["status"] = piece.status
-                        for event in answer.events(piece):
-                            yield event
-                for event in answer.rest():
-                    yield event
-            finally:
-                added |= {"address": traffic.address, "bytes_sent": traffic.sent, "bytes_received": traffic.received}
-                added |= {"digest_sent": content.digest, "digest_received": answer.digest}
-            yield FetchEvent(
-                end=Fetched(bytes_sent=traffic.sent, bytes_received=traffic.received, digest=answer.digest)
-            )
+        with watching(self.services, self.identity, f"{head.method} {url}"):
+            async with denying(self.services, self.identity, act):
+                content.check(url, headers)
+                sealed = self._sealed(head.method, url, headers)
+            needs = [Act("secret.use", act.principals, each, {**act.details, "url": url}) for each in sealed.names]
+            traffic = Traffic()
+            answer = _Answer(self.services.redactor if sealed.names else None, keeps_length=head.method == "HEAD")
+            async with acting(
+                self.services, self.identity, act, also=sealed.entries, needs=needs, waits=False
+            ) as added:
+                self._pace(added.decision.rule, added.limits)
+                limits = _limits(added.limits, broker, head.seconds)
+                request = Request(
+                    act.principals[0], head.method, canonical(url), sealed.revealed(), content.length, limits
+                )
+                try:
+                    paid = content.paid(self.allowance)
+                    async with aclosing(broker.fetch(request, paid, traffic)) as pieces:  # type: ignore[type-var]
+                        async for piece in pieces:
+                            if isinstance(piece, bytes):
+                                self.allowance.take_in(len(piece))
+                            else:
+                                added["status"] = piece.status
+                            for event in answer.events(piece):
+                                yield event
+                    for event in answer.rest():
+                        yield event
+                finally:
+                    added |= {
+                        "address": traffic.address,
+                        "bytes_sent": traffic.sent,
+                        "bytes_received": traffic.received,
+                    }
+                    added |= {"digest_sent": content.digest, "digest_received": answer.digest}
+                yield FetchEvent(
+                    end=Fetched(bytes_sent=traffic.sent, bytes_received=traffic.received, digest=answer.digest)
+                )
 
     def _sealed(self, method: str, url: str, headers: list[tuple[bytes, bytes]]) -> "_Sealed":
         """The headers with what was granted for this very request.
@@ -197,16 +208,17 @@ class _Body:
         """Looks through all of a request that is here already.
 
         Raises:
-            Denied: rule *secret*: a value that the lab keeps stands in it.
+            SecretSeen: a value that the lab keeps stands in it.
         """
-        if any(self._redactor.scan(each) for each in (url.encode(), *(value for _, value in headers), self._begin)):
-            raise _carries_secret()
+        refuse(self._redactor, [url.encode()], "URL")
+        refuse(self._redactor, [value for _, value in headers], "header")
+        refuse(self._redactor, [self._begin], "body")
 
     async def paid(self, allowance: Allowance) -> AsyncIterator[bytes]:
         """The whole body. What is looked through and what is counted is what is sent.
 
         Raises:
-            Denied: rule *secret*: a value that the lab keeps stands in it.
+            SecretSeen: a value that the lab keeps stands in it.
             Exhausted: the run has sent its share.
         """
         strainer = Strainer(self._redactor)
@@ -214,7 +226,7 @@ class _Body:
             async for chunk in chunks:
                 for piece in (strainer.feed(chunk),) if chunk else (strainer.flush(),):
                     if strainer.hits:
-                        raise _carries_secret()
+                        raise SecretSeen(strainer.hits, "body")
                     if piece:
                         allowance.take_out(len(piece))
                         self._hash.update(piece)
@@ -275,13 +287,6 @@ class _Answer:
         self._hash.update(data)
         for start in range(0, len(data), PIECE_BYTES):
             yield FetchEvent(bytes=data[start : start + PIECE_BYTES])
-
-
-def _carries_secret() -> Denied:
-    return Denied(
-        "rule secret: a value that the lab keeps secret does not leave it like this.",
-        next="Write secret://NAME into a header, where it was granted.",
-    )
 
 
 def _limits(allowed: Allowed, broker: Broker, seconds: float) -> Limits:

@@ -28,6 +28,7 @@ from core.redaction.forms import Form, forms_of
 from core.redaction.reading import LONGEST, Plain, is_plain, plain
 
 SHORTEST = 8  # bytes of a value: what is shorter stands in ordinary text by chance
+CERTAIN, VARIED = 16, 8  # bytes, and different ones, from which on a value is certain: "localhost:5432" is not
 PIECE = 12  # bytes of a form that the automaton looks for
 FIRST = 32  # values of the smallest automaton
 GROWTH = 8
@@ -38,18 +39,23 @@ _HALF_ESCAPE = re.compile(rb"(?<!\\)(?:\\\\)*(\\(?:u[0-9A-Fa-f]{0,3}|x[0-9A-Fa-f
 
 
 class Hit(NamedTuple):
-    """Where a value was seen, and how it was written."""
+    """Where a value was seen, and how it was written.
+
+    `certain`: the value is long and varied enough that it cannot stand there by chance or custom.
+    """
 
     name: str
     encoding: str
     offset: int
     end: int
+    certain: bool = True
 
 
 @dataclass(eq=False, slots=True)
 class _Value:
     name: str
     forms: list[Form]
+    certain: bool
     gone: bool = False
 
 
@@ -80,7 +86,8 @@ class Redactor:
             known = self._values.setdefault(name, {})
             if len(value.strip()) < SHORTEST or value in known:
                 continue
-            made = known[value] = _Value(_ODD.sub("_", name)[:64], forms_of(value))
+            certain = len(value) >= CERTAIN and len(set(value)) >= VARIED
+            made = known[value] = _Value(_ODD.sub("_", name)[:64], forms_of(value), certain)
             longest = max(len(each.text) for each in made.forms)
             self.longest = max(self.longest, LONGEST * longest)
             new.append(made)
@@ -116,7 +123,7 @@ class Redactor:
             for each in self._found(way.data):
                 start, end = way.source(each.offset, each.end)
                 encoding = each.encoding if each.encoding != "raw" else "escaped"
-                found.append(Hit(each.name, encoding, start, end))
+                found.append(Hit(each.name, encoding, start, end, each.certain))
         return _merged(found) if len(found) > 1 else found
 
     def redact(self, data: bytes) -> bytes:
@@ -204,7 +211,7 @@ class _Automaton:
             self._build()
         assert self._search is not None
         return [
-            Hit(value.name, form.encoding, start - offset, start - offset + len(form.text))
+            Hit(value.name, form.encoding, start - offset, start - offset + len(form.text), value.certain)
             for piece, start, _ in self._search.find_matches_as_indexes(data, overlapping=True)
             for offset, form, value in self._forms[piece]
             if start >= offset and not value.gone and data.startswith(form.text, start - offset)
@@ -258,7 +265,7 @@ def _merged(hits: list[Hit]) -> list[Hit]:
             last = made[-1]
             if each.end - each.offset > widest:
                 widest, last = each.end - each.offset, last._replace(name=each.name, encoding=each.encoding)
-            made[-1] = last._replace(end=max(last.end, each.end))
+            made[-1] = last._replace(end=max(last.end, each.end), certain=last.certain or each.certain)
         else:
             made.append(each)
             widest = each.end - each.offset

@@ -13,25 +13,26 @@ from protos.errors import Denied
 
 
 class SecretSeen(Denied):
-    """Rule *secret*: something that holds known values was refused. `hits` are they."""
+    """Rule *secret*: something that holds known values was refused. `hits` are they, `part` is where in it: "URL"."""
 
-    def __init__(self, hits: Sequence[Hit]) -> None:
+    def __init__(self, hits: Sequence[Hit], part: str = "content") -> None:
         first = hits[0]
         super().__init__(
-            f"rule secret: it holds the value of {first.name} ({first.encoding}, at byte {first.offset:,}).",
+            f"rule secret: its {part} holds the value of {first.name} ({first.encoding}, at byte {first.offset:,}).",
             next="Leave the value out; where it is needed, use its handle: secret://NAME",
         )
         self.hits = tuple(hits)
+        self.part = part
 
 
-def refuse(redactor: Redactor, parts: Iterable[bytes]) -> None:
+def refuse(redactor: Redactor, parts: Iterable[bytes], part: str = "content") -> None:
     """
     Raises:
         SecretSeen: one of the parts holds a known value.
     """
     for each in parts:
         if hits := redactor.scan(each):
-            raise SecretSeen(hits)
+            raise SecretSeen(hits, part)
 
 
 async def inspected(redactor: Redactor, chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:

@@ -1,0 +1,24 @@
+"""The door's route for incidents: where a secret or a decoy was seen, and who was ended for it."""
+
+from collections.abc import Iterator
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from core.grace.edge import number_of
+from core.lab import Lab
+from core.redaction.canaries import incidents
+
+PAGE = 1000
+
+
+def routes() -> Iterator[Route]:
+    """All of them, below `/api/v1`."""
+    yield Route("/api/v1/incidents", _incidents, methods=["GET"])
+
+
+async def _incidents(request: Request) -> Response:
+    lab: Lab = request.app.state.lab
+    limit = number_of(request, "limit", 50, PAGE, least=1)
+    return JSONResponse({"incidents": await incidents(lab.journal, limit=limit)})
