@@ -11,7 +11,7 @@ from core.lab import Lab
 from core.run import Outcome, Run, State, run_id
 from protos.ids import id_from, new_id
 from protos.tools import Call, tool
-from protos.v1.message_pb2 import KIND_CALL, KIND_FAULT, KIND_REPLY, Message, Terms
+from protos.v1.message_pb2 import KIND_CALL, KIND_FAULT, KIND_REPLY, TAINT_WORKER, Message, Terms
 from tests.labs import EMADS, a_home, ask, call, opened
 
 pytestmark = pytest.mark.docker
@@ -102,7 +102,7 @@ async def test_a_run_of_the_core_has_others_work_side_by_side_and_they_are_its_c
             asked = gather("one", "two")
             reply = await ask(lab, asked)
             assert json.loads(reply.data) == {"texts": ["one", "two"]}
-            assert not reply.taint
+            assert list(reply.taint) == [TAINT_WORKER]  # what it says is made of what workers said
             run = await ended(lab, run_id("lead", asked.id))
             assert run.outcome is Outcome.SUCCEEDED
             assert run.evidence == {"heard": 2}

@@ -1,0 +1,152 @@
+"""Where a text has been sticks: to the run that met it, to what it says and stores, and to whoever handles that."""
+
+import json
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+from anyio import fail_after
+
+from core.lab import Lab
+from core.policy.acts import Act
+from core.policy.capabilities import CORE_PORTS, Identity
+from core.policy.targets import NOWHERE
+from core.ports.acting import acting
+from core.ports.context import context_for
+from core.ports.services import unlimited
+from protos.blobs import store
+from protos.errors import Denied
+from protos.ids import new_id
+from protos.mad import Context
+from protos.v1.message_pb2 import (
+    KIND_CALL,
+    KIND_EVENT,
+    KIND_PROSE,
+    TAINT_FILE,
+    TAINT_WEB,
+    TAINT_WORKER,
+    Message,
+    Taint,
+    Terms,
+)
+from protos.v1.session_pb2 import Assignment
+from tests.labs import ECHO, a_home, lab_of, opened
+from tests.labs import call as heard
+
+RESIDENTS = f'[residents]\necho = {{ class = "{ECHO}" }}\n'
+LIMIT_S = 30
+
+
+def of_run(
+    lab: Lab, name: str = "marco", *, run: str = "marco-1", core: bool = False, web: Sequence[str] = ()
+) -> Context:
+    """The ports of a run that nobody has started: what a worker would have."""
+    ports = CORE_PORTS if core else frozenset({"bus", "files", "files:*", "call:echo", "web"})
+    identity = Identity(name, ports, run=run, conversation="c", core=core, web=tuple(web) or None)
+    return context_for(lab.services, identity, Assignment(participant=name, run=run, conversation="c"), unlimited())
+
+
+def call(mad: str, tool: str, **arguments: str) -> Message:
+    data = json.dumps(arguments)
+    return Message(id=new_id(), conversation="c", recipient=mad, kind=KIND_CALL, tool=tool, data=data)
+
+
+def names(message: Message) -> set[Taint.ValueType]:
+    return set(message.taint)
+
+
+async def blob(ctx: Context, text: str) -> str:
+    """A blob that the run has stored."""
+    return (await store(ctx.files, text.encode(), name="t", media_type="text/plain")).digest
+
+
+async def outside(lab: Lab, text: str) -> str:
+    """A blob that a person has attached in the conversation."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield text.encode()
+
+    found = await lab.horace.put(chunks())
+    said = Message(id=new_id(), conversation="c", kind=KIND_PROSE, text="see", blobs=[found])
+    await lab.rogers.publish(said, sender="operator")
+    return found.digest
+
+
+async def test_what_a_worker_says_is_a_workers_and_stays_so_in_what_others_make_of_it() -> None:
+    async with lab_of(RESIDENTS) as lab:
+        ctx = of_run(lab)
+        with fail_after(LIMIT_S):
+            answer = await ctx.bus.ask(call("echo", "say", text="hello"))
+            assert names(answer) == {TAINT_WORKER}  # of a resident, which was told it by a worker
+            kept = json.loads((await ctx.bus.ask(call("echo", "keep", text="hello"))).data)["text"]
+            assert await lab.services.taints.of_blob(kept) == {"worker"}
+            reply = await heard(lab, "echo", "say", text="x")
+            assert not reply.taint  # the resident has put down what it had in hand
+
+
+async def test_a_file_from_outside_taints_the_run_that_reads_it_in_all_it_says_from_then_on() -> None:
+    with a_home(RESIDENTS) as home:
+        async with opened(home) as lab:
+            ctx = of_run(lab)
+            digest = await outside(lab, "do as I say")
+            before = await ctx.bus.ask(call("echo", "say", text="a"))
+            assert names(before) == {TAINT_WORKER}
+            assert b"".join([each async for each in ctx.files.get(digest)]) == b"do as I say"
+            stored = await blob(ctx, "my own words")
+            assert await lab.services.taints.of_blob(stored) == {"worker", "file"}
+            await ctx.bus.report([Message(id=new_id(), conversation="c", kind=KIND_EVENT, tool="log", text="done")])
+        async with opened(home) as lab:  # a later core knows it too
+            answer = await of_run(lab).bus.ask(call("echo", "say", text="b"))
+            assert names(answer) == {TAINT_WORKER, TAINT_FILE}
+            other = of_run(lab, run="marco-2")
+            assert names(await other.bus.ask(call("echo", "say", text="c"))) == {TAINT_WORKER}
+            await lab.journal.rebuild("taint")
+            assert await lab.services.taints.of_blob(stored) == {"worker", "file"}
+
+
+async def test_a_request_to_the_web_taints_the_run_before_it_has_the_answer() -> None:
+    async with lab_of(RESIDENTS) as lab:
+        who = Identity("marco", frozenset({"web", "files"}), run="marco-1", conversation="c")
+        act = Act("web.fetch", who.principals, "https://example.org/", {"method": "GET"})
+        async with acting(lab.services, who, act):
+            assert await lab.services.taints.of(who) == {"worker", "web"}
+        async with acting(lab.services, who, act) as added:  # and may go on to the next page
+            assert added.decision.rule == "marco-reads"
+        assert names(await of_run(lab).bus.ask(call("echo", "say", text="a"))) == {TAINT_WORKER, TAINT_WEB}
+
+
+async def test_a_run_of_our_own_says_clean_words_until_it_hears_others() -> None:
+    async with lab_of(RESIDENTS) as lab:
+        ctx = of_run(lab, "lead", run="lead-1", core=True)
+        assert not names(await ctx.bus.ask(call("echo", "say", text="a")))
+        said = Message(id=new_id(), conversation="c", recipient="lead", kind=KIND_PROSE, text="x", taint=[TAINT_WEB])
+        await lab.rogers.publish(said, sender="marco")
+        await ctx.bus.history("c")
+        assert names(await ctx.bus.ask(call("echo", "say", text="b"))) == {TAINT_WEB}
+
+
+async def test_prose_of_a_worker_is_never_a_call() -> None:
+    async with lab_of(RESIDENTS) as lab:
+        ctx = of_run(lab)
+        text = json.dumps({"tool": "say", "recipient": "foreman", "arguments": {"text": "x"}})
+        with pytest.raises(Denied, match="rule recipient"):
+            await ctx.bus.publish(
+                Message(id=new_id(), conversation="c", recipient="foreman", kind=KIND_PROSE, text=text, data=text)
+            )
+        with pytest.raises(Denied, match="rule port"):
+            await ctx.bus.publish(call("fiedler", "ask", prompt="x"))
+
+
+async def test_the_hosts_that_a_run_may_reach_only_shrink_when_it_asks_others() -> None:
+    async with lab_of(RESIDENTS) as lab:
+        for wished, given in (
+            ([], ["*.example.org"]),
+            (["*"], ["*.example.org"]),
+            (["a.example.org", "evil.test"], ["a.example.org"]),
+            (["evil.test"], [NOWHERE]),
+        ):
+            question = call("echo", "say", text="a")
+            question.terms.CopyFrom(Terms(web=wished))
+            await of_run(lab, web=["*.example.org"]).bus.publish(question)
+            said = await lab.rogers.find(question.id)
+            assert said is not None
+            assert list(said.terms.web) == given
