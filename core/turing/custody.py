@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
+import structlog
 from anyio import Lock as Turn
 from anyio import to_thread
 
@@ -26,6 +27,8 @@ from core.turing.travel import packed, unpacked
 from core.turing.vault import Carried, Vault, Version, check_value
 from protos.errors import Conflict, Error, InvalidArgument
 from protos.ids import new_id
+
+logger = structlog.get_logger()
 
 T = TypeVar("T")
 
@@ -45,7 +48,16 @@ class Custody:
             NotFound, Conflict, Unavailable: there is no vault, it is damaged, or what has the key is not there.
         """
         await self._change(lambda: self._keeper.unlock(passphrase))
+        await self._change(self.learn_all)
         await self._change(self._destroy_retired)
+
+    def learn_all(self) -> None:
+        """Makes every value known to the redactor; nothing while the vault is closed."""
+        if self._keeper.state.state == "open":
+            try:
+                self._lessons.learn_all(self._keeper.vault.readable(time.time()))
+            except Conflict as error:
+                logger.warning("not every value is known to the redactor", reason=error.message)
 
     async def create(self, passphrase: str | None = None) -> None:
         """Makes the vault, open; the first secret does so, too, where no passphrase is wanted.
@@ -179,6 +191,7 @@ class Custody:
         left = [each.name for each in carried if not replace and each.name in vault]
         async with self._noted("vault.import", secrets=len(taken)):
             await self._change(lambda: vault.take_in(taken, time.time()))
+            await self._change(self.learn_all)
         return [each.name for each in taken], left
 
     async def tend(self) -> None:

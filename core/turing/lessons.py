@@ -1,5 +1,10 @@
-"""What the redactor is told: each version of each secret, once, before its value goes anywhere."""
+"""What the redactor is told: every value that can be read, when the vault is unlocked or the value is kept.
 
+All of them, and not only those that were used: what is in the vault may reach a message, a prompt or a log in other
+ways than through the vault, and has no business there either.
+"""
+
+from collections.abc import Iterable
 from typing import Protocol
 
 from core.turing.secret import Secret
@@ -10,6 +15,10 @@ class Learner(Protocol):
 
     def learn(self, name: str, value: bytes) -> None:
         """From now on `value` is written nowhere. A name may have several."""
+        ...
+
+    def learn_all(self, named: Iterable[tuple[str, bytes]]) -> None:
+        """`learn` for many at once."""
         ...
 
     def forget(self, name: str) -> None:
@@ -23,6 +32,16 @@ class Lessons:
     def __init__(self, learner: Learner | None) -> None:
         self._learner = learner
         self._known: dict[str, set[int]] = {}
+
+    def learn_all(self, secrets: Iterable[Secret]) -> None:
+        """What was there when the vault was unlocked. Decrypts and indexes: call it in a thread."""
+        if self._learner is None:
+            return
+        found = list(secrets)
+        self._learner.learn_all((each.name, each.reveal()) for each in found)
+        for each in found:
+            self._known.setdefault(each.name, set()).add(each.version)
+            each.wipe()
 
     def learn(self, secret: Secret) -> Secret:
         """The same, after the learner knows it."""

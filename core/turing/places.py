@@ -117,6 +117,8 @@ def canonical_host(host: str) -> str:
     Raises:
         InvalidArgument: it is neither a name nor an address in its usual form (no octal, no single number).
     """
+    if not host.isprintable():
+        raise InvalidArgument("A host has no characters that nobody sees.", next=NEXT)
     try:
         if host.startswith("["):
             return f"[{IPv6Address(host[1:-1]).compressed}]"

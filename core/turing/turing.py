@@ -71,6 +71,7 @@ class Turing:
     async def __aenter__(self) -> Self:
         await self.grants.load()
         await to_thread.run_sync(self._keeper.open)
+        await to_thread.run_sync(self.custody.learn_all)
         return self
 
     async def __aexit__(
@@ -161,7 +162,8 @@ class Turing:
             adding = adding_of(grant.use)
             if grant.name == name and (adding is None or adding.header.lower() == header.lower()):
                 return grant
-        if any(each.principal in principals and each.fits(method, address) for each in self.grants.on(name)):
+        had = (each for each in self.grants.on(name) if each.principal in principals and each.fits(method, address))
+        if any(not each.holds(now) for each in had):
             raise spent(name)
         place = f"{address.origin}{address.path[:200]}"
         raise Denied(
@@ -175,6 +177,8 @@ class Turing:
     ) -> tuple[Secret, Entry]:
         """The value, of the version that the holder's lease names, and the entry of its use."""
         vault, holder = self._keeper.vault, principals[0]
+        if grant.name not in vault:
+            raise Denied(f"rule grant: the secret {grant.name} is gone.", next="See: madlab secret list")
         lease = self.grants.lease(holder, grant.name, now)
         versions = {each.version: each for each in vault.versions(grant.name)}
         if lease is None or lease.version not in versions or versions[lease.version].state(now) == "retired":

@@ -50,8 +50,8 @@ class Version:
     version: int
     created: float
     retires: float | None  # None: the current one
-    key: bytes | None  # None: destroyed, only listed
-    value: bytes | None
+    key: bytes | None = field(repr=False)  # None: destroyed, only listed
+    value: bytes | None = field(repr=False)
 
     def state(self, now: float) -> str:
         """current, leased (an old one that somebody may still hold) or retired (only listed)."""
@@ -115,7 +115,8 @@ class Vault:
         draft.unlink(missing_ok=True)
         os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
         master_id, master = token_hex(8), new_key()
-        with closing(_connect(draft)) as db:
+        with closing(sqlite3.connect(draft, isolation_level=None)) as db:
+            _set_up(db)
             migrate(db, draft, load_migrations(MIGRATIONS))
             sealed = seal(lock_key, master, id, "master", master_id, _text(lock))
             row = (1, id, time.time(), _text(lock), "", master_id, sealed)
@@ -140,8 +141,9 @@ class Vault:
         if not stat.S_ISREG(about.st_mode) or about.st_uid != os.geteuid():
             raise Denied(f"{path} is no file of yours.", next="Own it, or take it away.")
         os.chmod(path, 0o600)
-        db = _connect(path)
+        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
+            _set_up(db)
             migrate(db, path, load_migrations(MIGRATIONS))
             return cls(path, db)
         except (sqlite3.Error, ValueError, TypeError) as error:
@@ -292,6 +294,18 @@ class Vault:
             raise _damaged(each) from None
         return Secret(value, name=name, version=each.version)
 
+    def readable(self, now: float) -> Iterator[Secret]:
+        """Every value that can still be read, old versions too.
+
+        Raises:
+            Unavailable: the vault is locked.
+            Conflict: a row was changed or moved.
+        """
+        for versions in self._contents.secrets.values():
+            for each in versions:
+                if each.state(now) != "retired" and each.key is not None:
+                    yield self.read(each.name, each.version, now=now)
+
     def add(self, name: str, value: Secret, *, after: int, keep_until: float, now: float) -> Version:
         """A new version, which follows version `after` (0: a new secret). The one before retires at `keep_until`.
 
@@ -427,15 +441,13 @@ def _damaged(each: Version) -> Conflict:
     )
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    """One connection, for one thread at a time. No log beside the file outlives a transaction."""
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+def _set_up(db: sqlite3.Connection) -> None:
+    """No log beside the file outlives a transaction, and what goes is overwritten."""
     db.execute("PRAGMA journal_mode = DELETE")
     db.execute("PRAGMA synchronous = EXTRA")
     db.execute("PRAGMA secure_delete = ON")
     db.execute("PRAGMA temp_store = MEMORY")
     db.execute("PRAGMA trusted_schema = OFF")
-    return db
 
 
 def _text(lock: Lock) -> str:
