@@ -133,7 +133,9 @@ class Program:
                 os.setgroups([])
                 os.setresgid(uid, uid, uid)
                 os.setresuid(uid, uid, uid)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            for each in (signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ):  # which Python changes, and a child inherits
+                signal.signal(each, signal.SIG_DFL)
+            os.umask(0o022)
             os.execve(self._given["bwrap"], self._command, {"PATH": "/usr/bin:/bin"})
         except Exception as error:  # noqa: BLE001  it goes to the log, from which whoever waits is told
             os.write(said, f"{error}\n".encode())
@@ -175,8 +177,12 @@ class Program:
             if not running and (ending or time.monotonic() > until):
                 self.kill()
         self._join()
-        while self._listen():
+        while self._listen() or self._learn():
             pass
+        if not running and b'"exit-code"' in self._told:  # it was too quick to be seen: bwrap says so of programs alone
+            running = True
+            os.write(ready, b"running")
+            os.close(ready)
         if not running:
             said = self._words.decode(errors="replace").strip()[-1000:]
             raise Failed(said or f"bwrap ended with {self._code} before the program began")
