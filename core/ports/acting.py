@@ -70,9 +70,12 @@ async def acting(
     *,
     also: Sequence[Entry] = (),
     needs: Sequence[Act] = (),
+    waits: bool = True,
     **fields: object,
 ) -> AsyncIterator[Added]:
     """Decides and journals an act: *started* is durable before the body, *outcome* after it.
+
+    Where nobody builds on the outcome it need not be waited for (`waits=False`): it rides in the next commit.
 
     `also` are entries that stand or fall with *started*. `needs` are further acts that it cannot be done without (the
     use of a secret): all are decided about before any is asked about. `fields`, and what the body adds, are written
@@ -102,7 +105,11 @@ async def acting(
         failed = error.code if isinstance(error, Error) else type(error).__name__
         services.journal.append_soon(entry(permit, "outcome", {**fields, **added, "failed": failed}))
         raise
-    await services.journal.append(entry(permit, "outcome", {**fields, **added}))
+    outcome = entry(permit, "outcome", {**fields, **added})
+    if waits:
+        await services.journal.append(outcome)
+    else:
+        services.journal.append_soon(outcome)
 
 
 async def under_policy(
