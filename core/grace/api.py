@@ -45,6 +45,8 @@ from core.grace.streams import BlobStream
 from core.grace.trail import Trail
 from core.grace.vault import routes as vault_routes
 from core.lab import Lab
+from core.policy.capabilities import Identity
+from core.ports.bus import say
 from core.router import Ephemeral
 from core.run import Run, State, run_id
 from protos.errors import Conflict, Error, Exhausted, InvalidArgument, NotFound, Unavailable
@@ -52,6 +54,7 @@ from protos.ids import id_from, is_uuid, new_id
 from protos.v1.message_pb2 import KIND_CALL, KIND_EVENT, KIND_PROSE, Blob, Message, Terms
 
 OPERATOR = "operator"
+OPERATOR_IDENTITY = Identity(OPERATOR, frozenset(), outside=True)
 PAGE = 1000
 REQUESTED_S = 5.0  # the dispatcher hears of a message within a millisecond or so
 
@@ -143,7 +146,7 @@ async def _publish(request: Request) -> Response:
     else:
         message.kind, message.text = KIND_PROSE, body.text
     _check_queue(lab, body.recipient)
-    sequence = await lab.rogers.publish(message, sender=OPERATOR)
+    sequence = await say(lab.services, OPERATOR_IDENTITY, message)
     answer = {"id": message.id, "conversation": message.conversation, "sequence": sequence}
     return JSONResponse(answer | {"run": await _run_for(lab, request.app.state.changes, message)}, 202)
 

@@ -67,35 +67,7 @@ class LocalBus(Bus):
             if said.kind not in (KIND_REPLY, KIND_FAULT) and not self.allowance.take_said(said.ByteSize()):
                 limit = self.allowance.bytes_said
                 raise Exhausted(f"The run has said its {limit} bytes.", next="Raise budget.bytes_said.")
-        return await self._say(said)
-
-    async def _say(self, said: Message) -> int:
-        """Says it, once policy allows the call or the start of a run that it may be."""
-
-        async def publish(permit: Permit | None = None) -> int:
-            uses = permit.uses if permit is not None else ()
-            return await self.services.rogers.publish(said, sender=self.identity.participant, also=uses)
-
-        act = self._act(said)
-        if act is None:
-            return await publish()
-        if self.services.policy.decide(act).verdict != "allow" and await self.services.rogers.find(said.id):
-            return await publish()  # it was said before, and was allowed then: saying it again is saying it once
-        return await under_policy(self.services, self.identity, act, publish)
-
-    def _act(self, said: Message) -> Act | None:
-        """What saying it does besides being said."""
-        if said.kind not in (KIND_CALL, KIND_PROSE):
-            return None
-        details: dict[str, str | int] = {"blobs": ",".join(each.digest for each in said.blobs)} if said.blobs else {}
-        if said.kind == KIND_CALL:
-            effects = self.services.registry.mad(said.recipient).tools[said.tool].schema.effects
-            details |= {"effects": effects, "arguments": said.data}
-            return Act("bus.call", self.identity.principals, f"{said.recipient}.{said.tool}", details, labels_of(said))
-        if not isinstance(self.services.registry.destination(said.recipient), Ephemeral):
-            return None
-        details["text"] = said.text
-        return Act("run.start", self.identity.principals, said.recipient, details, labels_of(said))
+        return await say(self.services, self.identity, said)
 
     async def ask(self, call: Message) -> Message:
         if call.kind != KIND_CALL:
@@ -228,6 +200,39 @@ class _RememberingInbox(Inbox):
     async def acknowledge(self, sequence: int) -> None:
         self.bus.done_with(sequence)
         await self.inner.acknowledge(sequence)
+
+
+async def say(services: Services, identity: Identity, said: Message) -> int:
+    """Publishes a message, once policy allows the call, or the start of a run, that it may be; returns its sequence.
+
+    Raises:
+        as `Bus.publish`; Denied and Exhausted as `acting`.
+    """
+
+    async def publish(permit: Permit | None = None) -> int:
+        uses = permit.uses if permit is not None else ()
+        return await services.rogers.publish(said, sender=identity.participant, also=uses)
+
+    act = _act(services, identity, said)
+    if act is None:
+        return await publish()
+    if services.policy.decide(act).verdict != "allow" and await services.rogers.find(said.id):
+        return await publish()  # it was said before, and was allowed then: saying it again is saying it once
+    return await under_policy(services, identity, act, publish)
+
+
+def _act(services: Services, identity: Identity, said: Message) -> Act | None:
+    """What saying it does besides being said."""
+    if said.kind not in (KIND_CALL, KIND_PROSE):
+        return None
+    details: dict[str, str | int] = {"blobs": ",".join(each.digest for each in said.blobs)} if said.blobs else {}
+    if said.kind == KIND_CALL:
+        effects = services.registry.mad(said.recipient).tools[said.tool].schema.effects
+        details |= {"effects": effects, "arguments": said.data}
+        return Act("bus.call", identity.principals, f"{said.recipient}.{said.tool}", details, labels_of(said))
+    if not isinstance(services.registry.destination(said.recipient), Ephemeral):
+        return None
+    return Act("run.start", identity.principals, said.recipient, details | {"text": said.text}, labels_of(said))
 
 
 def arguments_of(call: Message) -> object:

@@ -1,0 +1,189 @@
+"""Watching over a lab from outside: its policy, what waits for a person, what was done, and checkpoints of it."""
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from core.home import Home
+from tests.commands import ECHO, LIMIT_S, Madlab, a_lab
+
+POLICY = """
+[[rules]]
+name = "stores"
+kinds = ["files.put"]
+principals = ["mad:echo"]
+verdict = "ask"
+reason = "storing is looked at"
+
+[[rules]]
+name = "never-hangs"
+kinds = ["bus.call"]
+principals = ["operator"]
+targets = ["echo.misbehave"]
+verdict = "deny"
+reason = "it does no good"
+
+[[rules]]
+name = "docs"
+kinds = ["web.fetch"]
+principals = ["mad:echo"]
+hosts = ["docs.test"]
+paths = ["/v1"]
+verdict = "allow"
+limits = { bytes_down = 1000000 }
+"""
+KEEP = ("call", "echo.keep", '{"text": "kept"}')
+
+
+@pytest.fixture(scope="module")
+def madlab() -> Iterator[Madlab]:
+    def prepare(home: Home) -> None:
+        (home.path / "policy.toml").write_text(POLICY)
+
+    with a_lab(f"{ECHO}\n[audit]\ncheckpoint = 'elsewhere.jsonl'\nminutes = 0.02\n", prepare=prepare) as lab:
+        yield lab
+
+
+def waiting(madlab: Madlab) -> dict[str, object]:
+    """The one thing that waits for a person, once it does."""
+    with madlab.started("approvals", "-f", "--json") as following:
+        assert following.stdout is not None
+        return dict(json.loads(following.stdout.readline()))
+
+
+def test_an_act_waits_is_shown_in_its_exact_form_and_goes_on_when_approved(madlab: Madlab) -> None:
+    with madlab.started(*KEEP) as call:
+        found = waiting(madlab)
+        shown = madlab("approvals").out
+        for each in (found["id"], "files.put kept.txt", "mad:echo", "rule stores: storing is looked at", "approve"):
+            assert str(each) in shown
+        told = madlab("approve", found["id"])
+        assert (told.code, told.out) == (0, "approved: files.put kept.txt by mad:echo\n")
+        assert call.wait(60) == 0
+    assert madlab("approvals").err == "Nothing waits for a person.\n"
+    assert [each["state"] for each in madlab("approvals", "--all", "--json").json["approvals"]] == ["used up"]
+    assert madlab("approve", found["id"], "--for", "2", "--json").error["code"] == "FAILED_PRECONDITION"
+
+
+def test_a_denial_ends_the_act_with_its_rule_and_is_explained(madlab: Madlab) -> None:
+    with madlab.started(*KEEP) as call:
+        found = waiting(madlab)
+        assert madlab("deny", found["id"]).code == 0
+        assert call.wait(60) == 4
+        assert call.stderr is not None
+        assert "rule stores: operator denied it" in call.stderr.read()
+    acts = madlab("audit", "--json").json["acts"]
+    (denied,) = [each for each in acts if each["outcome"] == "denied" and each["act"] == "files.put"]
+    told = madlab("policy", "explain", denied["id"]).out
+    assert "rule     stores" in told
+    assert "[[rules]]" in told
+
+
+def test_the_operators_own_calls_are_decided_about_too(madlab: Madlab) -> None:
+    refused = madlab("call", "echo.misbehave", '{"how": "hang"}', "--json")
+    assert refused.code == 2
+    assert refused.error["code"] == "PERMISSION_DENIED"
+    assert refused.error["message"] == "rule never-hangs: it does no good (operator: bus.call echo.misbehave)."
+    id = refused.error["next"].rpartition(" ")[2]
+    told = madlab("policy", "explain", id, "--json").json
+    assert told["rule"]["name"] == "never-hangs"
+    assert told["now"]["verdict"] == "deny"
+
+
+def test_the_policy_is_shown_and_checked(madlab: Madlab) -> None:
+    shown = madlab("policy", "show", "--json").json
+    assert [each["name"] for each in shown["rules"]][:4] == ["stores", "never-hangs", "docs", "models"]
+    assert (shown["version"], len(shown["digest"])) == (1, 71)
+    assert "never-hangs" in madlab("policy", "show").out
+    yes = madlab("policy", "check", "web.fetch", "https://docs.test/v1/a", "--as", "mad:other", "--as", "mad:echo")
+    assert yes.code == 0
+    assert yes.out.startswith("allow  rule docs (")
+    assert "up to 1.0 MB down" in yes.out
+    no = madlab("policy", "check", "web.fetch", "https://docs.test/v2", "--as", "mad:echo", "--json")
+    assert (no.code, no.json["rule"]) == (1, "default")
+    asked = madlab(
+        *("policy", "check", "web.fetch", "https://docs.test/v1", "--as", "mad:echo", "--method", "POST"),
+        *("--taint", "web", "--json"),
+    )
+    assert (asked.code, asked.json["verdict"], asked.json["rule"]) == (1, "ask", "taint")
+
+
+def test_a_new_policy_is_tried_on_what_was_done(madlab: Madlab, tmp_path: Path) -> None:
+    new = tmp_path / "new.toml"
+    new.write_text(POLICY.replace('"ask"', '"deny"').replace('targets = ["echo.misbehave"]', 'targets = ["x.y"]'))
+    found = madlab("policy", "backtest", new, "--json").json
+    changes = {(each["change"], each["kind"], each["before"], each["after"]) for each in found["groups"]}
+    assert changes == {
+        ("newly blocked", "files.put", "stores", "stores"),
+        ("newly allowed", "bus.call", "never-hangs", "calls"),
+    }
+    assert "newly blocked" in madlab("policy", "backtest", new).out
+    new.write_text("[[rules]]\nname = 'x'\n")
+    wrong = madlab("policy", "backtest", new, "--json")
+    assert (wrong.code, wrong.error["code"]) == (2, "INVALID_ARGUMENT")
+    assert "rule x: kinds is missing" in wrong.error["message"]
+
+
+def test_the_audit_tells_intent_decision_and_outcome(madlab: Madlab) -> None:
+    acts = madlab("audit", "--json").json["acts"]
+    (stored,) = [each for each in acts if each["act"] == "files.put" and each["outcome"] == "done"]
+    assert (stored["principal"], stored["verdict"], stored["rule"]) == ("echo", "ask", "stores")
+    assert stored["ended"] >= stored["at"]
+    assert {each["outcome"] for each in acts if each["act"] == "approval"} == {"asked", "approved", "used", "denied"}
+    assert [each["target"] for each in acts if each["act"] == "policy"] == ["version 1"]
+    assert {each["principal"] for each in madlab("audit", "--principal", "operator", "--json").json["acts"]} == {
+        "operator"
+    }
+    assert madlab("audit", "--since", "0s", "--json").json["acts"] == []
+    assert "files.put" in madlab("audit", "--since", "1h").out
+    assert madlab("audit", "--since", "soon").code == 2
+    with madlab.started("audit", "-f", "--json") as following:
+        assert following.stdout is not None
+        lines = [json.loads(following.stdout.readline()) for _ in acts]
+        assert [each["id"] for each in lines] == [each["id"] for each in acts]
+        madlab("call", "echo.misbehave", '{"how": "hang"}')
+        assert json.loads(following.stdout.readline())["rule"] == "never-hangs"
+
+
+def test_checkpoints_from_elsewhere_see_a_tail_that_was_cut_off_and_a_wrong_signature(
+    madlab: Madlab, tmp_path: Path
+) -> None:
+    kept = madlab.home.path / "elsewhere.jsonl"
+    before = len(kept.read_text().splitlines())
+    madlab("call", "echo.say", '{"text": "one more"}')
+    until = time.monotonic() + LIMIT_S
+    while len(kept.read_text().splitlines()) < before + 2:
+        assert time.monotonic() < until
+    copy = tmp_path / "kept.jsonl"
+    copy.write_text(kept.read_text())
+    good = madlab("journal", "verify", "--checkpoint", copy)
+    assert good.code == 0
+    assert "are in the chain where they say, signed by " in good.out
+    last = json.loads(copy.read_text().splitlines()[-1])
+    copy.write_text(json.dumps(last | {"count": 1}))
+    assert "line 1 has a wrong signature" in madlab("journal", "verify", "--checkpoint", copy).err
+    copy.write_text("nothing")
+    assert "line 1 is no checkpoint" in madlab("journal", "verify", "--checkpoint", copy).err
+    copy.write_text(json.dumps(last))
+    other = madlab("journal", "verify", "--checkpoint", copy, "--key", "A" * 43 + "=")
+    assert "signed by another key" in other.err
+
+    assert madlab("down").code == 0
+    last = kept.read_text().splitlines()[-1]
+    with sqlite3.connect(madlab.home.path / "journal.db") as db:
+        (end,) = db.execute("SELECT max(sequence) FROM journal").fetchone()
+        assert json.loads(last)["count"] == end
+        db.execute("DELETE FROM journal WHERE sequence = ?", (end,))
+        db.execute("DELETE FROM body WHERE sequence = ?", (end,))
+    db.close()
+    (madlab.home.path / "journal.db.head").unlink()  # by somebody who knows what they do
+    copy.write_text(last)
+    madlab.up()
+    assert madlab("journal", "verify").code == 0
+    cut = madlab("journal", "verify", "--checkpoint", copy)
+    assert cut.code == 1
+    assert "tail          CUT OFF" in cut.out
