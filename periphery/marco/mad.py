@@ -16,7 +16,7 @@ from protos.errors import Error, InvalidArgument, Unavailable
 from protos.tools import Call, tool
 from protos.v1.session_pb2 import OUTCOME_PARTIAL, OUTCOME_SUCCEEDED
 
-PAGES = 20  # of one call
+PAGES = 50  # of one call
 STEPS = 50
 RESEARCHED = 12
 BROWSERS = 3  # for one call: a page that ends the browser costs one

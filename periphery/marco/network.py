@@ -93,6 +93,7 @@ class Network:
     tasks: TaskGroup
     requests: list[Request] = field(default_factory=list)  # of the visit
     downloads: list[Download] = field(default_factory=list)  # of the run
+    _kept: int = 0  # downloads begun
     _writing: int = 0
     _open: int = 0
     _documents: int = 0
@@ -215,7 +216,8 @@ class Network:
         Raises:
             Exhausted: it is too large, or one too many.
         """
-        if len(self.downloads) >= DOWNLOADS:
+        self._kept += 1
+        if self._kept > DOWNLOADS:
             raise Exhausted(f"A run downloads at most {DOWNLOADS} files.", next="Ask for the rest in another.")
         size = 0
 
@@ -230,7 +232,7 @@ class Network:
 
         name = file_name(url, _header(answer.headers, "content-disposition"))
         media_type = _header(answer.headers, "content-type").partition(";")[0].strip()
-        blob = await self.files.put(pieces(), name=f"download-{len(self.downloads) + 1}-{name}", media_type=media_type)
+        blob = await self.files.put(pieces(), name=f"download-{self._kept}-{name}", media_type=media_type)
         self.downloads.append(Download(url, name, blob))
         return blob
 

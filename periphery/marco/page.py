@@ -23,11 +23,11 @@ from periphery.marco.pipe import BrowserError, Pipe
 from protos.errors import InvalidArgument, NotFound, Unavailable
 
 LOAD_S = 30.0  # until a page counts as loaded, whatever it still wants
-IDLE_S = 8.0  # after that, until its scripts have fetched what they show
+IDLE_S = 5.0  # after that, until its scripts have fetched what they show
 ACT_S = 5.0  # for what a click set going
 STUCK_S = 15.0  # for an answer of the page's own thread
 WAIT_S = 30.0
-NODES = 150_000  # of a document; what comes after is cut off before it is looked at
+NODES = 60_000  # of a document; what comes after is cut off before it is looked at
 TALL = 8000  # CSS pixels of a screenshot
 TOLD = 10  # dialogs, and windows, that are told; the rest is counted
 TOLD_CHARACTERS = 300
@@ -328,12 +328,16 @@ def _frames(tree: Mapping[str, Any]) -> list[str]:
 
 @asynccontextmanager
 async def open_page(pipe: Pipe, network: Network) -> AsyncIterator[Page]:
-    """An empty page. Leaving closes it.
+    """An empty page, which shares nothing with another: neither cookies nor storage, caches nor workers.
+
+    Leaving closes it, and ends whatever it has left running.
 
     Raises:
         BrowserError: the browser makes none.
     """
-    target = (await pipe.call("Target.createTarget", url="about:blank"))["targetId"]
+    world = (await pipe.call("Target.createBrowserContext", disposeOnDetach=True))["browserContextId"]
+    await pipe.call("Browser.setDownloadBehavior", behavior="deny", browserContextId=world)
+    target = (await pipe.call("Target.createTarget", url="about:blank", browserContextId=world))["targetId"]
     session = (await pipe.call("Target.attachToTarget", targetId=target, flatten=True))["sessionId"]
     page = Page(pipe, network, target, session)
     pipe.listen(page.hear)
@@ -346,7 +350,7 @@ async def open_page(pipe: Pipe, network: Network) -> AsyncIterator[Page]:
     finally:
         pipe.ignore(page.hear)
         with CancelScope(shield=True), move_on_after(STUCK_S), suppress(BrowserError):
-            await pipe.call("Target.closeTarget", targetId=target)
+            await pipe.call("Target.disposeBrowserContext", browserContextId=world)
 
 
 def check_address(url: str) -> None:
