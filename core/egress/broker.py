@@ -41,6 +41,7 @@ from core.egress.connection import BROKEN, Connection
 from core.egress.heads import Headers, end_to_end, framed
 from core.egress.limits import USUAL, Limits
 from core.egress.names import Ask, Names, ask_machine
+from core.egress.packages import Packages
 from core.egress.settings import Egress
 from core.egress.urls import Url
 from protos.errors import Denied, Exhausted, InvalidArgument, Unavailable
@@ -95,6 +96,7 @@ class Broker:
 
     def __init__(self, settings: Egress, *, ask: Ask = ask_machine) -> None:
         self.settings = settings
+        self.packages = Packages(settings.packages)
         self._names = Names(settings.names, ask)
         self._owners: dict[str, _Owner] = {}
         self._all = CapacityLimiter(ALL_AT_ONCE)

@@ -6,6 +6,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from core.egress.urls import canonical
+from protos.errors import InvalidArgument
+
 
 def _addresses(value: object) -> object:
     """One address or several."""
@@ -18,6 +21,32 @@ def _addresses(value: object) -> object:
 
 HostName = Annotated[str, Field(pattern=r"^[a-z0-9_]([a-z0-9_.-]{0,251}[a-z0-9_])?$")]
 Addresses = Annotated[tuple[str, ...], BeforeValidator(_addresses), Field(min_length=1, max_length=16)]
+
+
+def _bases(value: object) -> object:
+    """One address or several; a variable holds several between blanks."""
+    each = value.split() if isinstance(value, str) else value
+    if isinstance(each, list | tuple):
+        for address in each:
+            try:
+                canonical(str(address))
+            except InvalidArgument as error:
+                raise ValueError(error.message) from None
+    return each
+
+
+Bases = Annotated[tuple[str, ...], BeforeValidator(_bases)]
+
+
+class PackagesSettings(BaseModel):
+    """Where packages come from, under rules that say `packages = true`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pip: Bases = ("https://pypi.org/simple",)
+    npm: Bases = ("https://registry.npmjs.org",)
+    min_age_days: Annotated[float, Field(ge=0, le=3650)] = 7  # what is younger is not there yet
+    undated: bool = False  # take what an index does not tell the age of
 
 
 class Egress(BaseModel):
@@ -33,3 +62,4 @@ class Egress(BaseModel):
     answer_mb: Annotated[int, Field(ge=1)] = 1024  # the most that one answer may bring
     upload_mb: Annotated[int, Field(ge=1)] = 1024  # the most that one request may carry
     at_once: Annotated[int, Field(ge=1, le=1000)] = 32  # requests of one run; one more waits
+    packages: PackagesSettings = PackagesSettings()

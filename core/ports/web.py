@@ -27,6 +27,7 @@ from core.policy.acts import Act
 from core.policy.acts import Limits as Allowed
 from core.policy.capabilities import Identity
 from core.ports.acting import acting, denying
+from core.ports.packages import PackageDesk
 from core.ports.services import Allowance, Services
 from core.ports.watching import watching
 from core.redaction.redactor import Redactor
@@ -69,39 +70,42 @@ class LocalWeb(Web):
             async with denying(self.services, self.identity, act):
                 content.check(url, headers)
                 sealed = self._sealed(head.method, url, headers)
-            needs = [Act("secret.use", act.principals, each, {**act.details, "url": url}) for each in sealed.names]
-            traffic = Traffic()
-            answer = _Answer(self.services.redactor if sealed.names else None, keeps_length=head.method == "HEAD")
-            async with acting(
-                self.services, self.identity, act, also=sealed.entries, needs=needs, waits=False
-            ) as added:
-                self._pace(added.decision.rule, added.limits)
-                limits = _limits(added.limits, broker, head.seconds)
-                request = Request(
-                    act.principals[0], head.method, canonical(url), sealed.revealed(), content.length, limits
-                )
-                try:
-                    paid = content.paid(self.allowance)
-                    async with aclosing(broker.fetch(request, paid, traffic)) as pieces:  # type: ignore[type-var]
-                        async for piece in pieces:
-                            if isinstance(piece, bytes):
-                                self.allowance.take_in(len(piece))
-                            else:
-                                added["status"] = piece.status
-                            for event in answer.events(piece):
-                                yield event
-                    for event in answer.rest():
-                        yield event
-                finally:
-                    added |= {
-                        "address": traffic.address,
-                        "bytes_sent": traffic.sent,
-                        "bytes_received": traffic.received,
-                    }
-                    added |= {"digest_sent": content.digest, "digest_received": answer.digest}
-                yield FetchEvent(
-                    end=Fetched(bytes_sent=traffic.sent, bytes_received=traffic.received, digest=answer.digest)
-                )
+            async with aclosing(self._made(broker, act, content, sealed, head.seconds)) as events:  # type: ignore[type-var]
+                async for event in events:
+                    yield event
+
+    async def _made(
+        self, broker: Broker, act: Act, content: "_Body", sealed: "_Sealed", seconds: float
+    ) -> AsyncIterator[FetchEvent]:
+        """The request as it was decided about, and its answer."""
+        method, url = str(act.details["method"]), canonical(act.target)
+        needs = [Act("secret.use", act.principals, each, {**act.details, "url": act.target}) for each in sealed.names]
+        answer = _Answer(self.services.redactor if sealed.names else None, keeps_length=method == "HEAD")
+        traffic = Traffic()
+        async with acting(self.services, self.identity, act, also=sealed.entries, needs=needs, waits=False) as added:
+            self._pace(added.decision.rule, added.limits)
+            limits = _limits(added.limits, broker, seconds)
+            request = Request(act.principals[0], method, url, sealed.revealed(), content.length, limits)
+            if added.limits.packages:
+                source = PackageDesk(broker, self.services.horace).serve(request, traffic, added)
+            else:
+                source = broker.fetch(request, content.paid(self.allowance), traffic)
+            try:
+                async with aclosing(source) as pieces:  # type: ignore[type-var]
+                    async for piece in pieces:
+                        if isinstance(piece, bytes):
+                            self.allowance.take_in(len(piece))
+                        else:
+                            added["status"] = piece.status
+                        for event in answer.events(piece):
+                            yield event
+                for event in answer.rest():
+                    yield event
+            finally:
+                added |= {"address": traffic.address, "bytes_sent": traffic.sent, "bytes_received": traffic.received}
+                added |= {"digest_sent": content.digest, "digest_received": answer.digest}
+            end = Fetched(bytes_sent=traffic.sent, bytes_received=traffic.received, digest=answer.digest)
+            yield FetchEvent(end=end)
 
     def _sealed(self, method: str, url: str, headers: list[tuple[bytes, bytes]]) -> "_Sealed":
         """The headers with what was granted for this very request.
@@ -211,7 +215,7 @@ class _Body:
             SecretSeen: a value that the lab keeps stands in it.
         """
         refuse(self._redactor, [url.encode()], "URL")
-        refuse(self._redactor, [value for _, value in headers], "header")
+        refuse(self._redactor, [each for header in headers for each in header], "header")
         refuse(self._redactor, [self._begin], "body")
 
     async def paid(self, allowance: Allowance) -> AsyncIterator[bytes]:
