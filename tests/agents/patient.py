@@ -1,12 +1,13 @@
 """Agents who mean well and take their time, so that something can happen meanwhile: a remark, a kill, the last cent."""
 
+import os
 from collections.abc import Iterator, Sequence
 
 from tests.agents import Agent, Step, Until, always, called, run
 from tests.agents.bad import EDIT, FINISH, MENDS
 from tests.model_server import Play
 
-LONG = "sleep 5.125"
+LONG = f"sleep 5.{os.getpid():07}"  # of this process of tests: another may look for its own
 REMARK = "mend it now, and call it an interval"
 
 

@@ -63,15 +63,18 @@ async def test_as_many_are_answered_side_by_side_as_the_worker_says_and_no_more(
 
 
 async def test_who_gives_up_while_waiting_takes_nobodys_turn(tmp_path: Path) -> None:
-    model = PlayingModel(lambda _: Play(text="word " * 20, pause_s=0.01), at_once=1)
+    model = PlayingModel(lambda _: Play(pause_s=600 if len(model.requests) == 1 else 0), at_once=1)
     async with served(model, tmp_path) as hosts, HostedProvider(hosts, idle_s=60) as provider:
         async with create_task_group() as tasks:
             tasks.start_soon(ask, provider)
-            await sleep(0.05)
+            with fail_after(60):
+                while not model.open_now:
+                    await sleep(0.01)
             for _ in range(3):
                 waiting = provider.complete(Ask(prompt("Never?"), "scripted", 100))
                 with pytest.raises(TimeoutError), fail_after(0.01):
                     await anext(waiting)
+            tasks.cancel_scope.cancel()
         assert (await ask(provider)).text
     assert len(model.requests) == 2
     assert hosts.claims == 0

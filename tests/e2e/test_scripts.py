@@ -71,7 +71,9 @@ def test_the_unit_names_this_lab(tmp_path: Path) -> None:
 @pytest.mark.docker
 @pytest.mark.skipif(not full(), reason="a whole deployment takes minutes: MADLAB_FULL=1 (./test.sh all)")
 def test_a_clone_is_deployed_twice_and_the_second_time_is_quick(clone: Path) -> None:
+    began = time.monotonic()
     first = run(clone, "./deploy.sh")
+    usual = time.monotonic() - began
     assert first.returncode == 0, first.stdout + first.stderr
     assert re.search(r"Scanned [\d,]+ of [\d,]+ files", first.stdout)
     assert (clone / ".venv/bin/madlab").exists()
@@ -86,7 +88,7 @@ def test_a_clone_is_deployed_twice_and_the_second_time_is_quick(clone: Path) -> 
     took = time.monotonic() - began
     assert second.returncode == 0, second.stdout + second.stderr
     print(f"the second deployment took {took:.1f} s")
-    assert took < 15
+    assert took < max(15, usual / 4), "nothing is made again"
     assert json.loads(run(clone, ".venv/bin/madlab", "status", "--json").stdout)["pid"] == status["pid"]
 
     assert run(clone, "./deploy.sh", "--stop").returncode == 0

@@ -30,7 +30,7 @@ def a_core(home: Home) -> Iterator["subprocess.Popen[bytes]"]:
         command = [sys.executable, "-m", "tests.fault.dying_core", str(home.path), ""]
         core = subprocess.Popen(command, cwd=ROOT, stdout=words, stderr=words)
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while time.monotonic() < deadline:
             try:
                 Client(home).get("/api/v1/status")

@@ -36,7 +36,7 @@ class Lead:
             question = Message(id=id_from(call.message.id, text), recipient="echo", kind=KIND_CALL, tool="say_later")
             question.conversation = f"{call.message.conversation}/{text}"
             question.data = json.dumps({"text": text, "after_s": after_s})
-            question.terms.CopyFrom(Terms(image=image, seconds=30))
+            question.terms.CopyFrom(Terms(image=image, seconds=120))
             answer = await call.ctx.bus.ask(question)
             heard[text] = json.loads(answer.data)["text"] if answer.kind == KIND_REPLY else answer.text
 
@@ -108,7 +108,7 @@ async def test_a_run_of_the_core_has_others_work_side_by_side_and_they_are_its_c
             assert run.evidence == {"heard": 2}
             children = [await ended(lab, run_id("echo", id_from(asked.id, each))) for each in ("one", "two")]
             assert {each.parent for each in children} == {run.id}
-            assert all(each.deadline <= time.time() + 30 for each in children)
+            assert all(each.deadline <= time.time() + 120 for each in children)
 
 
 async def test_a_run_of_the_core_that_is_cancelled_takes_its_children_with_it() -> None:

@@ -93,7 +93,7 @@ class Site:
     runtime: str
 
     async def act(
-        self, tool: str, *, id: str = "", conversation: str = "", within_s: float = 120, **given: Any
+        self, tool: str, *, id: str = "", conversation: str = "", within_s: float = 240, **given: Any
     ) -> Answered:
         """Lets it act, waits until the run is gone, and returns what it said."""
         asked = Message(
@@ -169,7 +169,7 @@ class Site:
 @asynccontextmanager
 async def site_of(runtime: str, more: str = "") -> AsyncIterator[Site]:
     """A lab on `runtime` with the hostile eMAD and an honest resident."""
-    more = more or "[profile.hostile]\ndeadline_s = 30\n"
+    more = more or "[profile.hostile]\ndeadline_s = 120\n"
     settings = SETTINGS.format(emads=ROOT / "tests/emads", runtime=runtime, echo=ECHO, more=more)
     async with lab_of(settings, images=IMAGES, unpacked=runtime == "bwrap") as lab:
         yield Site(lab, runtime)

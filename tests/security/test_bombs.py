@@ -71,7 +71,7 @@ async def test_who_ignores_every_signal_is_gone_when_it_is_cancelled(act: str, s
         tasks.start_soon(cancel)
         came = await site.act("explode", id=id, name=act)
     assert came.run.outcome is Outcome.CANCELLED
-    assert came.run.ended - came.run.started < 15
+    assert came.run.ended - came.run.started < 60
     assert await site.sandboxes() == []
     assert orphans() == []
 

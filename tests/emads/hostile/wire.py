@@ -35,7 +35,7 @@ from protos.v1.message_pb2 import KIND_CALL, KIND_EVENT, KIND_PROSE, KIND_REPLY,
 from protos.v1.session_pb2 import AttachRequest, Directive, FinishReply, FinishRequest, HeartbeatReply, HeartbeatRequest
 
 GATE = "/run/madlab/gate.sock"
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 CHUNK = b"x" * (256 * 1024)
 Metadata = Sequence[tuple[str, str]]
 UNBOUNDED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
