@@ -114,8 +114,9 @@ engine_bubblewrap() {
       fi
     fi
   fi
-  # As another user when root, which is how sandboxes are made: a machine may keep namespaces from all but root.
-  local as=""
+  # As another user when root, else in a namespace in which this user may mount: that is how sandboxes are made, and a
+  # machine may keep either from all but root.
+  local as="unshare --user --map-root-user --mount"
   if [ "$(id -u)" -eq 0 ]; then as="setpriv --reuid 10001 --regid 10001 --clear-groups"; fi
   if ! said=$($as bwrap --unshare-user --unshare-pid --unshare-net --ro-bind / / --proc /proc true 2>&1); then
     _engine_say "bubblewrap makes no sandbox here (${said:-no reason given}): allow users their own namespaces (sysctl kernel.unprivileged_userns_clone=1 or kernel.apparmor_restrict_unprivileged_userns=0), then run this again."

@@ -44,6 +44,10 @@ _DEVICES_OF_A_KERNEL_OF_ITS_OWN = {"/dev/fuse", "/dev/net/tun"}  # gVisor's are 
 _VARIABLES = {"HOME", "HOSTNAME", "LANG", "LC_CTYPE", "MADLAB_DOOR", "PATH", "PWD", "TMPDIR"}
 _MOUNTS = ("/dev", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/proc", "/sys", "/tmp", "/workspace", DOOR)  # noqa: S108
 
+_LIMIT = (
+    "nothing enforces this limit: bubblewrap needs control groups for it (as root, or systemd-run --user --scope); "
+    "do not use another runtime without it for code you do not trust"
+)
 _ASK = "do not use this runtime for code you do not trust; please report it with the line above"
 
 
@@ -305,7 +309,7 @@ _CHECKS: tuple[Callable[[dict[str, Any], dict[str, Any], bool], Check], ...] = (
 def _processor(share: float) -> Check:
     """No more than allowed, and not nothing: what is not counted is not limited either."""
     detail = f"{share:.2f} processors, {_SPINNING.cpus} allowed"
-    return Check("processor", 0.02 < share <= 1.5 * _SPINNING.cpus, detail, _ASK)
+    return Check("processor", 0.02 < share <= 1.5 * _SPINNING.cpus, detail, _LIMIT)
 
 
 def _processes(ended: Exit, answer: dict[str, Any], own_kernel: bool, runtime: str) -> Check:
@@ -313,16 +317,16 @@ def _processes(ended: Exit, answer: dict[str, Any], own_kernel: bool, runtime: s
     limit = replace(_BUSY, runtime=runtime).pids_limit
     if answer:
         ok = answer["children"] < limit and answer["said"] == "EAGAIN"
-        return Check("processes", ok, f"{answer['children']} of at most {limit}, then {answer['said']!r}", _ASK)
+        return Check("processes", ok, f"{answer['children']} of at most {limit}, then {answer['said']!r}", _LIMIT)
     seen = f"the sandbox died of them: {ended.reason}, code {ended.code}"
-    return Check("processes", own_kernel and _died(ended), seen, _ASK)
+    return Check("processes", own_kernel and _died(ended), seen, _LIMIT)
 
 
 def _memory(ended: Exit, answer: dict[str, Any]) -> Check:
     """Too much memory ends the program, and is told as such."""
     ok = not answer and _died(ended) and ended.reason == "out_of_memory"
     seen = f"held {answer['held_mb']} MB" if answer else f"ended: {ended.reason}"
-    return Check("memory", ok, f"{seen}, {_BUSY.memory_mb + _BUSY.workspace_mb} MB allowed", _ASK)
+    return Check("memory", ok, f"{seen}, {_BUSY.memory_mb + _BUSY.workspace_mb} MB allowed", _LIMIT)
 
 
 def _files(ended: Exit, answer: dict[str, Any], own_kernel: bool) -> Check:

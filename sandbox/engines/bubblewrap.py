@@ -301,7 +301,8 @@ class BubblewrapEngine:
             if places := self._places():
                 places.make(home.group[next(iter(home.group))].name, _limits(program.profile))
             started = subprocess.run(
-                [sys.executable, "-I", "-S", keeper.__file__],
+                # The folder is for whoever looks at a list of processes.
+                [sys.executable, "-I", "-S", keeper.__file__, str(home.path)],
                 input=json.dumps(told).encode() + b"\n",
                 cwd=home.path,
                 env={},

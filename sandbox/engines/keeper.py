@@ -283,7 +283,10 @@ def lay_out(given: dict[str, Any]) -> None:
         for file, text in (("setgroups", "deny"), ("uid_map", f"{me} {me} 1"), ("gid_map", f"{mine} {mine} 1")):
             with open(f"/proc/self/{file}", "w") as handle:
                 handle.write(text)
-    mount("", "/", "", REC | PRIVATE)
+    try:
+        mount("", "/", "", REC | PRIVATE)
+    except Failed as error:
+        raise Failed(f"this machine lets nobody but root mount anything in a namespace of his own: {error}") from error
     stage = os.path.abspath(STAGE)
     mount("tmpfs", stage, "tmpfs", NOSUID | NODEV, "size=1m,nr_inodes=256,mode=0755")
     os.umask(0o022)
@@ -304,7 +307,7 @@ def lay_out(given: dict[str, Any]) -> None:
 def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
     arguments = [each.encode() or None for each in (source, target, kind)]
     done = LIBC.mount(*arguments, ctypes.c_ulong(flags), options.encode() or None)
-    call(f"mounting {source or kind or 'read-only'} at {target}", done)
+    call(f"mounting {source or kind} at {target}", done)
 
 
 def call(what: str, result: int) -> None:

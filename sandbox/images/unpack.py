@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
@@ -133,7 +134,8 @@ class Unpacker:
     def _sweep(self, used: set[str]) -> None:
         """Removes layers that nobody has and nobody used for long."""
         for path in self._cache.glob("labs/*/*.json"):
-            used |= set(json.loads(path.read_text())["layers"])
+            with suppress(FileNotFoundError):  # a lab that is gone since
+                used |= set(json.loads(path.read_text())["layers"])
         for place in self._images.folder.iterdir():
             if place.name not in used and time.time() - place.stat().st_mtime > _KEEP_S:
                 shutil.rmtree(place, ignore_errors=True)

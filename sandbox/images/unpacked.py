@@ -8,6 +8,7 @@ Reading is all that an engine needs, and this reads. `sandbox.images.unpack` mak
 """
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,7 +65,4 @@ class Images:
 
     def forget(self) -> None:
         """Drops all names of this lab."""
-        for name in self.names():
-            self.drop(name)
-        if self._named.is_dir():
-            self._named.rmdir()
+        shutil.rmtree(self._named, ignore_errors=True)
