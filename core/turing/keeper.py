@@ -1,8 +1,8 @@
 """The keeper: has the vault and comes by its key. What it does waits for a disk, a program or Argon2id: use a thread.
 
-A new lock key is kept where it belongs before the vault is sealed with it, and the old one is dropped after that. So
-whenever this process dies, the key that the vault wants is kept; what may be left over is a key that opens nothing,
-which the next unlocking drops.
+A new lock is noted in the vault as *spare*, its key is kept where it belongs, then the vault is sealed with it and the
+old lock is spare, and then the spare's key is dropped. So whenever this process dies, the key that the vault wants is
+kept, and the next unlocking drops the other one.
 """
 
 import os
@@ -141,7 +141,7 @@ class Keeper:
             return
         vault.unlock(self._key(vault, passphrase))
         self._trouble = None
-        self._drop_replaced(vault)
+        self._drop_spare(vault)
         logger.info("the vault is open", way=vault.lock.way, secrets=len(vault))
 
     def rekey(self, passphrase: str | None) -> None:
@@ -157,8 +157,11 @@ class Keeper:
         if vault.is_locked:
             raise Unavailable("The vault is locked.", next=UNLOCK)
         lock = new_lock(self._settings.unlock)
-        vault.rekey(lock, self._new_key(lock, vault.id, passphrase))
-        self._drop_replaced(vault)
+        vault.note_spare(lock)
+        try:
+            vault.rekey(lock, self._new_key(lock, vault.id, passphrase))
+        finally:
+            self._drop_spare(vault)
         logger.info("the vault has a new key", way=lock.way, secrets=len(vault))
 
     # --- lock keys
@@ -216,16 +219,16 @@ class Keeper:
             return read_passphrase(self._home / self._settings.passphrase_file.expanduser())
         raise Denied("The vault wants its passphrase.", next=UNLOCK)
 
-    def _drop_replaced(self, vault: Vault) -> None:
-        """Forgets the key before, which opens nothing any more."""
-        before = vault.replaced
-        if before is None:
+    def _drop_spare(self, vault: Vault) -> None:
+        """Forgets the key of the lock that is not the vault's."""
+        spare = vault.spare
+        if spare is None:
             return
         try:
-            if before.way == "key_file":
-                self._key_file.drop(before.key_id)
-            elif before.way == "system":
-                SystemStore(vault.id).drop(before.key_id)
-            vault.settle()
+            if spare.way == "key_file":
+                self._key_file.drop(spare.key_id)
+            elif spare.way == "system":
+                SystemStore(vault.id).drop(spare.key_id)
+            vault.note_spare(None)
         except (Error, OSError) as error:
-            logger.warning("the key before is still kept; it opens old copies of the vault only", reason=str(error))
+            logger.warning("a key that does not open the vault is still kept", reason=str(error))

@@ -150,9 +150,14 @@ class KeyFile:
 
     def drop(self, key_id: str) -> None:
         """Forgets a key; the file of the last one stays, empty."""
+        self._draft.unlink(missing_ok=True)  # of a writer that was killed
         known = self._read()
         if known.pop(key_id, None) is not None:
             self._write(known)
+
+    @property
+    def _draft(self) -> Path:
+        return self.path.with_name(f".{self.path.name}.new")
 
     def _read(self) -> dict[str, bytes]:
         found: dict[str, bytes] = {}
@@ -169,7 +174,7 @@ class KeyFile:
     def _write(self, keys: Mapping[str, bytes]) -> None:
         text = HEAD + "".join(f"{key_id} {key.hex()}\n" for key_id, key in keys.items())
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        draft = self._draft
         draft.unlink(missing_ok=True)
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:

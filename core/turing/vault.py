@@ -75,7 +75,7 @@ class _Contents:
     """What the file holds, in memory, and the key to it. Replaced as a whole: who reads has one or the other."""
 
     lock: Lock
-    replaced: Lock | None
+    spare: Lock | None
     master_id: str
     sealed_master: bytes
     secrets: Mapping[str, tuple[Version, ...]]
@@ -145,7 +145,10 @@ class Vault:
         try:
             _set_up(db)
             migrate(db, path, load_migrations(MIGRATIONS))
-            return cls(path, db)
+            vault = cls(path, db)
+            if path.with_name(f"{path.name}-journal").exists():  # somebody was killed before the file was changed
+                db.execute("PRAGMA user_version = 1")  # a transaction that writes, which takes it away
+            return vault
         except (sqlite3.Error, ValueError, TypeError) as error:
             db.close()
             raise Conflict(
@@ -162,14 +165,14 @@ class Vault:
 
     def _read(self, master: bytes | None) -> _Contents:
         """What is in the file now."""
-        sql = "SELECT lock, replaced, master_id, master FROM vault"
-        lock, replaced, master_id, sealed_master = self._db.execute(sql).fetchone()
+        sql = "SELECT lock, spare, master_id, master FROM vault"
+        lock, spare, master_id, sealed_master = self._db.execute(sql).fetchone()
         found: dict[str, list[Version]] = {}
         for values in self._db.execute("SELECT name, version, created, retires, key, value FROM secret ORDER BY 1, 2"):
             found.setdefault(values[0], []).append(Version(*values))
         return _Contents(
             Lock(**json.loads(lock)),
-            Lock(**json.loads(replaced)) if replaced else None,
+            Lock(**json.loads(spare)) if spare else None,
             master_id,
             sealed_master,
             {name: tuple(versions) for name, versions in found.items()},
@@ -189,9 +192,9 @@ class Vault:
         return self._contents.lock
 
     @property
-    def replaced(self) -> Lock | None:
-        """The lock before, while its key may still be kept somewhere."""
-        return self._contents.replaced
+    def spare(self) -> Lock | None:
+        """A lock that is not this vault's yet, or no more, while its key may be kept somewhere."""
+        return self._contents.spare
 
     def unlock(self, lock_key: bytes) -> None:
         """
@@ -202,19 +205,14 @@ class Vault:
         try:
             master = unseal(lock_key, found.sealed_master, self.id, "master", found.master_id, _text(found.lock))
         except Unopened:
-            what = {
-                "passphrase": "passphrase",
-                "key_file": "key in the key file",
-                "system": "key in the system's store",
-            }
             raise Denied(
-                f"The {what[found.lock.way]} does not open this vault; nothing was changed.",
+                f"The {KEYS[found.lock.way]} does not open this vault; nothing was changed.",
                 next="Try the right one. If vault.db was changed or damaged, restore it from a backup.",
             ) from None
         self._contents = replace(found, master=master)
 
     def rekey(self, lock: Lock, lock_key: bytes) -> None:
-        """A new master key below a new lock: every data key is sealed again, in one transaction.
+        """A new master key below a new lock: every data key is sealed again, in one transaction. The old lock is spare.
 
         Raises:
             Unavailable: the vault is locked, or the disk refuses.
@@ -234,16 +232,20 @@ class Vault:
                 [(key, each.name, each.version) for key, each in rows],
             )
             self._db.execute(
-                "UPDATE vault SET lock = ?, replaced = ?, master_id = ?, master = ?",
+                "UPDATE vault SET lock = ?, spare = ?, master_id = ?, master = ?",
                 (_text(lock), _text(found.lock), new_id, sealed),
             )
         self._contents = self._read(new)
 
-    def settle(self) -> None:
-        """Notes that the key of the lock before is kept nowhere any more."""
+    def note_spare(self, lock: Lock | None) -> None:
+        """Notes a lock whose key is about to be kept somewhere, or that none is any more.
+
+        Raises:
+            Unavailable: the disk refuses.
+        """
         with self._writing():
-            self._db.execute("UPDATE vault SET replaced = ''")
-        self._contents = replace(self._contents, replaced=None)
+            self._db.execute("UPDATE vault SET spare = ?", (_text(lock) if lock is not None else "",))
+        self._contents = replace(self._contents, spare=lock)
 
     # --- what is in it
 

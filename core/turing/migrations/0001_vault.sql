@@ -4,7 +4,7 @@ CREATE TABLE vault (
     id        TEXT    NOT NULL,
     created   REAL    NOT NULL,
     lock      TEXT    NOT NULL,  -- JSON: the way, the id of the lock's key, parameters of Argon2id
-    replaced  TEXT    NOT NULL DEFAULT '',  -- JSON: the lock before, while its key may still be kept somewhere
+    spare     TEXT    NOT NULL,  -- JSON: a lock that is not this one, whose key may be kept somewhere; or empty
     master_id TEXT    NOT NULL,
     master    BLOB    NOT NULL
 ) STRICT;

@@ -244,7 +244,7 @@ def test_a_new_key_goes_from_one_way_to_another_and_leaves_nothing_of_the_old(
         keeper.open()
         assert (keeper.state.state, keeper.state.way, keeper.state.wanted) == ("open", before, way)
         keeper.rekey(passphrase)
-        assert (keeper.state.way, keeper.vault.replaced) == (way, None)
+        assert (keeper.state.way, keeper.vault.spare) == (way, None)
         keeper.close()
         before = way
     assert first not in (tmp_path / "vault.key").read_text()
@@ -262,14 +262,30 @@ def test_a_key_that_was_replaced_and_is_still_there_goes_with_the_next_unlocking
     keeper.create(None)
     file, lock, key = KeyFile(tmp_path / "vault.key"), new_lock("key_file"), new_key()
     old = keeper.vault.lock.key_id
+    keeper.vault.note_spare(lock)
     file.keep(lock.key_id, key)
     keeper.vault.rekey(lock, key)
     keeper.close()
     assert old in file.path.read_text()
     again = keeper_of(tmp_path)
     again.open()
-    assert (again.state.state, again.vault.replaced) == ("open", None)
+    assert (again.state.state, again.vault.spare) == ("open", None)
     assert old not in file.path.read_text()
+    again.close()
+
+
+def test_a_key_that_was_kept_and_never_used_goes_with_the_next_unlocking(tmp_path: Path) -> None:
+    """As after a power cut between keeping the new key and the vault's new lock."""
+    keeper = keeper_of(tmp_path)
+    keeper.create(None)
+    file, lock = KeyFile(tmp_path / "vault.key"), new_lock("key_file")
+    keeper.vault.note_spare(lock)
+    file.keep(lock.key_id, new_key())
+    keeper.close()
+    again = keeper_of(tmp_path)
+    again.open()
+    assert (again.state.state, again.vault.spare) == ("open", None)
+    assert lock.key_id not in file.path.read_text()
     again.close()
 
 

@@ -179,8 +179,8 @@ def test_a_new_key_opens_everything_and_the_old_one_nothing(vault: Vault) -> Non
     old = vault.lock
     vault.rekey(lock, key)
     assert vault.read("token").reveal() == NEXT_VALUE
-    assert vault.replaced == old
-    vault.settle()
+    assert vault.spare == old
+    vault.note_spare(None)
     vault.close()
     content = vault.path.read_bytes()
     assert not any(each in content for each in before if each is not None)
@@ -191,7 +191,7 @@ def test_a_new_key_opens_everything_and_the_old_one_nothing(vault: Vault) -> Non
         assert again.read("token").reveal() == NEXT_VALUE
         assert again.read("token", 1).reveal() == VALUE
         assert again.read("other").reveal() == NEXT_VALUE
-        assert again.replaced is None
+        assert again.spare is None
 
 
 def test_values_from_elsewhere_come_in_together(vault: Vault) -> None:
