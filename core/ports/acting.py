@@ -51,10 +51,11 @@ class Permit:
 class Added(dict[str, object]):
     """What a body adds to its act's outcome; and under which decision it acts."""
 
-    def __init__(self, permit: Permit) -> None:
+    def __init__(self, permit: Permit, *, waits: bool) -> None:
         super().__init__()
         self.id = permit.id
         self.decision = permit.decision
+        self.waits = waits  # for its outcome to be durable
 
     @property
     def limits(self) -> Limits:
@@ -97,7 +98,7 @@ async def acting(
     permit = await under_policy(services, identity, act, start, needs=needs)
     if act.kind == "web.fetch":
         await services.taints.add(identity, ("web",))
-    added = Added(permit)
+    added = Added(permit, waits=waits)
     try:
         yield added
     except BaseException as error:
@@ -106,7 +107,7 @@ async def acting(
         services.journal.append_soon(entry(permit, "outcome", {**fields, **added, "failed": failed}))
         raise
     outcome = entry(permit, "outcome", {**fields, **added})
-    if waits:
+    if added.waits:
         await services.journal.append(outcome)
     else:
         services.journal.append_soon(outcome)

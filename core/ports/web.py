@@ -87,6 +87,7 @@ class LocalWeb(Web):
             limits = _limits(added.limits, broker, seconds)
             request = Request(act.principals[0], method, url, sealed.revealed(), content.length, limits)
             if added.limits.packages:
+                added.waits = True  # what was installed is known as soon as it is
                 source = PackageDesk(broker, self.services.horace).serve(request, traffic, added)
             else:
                 source = broker.fetch(request, content.paid(self.allowance), traffic)

@@ -56,6 +56,15 @@ carries = ["worker", "web"]
 limits = { addresses = ["127.0.0.1/32"], bytes_up = 100000, bytes_down = 100000, requests_per_minute = 3 }
 
 [[rules]]
+name = "installs"
+kinds = ["web.fetch"]
+principals = ["mad:installer"]
+hosts = ["secure.test:*"]
+verdict = "allow"
+carries = ["worker", "web"]
+limits = { addresses = ["127.0.0.1/32"], packages = true }
+
+[[rules]]
 name = "brief"
 kinds = ["web.fetch"]
 principals = ["mad:brief"]
