@@ -74,19 +74,19 @@ class _Drawer:
             self.strict.append((port, rule))
         self.depth = max(self.depth, path.count("/"))
 
-    def candidates(self, address: Address | None) -> Iterator[tuple[int, _Compiled]]:
-        """What may match, by the path alone. Where servers may read the path in several ways, each rule that forbids
-        or asks believes that it is meant, and none that allows does."""
-        yield from self.by_path.get("", ())
+    def candidates(self, address: Address | None) -> Iterator[Sequence[tuple[int, _Compiled]]]:
+        """What may match, by the path alone, each list in the order of the files. Where servers may read the path in
+        several ways, each rule that forbids or asks believes that it is meant, and none that allows does."""
+        yield self.by_path.get("", ())
         if address is None or not self.depth:
             return
         if not address.is_clear:
-            yield from self.strict
+            yield self.strict
             return
         end = 0
         for _ in range(self.depth):
             end = address.path.find("/", end + 1)
-            yield from self.by_path.get(address.path if end < 0 else address.path[:end], ())
+            yield self.by_path.get(address.path if end < 0 else address.path[:end], ())
             if end < 0:
                 return
 
@@ -158,9 +158,13 @@ class Policy:
                 drawer = by_place.get(place)
                 if drawer is None:
                     continue
-                for port, rule in drawer.candidates(address):
-                    if (best is None or rule.position < best.position) and rule.matches(act, address, port):
-                        best = rule
+                for rules in drawer.candidates(address):
+                    for port, rule in rules:
+                        if best is not None and rule.position >= best.position:
+                            break
+                        if rule.matches(act, address, port):
+                            best = rule
+                            break
         if best is None:
             return DEFAULT
         return self._after_taint(act, best)
