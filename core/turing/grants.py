@@ -136,11 +136,10 @@ class GrantsView:
         CREATE TABLE IF NOT EXISTS leases (
             principal TEXT NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL, until REAL NOT NULL,
             uses INTEGER NOT NULL, PRIMARY KEY (principal, name)) STRICT, WITHOUT ROWID;
-        CREATE INDEX IF NOT EXISTS leases_until ON leases (until);
         CREATE TABLE IF NOT EXISTS uses (
-            sequence INTEGER PRIMARY KEY, at REAL NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL,
-            "grant" TEXT NOT NULL, principal TEXT NOT NULL, method TEXT NOT NULL, target TEXT NOT NULL) STRICT;
-        CREATE INDEX IF NOT EXISTS uses_name ON uses (name, sequence);
+            name TEXT NOT NULL, sequence INTEGER NOT NULL, at REAL NOT NULL, version INTEGER NOT NULL,
+            "grant" TEXT NOT NULL, principal TEXT NOT NULL, method TEXT NOT NULL, target TEXT NOT NULL,
+            PRIMARY KEY (name, sequence)) STRICT, WITHOUT ROWID;
     """
 
     def apply(self, db: sqlite3.Connection, row: Row) -> None:
@@ -179,7 +178,8 @@ class GrantsView:
             (body["principal"], body["name"], body["version"], body["until"]),
         )
         db.execute(
-            "INSERT INTO uses VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            'INSERT INTO uses (sequence, at, name, version, "grant", principal, method, target)'
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (row.sequence, row.at, *(body[each] for each in USE)),
         )
 
@@ -198,7 +198,7 @@ class Grants:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._all: dict[str, Grant] = {}
-        self._by_principal: dict[str, dict[str, None]] = {}  # ids, in the order they were made
+        self._by_principal: dict[str, dict[str, list[str]]] = {}  # then by host: ids, in the order they were made
         self._leases: dict[tuple[str, str], Lease] = {}
 
     async def load(self) -> None:
@@ -212,10 +212,14 @@ class Grants:
     def get(self, id: str) -> Grant | None:
         return self._all.get(id)
 
-    def of(self, principals: Sequence[str], now: float) -> list[Grant]:
-        """What any of `principals` holds now, the narrowest principal's first, then the oldest."""
-        ids = (id for each in principals for id in self._by_principal.get(each, ()))
-        return [grant for id in ids if (grant := self._all[id]).holds(now)]
+    def of(self, principals: Sequence[str], now: float, host: str | None = None) -> list[Grant]:
+        """What any of `principals` holds now, everywhere or at one host: the narrowest principal's first."""
+        found: list[Grant] = []
+        for each in principals:
+            hosts = self._by_principal.get(each, {})
+            for ids in hosts.values() if host is None else (hosts.get(host, ()),):
+                found += [grant for id in ids if (grant := self._all[id]).holds(now)]
+        return found
 
     def on(self, name: str) -> list[Grant]:
         """Every grant there ever was of a secret, the oldest first."""
@@ -280,7 +284,7 @@ class Grants:
 
     def _add(self, grant: Grant) -> None:
         self._all[grant.id] = grant
-        self._by_principal.setdefault(grant.principal, {})[grant.id] = None
+        self._by_principal.setdefault(grant.principal, {}).setdefault(grant.place.host, []).append(grant.id)
 
 
 def _grant(row: tuple[Any, ...]) -> Grant:

@@ -152,7 +152,8 @@ class Turing:
 
     def _fitting(self, principals: Sequence[str], method: str, address: Address, now: float) -> list[Grant]:
         """The grants that fit a request, the most exact first."""
-        found = [each for each in self.grants.of(principals, now) if each.fits(method, address)]
+        held = self.grants.of(principals, now, address.host)
+        found = [each for each in held if each.fits(method, address)]
         return sorted(found, key=lambda each: -len(each.place.segments))
 
     def _grant_for(
