@@ -74,18 +74,9 @@ class _Home:
         except FileNotFoundError:
             return None
         try:
-            if not (holder := _holder(lock)):
-                return None
-            handle = os.pidfd_open(holder)
-            # Whoever has the id now may be another; who still holds the lock afterwards was there all the time.
-            if _holder(lock) == holder:
-                return handle
-            os.close(handle)
-        except ProcessLookupError:
-            pass
+            return _held_by(lock)
         finally:
             os.close(lock)
-        return None
 
     def ending(self) -> Exit:
         """How it ended, as the keeper wrote it down before it ended; killed, where the keeper was itself."""
@@ -109,9 +100,38 @@ class _Home:
         return True
 
     def bar(self) -> None:
-        """From here on no keeper begins here, not even one that was started a moment ago."""
-        with suppress(FileNotFoundError):
-            (self.path / keeper.LOCK).unlink()
+        """From here on no keeper begins here, not even one that was started a moment ago; one that did is killed.
+
+        A keeper that has the lock looks whether the file is still there. So it either sees that this one removed it,
+        or is seen holding it; and with it the kernel ends what it keeps.
+        """
+        try:
+            lock = os.open(self.path / keeper.LOCK, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        try:
+            (self.path / keeper.LOCK).unlink(missing_ok=True)
+            if (handle := _held_by(lock)) is not None:
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(handle, signal.SIGKILL)
+                os.close(handle)
+        finally:
+            os.close(lock)
+
+
+def _held_by(lock: int) -> int | None:
+    """A handle of the process that holds the lock."""
+    if not (holder := _holder(lock)):
+        return None
+    try:
+        handle = os.pidfd_open(holder)
+    except ProcessLookupError:
+        return None
+    # Whoever has the id now may be another; who still holds the lock afterwards was there all the time.
+    if _holder(lock) == holder:
+        return handle
+    os.close(handle)
+    return None
 
 
 def _holder(lock: int) -> int:
@@ -314,7 +334,6 @@ class BubblewrapEngine:
                 raise SandboxError(f"bubblewrap could not start it: {started.stderr.decode(errors='replace')[-1000:]}")
         except BaseException as error:
             home.bar()
-            home.signal(signal.SIGKILL)
             remove(home.group)
             shutil.rmtree(home.path, ignore_errors=True)
             if isinstance(error, OSError | subprocess.SubprocessError):

@@ -75,6 +75,8 @@ def keep(given: dict[str, Any], ready: int) -> NoReturn:
     try:
         lock = os.open(LOCK, os.O_RDWR)
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.stat(LOCK).st_ino != os.fstat(lock).st_ino:  # or it is gone: somebody removed the sandbox meanwhile
+            raise Failed("the sandbox was removed before it began")
         lay_out(given)
         program = Program(given)
         program.run(asked, ready)

@@ -102,6 +102,44 @@ async def test_a_keeper_that_comes_late_begins_nothing(engine: BubblewrapEngine,
     assert b"keeper" in began.stderr
 
 
+STARTS_THREE = """
+import sys, anyio
+from pathlib import Path
+from tests.bubblewrap_lab import engine
+from tests.integration.test_bubblewrap import FOREVER, program
+async def main():
+    directory = Path(sys.argv[1])
+    async def one(name):
+        async with engines.open(name, program(directory, FOREVER)):
+            await anyio.sleep_forever()
+    engines = engine(sys.argv[2], directory)
+    print("begins", flush=True)
+    async with anyio.create_task_group() as tasks:
+        for name in ("one", "two", "three"):
+            tasks.start_soon(one, name)
+anyio.run(main)
+"""
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.1, 0.3])
+async def test_a_core_that_is_killed_while_it_starts_sandboxes_leaves_nothing_that_is_not_reaped(
+    pause: float, engine: BubblewrapEngine, tmp_path: Path
+) -> None:
+    lab = bubblewrap_lab.need_bubblewrap()
+    command = [sys.executable, "-c", STARTS_THREE, str(tmp_path), lab]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as core:
+        assert core.stdout is not None
+        assert core.stdout.readline() == b"begins\n"
+        await sleep(pause)
+        core.kill()
+    await engine.reap(())
+    assert await engine.names() == []
+    with fail_after(30):
+        while running(f"{tmp_path}/{lab}"):  # what was on its way then finds its folder gone
+            await sleep(0.05)
+    assert [folder for name in ("one", "two", "three") for folder in groups(f"{lab}-{name}")] == []
+
+
 async def test_control_groups_are_there_while_it_runs_and_hold_the_profiles_limits(
     engine: BubblewrapEngine, tmp_path: Path
 ) -> None:
