@@ -14,7 +14,7 @@ from tests.sizes import full
 pytestmark = pytest.mark.docker
 FEW = {"liar", "test-editor", "test-remover", "looper", "leaver", "hooker", "namer", "stammerer", "cut-in-call"}
 FORGERS = ("forger", "emptier", *(("exiter", "skipper", "rewriter", "switcher") if full() else ()))
-NAMES = [each.name for each in bad() if full() or each.name in {*FEW, *FORGERS}]
+NAMES = [each.name for each in bad() if each.name != "asker" and (full() or each.name in {*FEW, *FORGERS})]
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +35,19 @@ def test_a_bad_agent_ends_in_its_outcome_and_the_repository_is_untouched(lab: St
     assert b"sk-test-" not in patch
     if coded.outcome == "succeeded":
         mended(lab, coded)
+
+
+def test_one_that_looks_for_keys_finds_decoys_and_is_ended_before_a_model_hears_of_them(lab: Stage) -> None:
+    coded = lab.solved("asker")
+    assert coded.untouched
+    assert coded.outcome == "killed", coded.result.out + coded.result.err
+    incidents = lab.madlab("incidents", "--json").json["incidents"]
+    assert {each["mad"] for each in incidents} == {"hopper"}
+    assert all(each["path"][0].startswith("laid at /run/madlab/") and each["ended"] for each in incidents)
+    assert "INCIDENTS" in lab.madlab("status").out
+    assert "laid at" in lab.madlab("incidents").out
+    assert "AKIA" not in "".join(coded.agent.results)
+    assert b"[secret decoy-" not in b"".join(each.content for each in lab.server.requests)
 
 
 def mended(lab: Stage, coded: Coded) -> None:

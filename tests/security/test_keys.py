@@ -5,8 +5,6 @@ is played in full; meanwhile everything of its sandbox that the engine and the k
 """
 
 import json
-import os
-import stat
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,50 +16,21 @@ import pytest
 
 from tests.e2e.coding import Stage, stage
 from tests.security.forms import forms, seen
+from tests.security.search import found_below, told_by_engine, told_by_processes
 
 pytestmark = pytest.mark.docker
-FILE_BYTES = 64 * 1024 * 1024
 SYSTEM = {"proc", "sys", "usr", "opt", "lib", "lib64", "bin", "sbin"}  # the image's and the kernel's
 
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Stage]:
-    """A lab whose provider says the key back in every answer."""
+    """A lab whose provider says the key back in every answer, and where one may look for it to the end."""
     key = list[str]()
-    with stage(plays=lambda play: replace(play, text=f"{play.text} Your key is {key[0]}, is it not?")) as lab:
+    with stage(
+        "decoys = false\n", plays=lambda play: replace(play, text=f"{play.text} Your key is {key[0]}, is it not?")
+    ) as lab:
         key.append(lab.key)
         yield lab
-
-
-def found_below(root: Path, key: str, *, but: tuple[Path, ...] = ()) -> list[str]:
-    """Every file below a directory that holds a form of the key, links not followed, and the names themselves."""
-    found = []
-    for directory, directories, files in os.walk(root):
-        for name in (*directories, *files):
-            path = Path(directory, name)
-            if path in but:
-                continue
-            content = str(path).encode("utf-8", "surrogateescape")
-            with suppress(OSError):  # what a sandbox has may be gone in this moment
-                if stat.S_ISREG(path.lstat().st_mode) and path.lstat().st_size < FILE_BYTES:
-                    content += path.read_bytes()
-            found += [f"{path}: {form}" for form in seen(key, content)]
-    return found
-
-
-def told_by_processes(key: str) -> list[str]:
-    """Every process of this machine whose command line or environment holds a form of the key."""
-    found = []
-    for process in Path("/proc").iterdir():
-        if not process.name.isdigit() or int(process.name) == os.getpid():
-            continue
-        for each in ("cmdline", "environ"):
-            try:
-                content = (process / each).read_bytes()
-            except OSError:
-                continue
-            found += [f"{process / each}: {form}" for form in seen(key, content)]
-    return found
 
 
 def test_the_forms_of_a_key_are_found_where_they_are(tmp_path: Path) -> None:
@@ -85,9 +54,10 @@ def test_no_key_is_in_a_sandbox_while_it_lives(lab: Stage) -> None:
                 except docker.errors.APIError:
                     continue  # it has just ended
                 assert not seen(lab.key, said.encode())
-                for each in Path(f"/proc/{pid}/root").iterdir() if pid else ():
-                    if each.name not in SYSTEM and each.is_dir():
-                        assert found_below(each, lab.key) == []
+                with suppress(OSError):  # it has just ended
+                    for each in Path(f"/proc/{pid}/root").iterdir() if pid else ():
+                        if each.name not in SYSTEM and each.is_dir():
+                            assert found_below(each, lab.key) == []
                 looked += 1
             assert told_by_processes(lab.key) == []
             time.sleep(0.2)
@@ -120,10 +90,4 @@ def test_no_key_is_left_in_the_lab(lab: Stage) -> None:
         lab.madlab(*words) for words in (("models",), ("costs", "--json"), ("runs", "--json"), ("status", "--json"))
     ]
     assert not [form for each in shown for form in seen(lab.key, (each.out + each.err).encode())]
-    api = docker.APIClient(version="auto")
-    api.trust_env = False
-    for image in api.images():
-        if any(tag.startswith(f"madlab-{lab.home.lab}/") for tag in image["RepoTags"] or ()):
-            told = json.dumps([api.inspect_image(image["Id"]), api.history(image["Id"])])  # type: ignore[no-untyped-call]
-            assert not seen(lab.key, told.encode())
-    api.close()
+    assert told_by_engine(lab.home.lab, lab.key) == []
