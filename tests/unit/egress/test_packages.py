@@ -91,8 +91,9 @@ def test_the_newest_that_is_old_enough_is_npms_latest() -> None:
 
     numbers = ["1.0.0", "1.1.0", "1.2.0-rc.1", "2.0.0"]
     times = {"1.0.0": "2026-11-01T00:00:00Z", "1.1.0": OLD, "1.2.0-rc.1": "2026-12-02T00:00:00Z", "2.0.0": YOUNG}
-    listing = {"versions": {each: version(each) for each in numbers}, "time": times, "dist-tags": {"latest": "2.0.0"}}
-    listing["versions"]["0.9.0"] = version("0.9.0", shasum="")  # nothing to check it with
+    versions = {each: version(each) for each in numbers}
+    versions["0.9.0"] = version("0.9.0", shasum="")  # nothing to check it with
+    listing = {"versions": versions, "time": times | {"0.9.0": OLD}, "dist-tags": {"latest": "2.0.0"}}
     found, desk = sifted(listing, NPM)
     assert list(found["versions"]) == ["1.0.0", "1.1.0", "1.2.0-rc.1"]
     assert found["dist-tags"] == {"latest": "1.1.0"}
