@@ -44,13 +44,15 @@ class Clerk:
         if redactor.is_empty:
             return entry
         id, kind, body, conversation, sender, recipient, _ = entry
-        if redactor.scan(f"{id} {kind} {conversation} {sender} {recipient}".encode("utf-8", "surrogatepass")):
+        words = f"{id} {kind} {conversation} {sender} {recipient}\0".encode("utf-8", "surrogatepass")
+        hits = redactor.scan(words + body)
+        if not hits:
+            return entry
+        if hits[0].offset < len(words):
             raise InvalidArgument(
                 "rule secret: an id, a conversation or a name holds the value of a secret.", next="Choose another."
             )
-        hits = redactor.scan(body)
-        if not hits:
-            return entry
+        hits = [each._replace(offset=each.offset - len(words), end=each.end - len(words)) for each in hits]
         entry = entry._replace(body=self._clean_body(kind, body))
         self.noticed(entry, hits)
         return entry
