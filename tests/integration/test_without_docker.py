@@ -12,6 +12,7 @@ import pytest
 from anyio import fail_after, sleep
 
 from core.app import open_journal
+from core.doctor import examine
 from core.home import Home
 from core.lab import Lab
 from core.rogers.bus import Rogers
@@ -107,3 +108,14 @@ async def test_a_run_that_wants_more_than_was_seen_is_refused_with_what_is_missi
             assert "rule isolation: the profile wants at least 'kernel'" in run.reason
             assert "the runtime bwrap was seen to stop 'container': own kernel" in run.reason
             assert await sandboxes(lab) == []
+
+
+async def test_doctor_says_that_the_lab_can_run_and_ranks_what_there_is(home: Home) -> None:
+    found = {each.name: each async for each in examine(str(home.path))}
+    assert "engine" not in found  # no profile asks for Docker
+    assert found["images"].state == "ok", found["images"]
+    assert (found["runtime bwrap"].state, found["runtime bwrap"].grade) == ("ok", "container")
+    assert "walls held when they were tried from inside" in found["runtime bwrap"].detail
+    assert "no Docker engine answers" in found["runtime runc"].detail
+    assert found["ranking"].detail == ("bwrap (container), process (none); profiles use bwrap for at least 'container'")
+    assert not [each for name, each in found.items() if name.startswith(("runtime", "ranking")) and each.state != "ok"]
