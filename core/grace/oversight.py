@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from anyio import to_thread
 from anyio.lowlevel import checkpoint
@@ -24,7 +24,7 @@ from core.policy.backtest import Backtest, recorded
 from core.policy.capabilities import Identity, may_reach, may_use
 from core.policy.checkpoints import KEY, LINE_BYTES, MOST_LINES, name_of, open_key, read_lines
 from core.policy.policy import Policy
-from core.policy.rules import BUILT_IN, OURS, Rule, parse_policy, read_policy
+from core.policy.rules import BUILT_IN, OURS, Label, Rule, parse_policy, read_policy
 from core.policy.targets import address_of
 from core.policy.versions import versions
 from core.ports.acting import denial
@@ -42,7 +42,7 @@ class _CheckBody(Strict):
     target: Annotated[str, Field(max_length=8192)]
     principals: Annotated[list[Annotated[str, Field(max_length=200)]], Field(min_length=1, max_length=4)]
     details: Annotated[dict[str, str | int], Field(max_length=16, default_factory=dict)]
-    taint: Annotated[list[Literal["worker", "file", "web"]], Field(max_length=3, default_factory=list)]
+    taint: Annotated[list[Label], Field(max_length=4, default_factory=list)]
 
 
 class _BacktestBody(Strict):

@@ -24,9 +24,9 @@ class Act:
     principals: tuple[str, ...]
     target: str  # canonical: a URL, a secret's name, MAD.TOOL, an alias, a digest
     # What else the decision hangs on: `method` and `bytes` (of a body) of a request and of a secret that goes with it,
-    # `effects` of a call.
+    # `effects` of a call. What a person should see before approving stands here, too.
     details: Mapping[str, str | int] = field(default_factory=dict)
-    taint: frozenset[str] = frozenset()  # where what flows into it has been: "worker", "file", "web"
+    taint: frozenset[str] = frozenset()  # where what flows into it has been: "worker", "file", "web", "private"
 
     @property
     def leaves(self) -> bool:

