@@ -1,6 +1,7 @@
 """What every test starts from: one event loop, markers from folder names, and a lab in a temporary place."""
 
 import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,13 @@ KINDS = ("unit", "contract", "integration", "e2e", "fault", "security")
 def anyio_backend() -> str:
     """grpc.aio knows asyncio only. Of the whole session, so that a lab can be a whole module's."""
     return "asyncio"
+
+
+@pytest.fixture(scope="session", autouse=True)
+async def _one_event_loop(anyio_backend: str) -> AsyncIterator[None]:
+    """For all tests of a process: gRPC's library tells its last events late, and of a loop that is closed by then, it
+    tells whichever test runs next, which fails."""
+    yield  # noqa: PT022  that it goes on is what holds the loop
 
 
 def pytest_configure(config: pytest.Config) -> None:

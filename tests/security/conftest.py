@@ -9,12 +9,6 @@ from tests.docker_lab import need_runtime
 from tests.security.hostile_lab import Site, site_of
 
 
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    """As everywhere; wider, because a lab is shared by a module."""
-    return "asyncio"
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A module that is cheap says `RUNTIMES = EVERY`; the others leave bubblewrap out, as it floods like runc."""
     chosen = any("runtime" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
