@@ -2,7 +2,7 @@
 
 A look is worth nothing any more once something changed that it depends on: the machine was started again, the engine or
 the runtime is another or has other arguments, or the code that makes or tries the walls is another. All of that is in
-the name under which it is kept. What was good is looked at again after a day, what was not after some minutes, and what
+the name under which it is kept. What was good is looked at again after a day, what was not after a minute, and what
 could not be tried at all is not kept. One process at a time looks; the others wait for what it finds.
 """
 
@@ -27,9 +27,9 @@ from sandbox.probe import Check, probe
 logger = logging.getLogger(__name__)
 
 _ROOM = Path(__file__).parent
-_GOOD_S, _BAD_S = 24 * 3600.0, 600.0
+_GOOD_S, _BAD_S = 24 * 3600.0, 60.0
 _AGAIN_S = 0.2  # between two tries to be the one who looks
-_NOISY = {"starts", "processor"}  # what a busy machine can spoil: that alone is tried twice
+_NOISY = {"starts", "processor", "processes", "memory"}  # what a busy machine can spoil: that alone is tried twice
 
 
 class Seen:

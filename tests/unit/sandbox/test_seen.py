@@ -86,9 +86,9 @@ async def test_another_runtime_user_or_engine_is_looked_at_for_itself(
 
 
 @pytest.mark.parametrize(
-    ("found", "age_s", "counts"), [(GOOD, 3600, 1), (GOOD, 90_000, 0), (OPEN, 300, 1), (OPEN, 700, 0)]
+    ("found", "age_s", "counts"), [(GOOD, 3600, 1), (GOOD, 90_000, 0), (OPEN, 30, 1), (OPEN, 90, 0)]
 )
-async def test_what_was_good_counts_for_a_day_and_what_was_not_for_minutes(
+async def test_what_was_good_counts_for_a_day_and_what_was_not_for_a_minute(
     found: list[Check], age_s: int, counts: int, tmp_path: Path, engine: Engine, looks: Callable[..., Looks]
 ) -> None:
     made = looks(found, found)
