@@ -49,7 +49,7 @@ from protos.v1.web_pb2 import Header, ResponseHead
 
 ALL_AT_ONCE = 512  # exchanges of all owners together
 ADDRESSES = 4  # of one host that are tried
-PIECES = 4  # of an answer that wait for whoever asked
+PIECES = 1  # of an answer that wait for whoever asked; each has up to 256 KiB
 IDLE_EACH = 8  # connections that an owner keeps open
 KEPT_S = 4.0  # for so long; most servers hang up after five seconds, and losing that race costs a request
 REASON_CHARACTERS = 200
@@ -122,6 +122,7 @@ class Broker:
 
     async def forget(self, owner: str) -> None:
         """Ends what an owner has under way, and hangs up everywhere."""
+        self.packages.forget(owner)
         known = self._owners.pop(owner, None)
         if known is None:
             return
@@ -171,7 +172,7 @@ class Broker:
     async def connection(self, owner: _Owner, request: Request, traffic: Traffic) -> AsyncIterator[Connection]:
         """A connection for one request, kept for the next if both sides are done with it."""
         place = (request.url.scheme, request.url.host, request.url.port)
-        async with self._all, owner.limiter:
+        async with owner.limiter, self._all:  # in this order: who waits for itself takes no one's place
             connection = await self._again(owner, place, request.limits) or await self._open(request, traffic)
             is_kept = False
             try:

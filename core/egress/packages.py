@@ -19,12 +19,15 @@ from datetime import datetime
 from typing import Any, Literal
 from urllib.parse import unquote, urljoin
 
+from anyio import CapacityLimiter
+
 from core.egress.settings import PackagesSettings
 from core.egress.urls import canonical
 from protos.errors import InvalidArgument, Unavailable
 
-LISTING_BYTES = 64 << 20  # the largest packuments have some tens of millions
-REMEMBERED = 200_000  # files
+LISTING_BYTES = 32 << 20
+LISTINGS_AT_ONCE = 2  # of the whole lab: one takes ten times its bytes while it is sifted
+REMEMBERED = 50_000  # files of one owner, and digests of the lab
 DAY_S = 86_400.0
 ACCEPT = {"pip": b"application/vnd.pypi.simple.v1+json", "npm": b"application/json"}  # what tells the time
 SDIST = re.compile(r"\.(tar\.gz|tgz|zip|tar\.bz2)$")
@@ -65,7 +68,8 @@ class Packages:
             for ecosystem, bases in (("pip", settings.pip), ("npm", settings.npm))
             for base in bases
         ]
-        self._files: OrderedDict[str, File] = OrderedDict()  # by address
+        self.turns = CapacityLimiter(LISTINGS_AT_ONCE)
+        self._files: dict[str, OrderedDict[str, File]] = {}  # what each owner was shown, by address
         self._stored: OrderedDict[tuple[str, str], str] = OrderedDict()  # our digest, by the index's
 
     def index(self, url: str) -> Index | None:
@@ -80,18 +84,23 @@ class Packages:
                 return Index("npm", unquote(path), url)
         return None
 
-    def file(self, url: str, now: float) -> File | None:
-        """A file that was listed and is old enough, by its canonical address."""
-        known = self._files.get(url)
+    def file(self, owner: str, url: str, now: float) -> File | None:
+        """A file that `owner` was shown in a listing and that is old enough, by its canonical address."""
+        known = self._files[owner].get(url) if owner in self._files else None
         return known if known is not None and self._is_old(known.uploaded, now) else None
 
-    def learn(self, files: Mapping[str, File]) -> None:
-        """Remembers what was listed, by address."""
+    def learn(self, owner: str, files: Mapping[str, File]) -> None:
+        """Remembers what `owner` was shown, by address."""
+        shown = self._files.setdefault(owner, OrderedDict())
         for url, file in files.items():
-            self._files[url] = file
-            self._files.move_to_end(url)
-        while len(self._files) > REMEMBERED:
-            self._files.popitem(last=False)
+            shown[url] = file
+            shown.move_to_end(url)
+        while len(shown) > REMEMBERED:
+            shown.popitem(last=False)
+
+    def forget(self, owner: str) -> None:
+        """It has ended."""
+        self._files.pop(owner, None)
 
     def keep(self, file: File, digest: str) -> None:
         """A file was stored under this digest."""

@@ -97,7 +97,7 @@ class PackageDesk:
         kept = [(name, value) for name, value in request.headers if name.lower() not in OURS]
         request = replace(request, headers=[*kept, (b"Accept-Encoding", b"identity")])
         url = str(request.url)
-        file = self._packages.file(url, time.time())
+        file = self._packages.file(request.owner, url, time.time())
         if file is not None:
             return self._file(request, file, traffic, added)
         index = self._packages.index(url)
@@ -112,22 +112,27 @@ class PackageDesk:
     async def _listing(self, request: Request, index: Index, traffic: Traffic) -> Pieces:
         accept = ACCEPT[index.ecosystem]
         request = replace(request, headers=[*request.headers, (b"Accept", accept)])
-        listing = bytearray()
         async with aclosing(self.broker.fetch(request, _nothing(), traffic)) as pieces:  # type: ignore[type-var]
-            async for piece in pieces:
-                if isinstance(piece, bytes):
-                    listing += piece
-                    if len(listing) > LISTING_BYTES:
-                        raise Unavailable(f"The listing of {index.project} has more than {LISTING_BYTES} bytes.")
-                elif piece.status != 200 or request.method == "HEAD":
-                    yield piece
-                    async for rest in pieces:
-                        yield rest
-                    return
-        sifted, files = await to_thread.run_sync(self._packages.sifted, index, bytes(listing), time.time())
-        self._packages.learn(files)
+            head = await anext(pieces)
+            if not isinstance(head, ResponseHead) or head.status != 200 or request.method == "HEAD":
+                yield head
+                async for rest in pieces:
+                    yield rest
+                return
+            async with self._packages.turns:
+                sifted = await self._sifted(request.owner, index, pieces)
         yield _found(len(sifted), accept)
         yield sifted
+
+    async def _sifted(self, owner: str, index: Index, pieces: Pieces) -> bytes:
+        listing = bytearray()
+        async for piece in pieces:
+            listing += piece if isinstance(piece, bytes) else b""
+            if len(listing) > LISTING_BYTES:
+                raise Unavailable(f"The listing of {index.project} has more than {LISTING_BYTES} bytes.")
+        sifted, files = await to_thread.run_sync(self._packages.sifted, index, bytes(listing), time.time())
+        self._packages.learn(owner, files)
+        return sifted
 
     async def _file(self, request: Request, file: File, traffic: Traffic, added: dict[str, object]) -> Pieces:
         size = await self._size(self._packages.stored(file))
@@ -143,7 +148,7 @@ class PackageDesk:
             self._packages.keep(file, blob.digest)
             size = blob.size
         digest = self._packages.stored(file)
-        if file.is_package:
+        if file.is_package and request.method == "GET":
             about = Installed(file.ecosystem, file.project, file.version, file.name, digest, file.uploaded)
             added["package"] = asdict(about)
         yield _found(size, b"application/octet-stream")

@@ -14,7 +14,7 @@ import json
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 
 from anyio import current_time, fail_after
@@ -36,11 +36,13 @@ from core.redaction.strainer import Strainer
 from core.rogers.entry import Entry
 from core.turing.secret import Secret
 from protos.errors import Denied, Exhausted, InvalidArgument, Unavailable
+from protos.ids import is_uuid
 from protos.v1.web_pb2 import Fetched, FetchEvent, RequestHead, ResponseHead
 from protos.web import PIECE_BYTES, Web
 
 GATHERED_BYTES = 64 * 1024  # of a body: up to here it is known before the decision
 BODY_S = 60.0  # for these
+METHOD_CHARACTERS = 32  # of one that is no method, in the journal
 UNKNOWN = -1  # bytes of a body that is longer and does not say how long
 MINUTE_S = 60.0
 
@@ -60,31 +62,36 @@ class LocalWeb(Web):
         broker = self.services.egress
         if broker is None:
             raise Denied("rule port: nothing is reached from here.", next="Serve the MAD in a lab with a broker.")
-        check_method(head.method)
         url = str(canonical(head.url))
-        headers, length = checked((each.name, each.value) for each in head.headers)
         self.allowance.take_act()
+        act = Act("web.fetch", self.identity.principals, url, {"method": head.method[:METHOD_CHARACTERS]})
+        async with denying(self.services, self.identity, act):
+            check_method(head.method)
+            headers, length = checked((each.name, each.value) for each in head.headers)
         content = await _Body.of(body, length, self.services.redactor)
-        act = Act("web.fetch", self.identity.principals, url, {"method": head.method} | content.details)
+        act = replace(act, details={**act.details, **content.details})
         with watching(self.services, self.identity, f"{head.method} {url}"):
             async with denying(self.services, self.identity, act):
                 content.check(url, headers)
                 sealed = self._sealed(head.method, url, headers)
-            async with aclosing(self._made(broker, act, content, sealed, head.seconds)) as events:  # type: ignore[type-var]
+            async with aclosing(self._made(broker, act, content, sealed, head)) as events:  # type: ignore[type-var]
                 async for event in events:
                     yield event
 
     async def _made(
-        self, broker: Broker, act: Act, content: "_Body", sealed: "_Sealed", seconds: float
+        self, broker: Broker, act: Act, content: "_Body", sealed: "_Sealed", head: RequestHead
     ) -> AsyncIterator[FetchEvent]:
         """The request as it was decided about, and its answer."""
-        method, url = str(act.details["method"]), canonical(act.target)
+        method, url = head.method, canonical(act.target)
+        called = {"request": head.id} if is_uuid(head.id) else {}
         needs = [Act("secret.use", act.principals, each, {**act.details, "url": act.target}) for each in sealed.names]
         answer = _Answer(self.services.redactor if sealed.names else None, keeps_length=method == "HEAD")
         traffic = Traffic()
-        async with acting(self.services, self.identity, act, also=sealed.entries, needs=needs, waits=False) as added:
+        async with acting(
+            self.services, self.identity, act, also=sealed.entries, needs=needs, waits=False, **called
+        ) as added:
             self._pace(added.decision.rule, added.limits)
-            limits = _limits(added.limits, broker, seconds)
+            limits = _limits(added.limits, broker, head.seconds)
             request = Request(act.principals[0], method, url, sealed.revealed(), content.length, limits)
             if added.limits.packages:
                 added.waits = True  # what was installed is known as soon as it is
@@ -282,6 +289,8 @@ class _Answer:
         kept = ResponseHead(status=head.status, reason=self._redactor.redact_text(head.reason))
         for each in head.headers:
             name = each.name.lower()
+            if self._redactor.scan(each.name.encode()):
+                continue
             if name == "content-encoding" and each.value.lower() != b"identity":
                 raise Unavailable("The answer is compressed, which nobody asked for.", next="Ask another server.")
             if name != "content-length" or self._keeps_length:  # it may get another one

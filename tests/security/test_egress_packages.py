@@ -160,6 +160,8 @@ async def test_only_listings_and_what_they_listed_are_reached(world: World) -> N
     await fetch(web, world.https("/simple/thing/"))
     with pytest.raises(Denied, match=r"^rule packages"):
         await fetch(web, world.https("/files/thing-2.0-py3-none-any.whl"))  # listed, and too young
+    with pytest.raises(Denied, match=r"^rule packages"):
+        await fetch(world.web("installer"), world.https("/files/thing-1.0-py3-none-any.whl"))  # shown to another run
     assert not [each for each in world.secure.asked if "/files/" in each.line or each.body]
 
 

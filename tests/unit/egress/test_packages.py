@@ -29,7 +29,7 @@ def wheel(version: str, uploaded: str | None, **more: object) -> dict[str, objec
 def sifted(listing: dict[str, Any], index: Index = PIP, **settings: Any) -> tuple[dict[str, Any], Packages]:
     desk = packages(**settings)
     data, files = desk.sifted(index, json.dumps(listing).encode(), NOW)
-    desk.learn(files)
+    desk.learn("run", files)
     found: dict[str, Any] = json.loads(data)
     return found, desk
 
@@ -60,10 +60,10 @@ def test_young_undated_and_unchecked_files_of_pip_are_taken_out() -> None:
     found, desk = sifted({"name": "thing", "versions": ["1.0", "2.0", "3.0"], "files": files})
     assert [each["filename"] for each in found["files"]] == ["thing-1.0-py3-none-any.whl"]
     assert found["versions"] == ["1.0"]
-    file = desk.file("https://files.test/thing-1.0-py3-none-any.whl", NOW)
+    file = desk.file("run", "https://files.test/thing-1.0-py3-none-any.whl", NOW)
     assert file is not None
     assert (file.version, file.digest, desk.stored(file)) == ("1.0", "1" * 64, "sha256:" + "1" * 64)
-    assert desk.file("https://files.test/thing-2.0-py3-none-any.whl", NOW) is None
+    assert desk.file("run", "https://files.test/thing-2.0-py3-none-any.whl", NOW) is None
 
 
 def test_an_operator_may_take_what_has_no_date_or_any_age() -> None:
@@ -79,10 +79,10 @@ def test_metadata_is_fetched_where_its_digest_is_told_and_is_no_package() -> Non
     found, desk = sifted({"files": files})
     assert found["files"][0]["core-metadata"] == {"sha256": "a" * 64}
     assert "core-metadata" not in found["files"][1]
-    file = desk.file("https://files.test/thing-1.0-py3-none-any.whl.metadata", NOW)
+    file = desk.file("run", "https://files.test/thing-1.0-py3-none-any.whl.metadata", NOW)
     assert file is not None
     assert not file.is_package
-    assert desk.file("https://files.test/thing-2.0-py3-none-any.whl.metadata", NOW) is None
+    assert desk.file("run", "https://files.test/thing-2.0-py3-none-any.whl.metadata", NOW) is None
 
 
 def test_the_newest_that_is_old_enough_is_npms_latest() -> None:
@@ -97,7 +97,7 @@ def test_the_newest_that_is_old_enough_is_npms_latest() -> None:
     found, desk = sifted(listing, NPM)
     assert list(found["versions"]) == ["1.0.0", "1.1.0", "1.2.0-rc.1"]
     assert found["dist-tags"] == {"latest": "1.1.0"}
-    file = desk.file("https://registry.test/t-1.1.0.tgz", NOW)
+    file = desk.file("run", "https://registry.test/t-1.1.0.tgz", NOW)
     assert file is not None
     assert (file.algorithm, desk.stored(file)) == ("sha1", "")
     desk.keep(file, "sha256:" + "c" * 64)
