@@ -1,7 +1,7 @@
 """A lab in which Marco browses, and a small world for him: three servers' names on loopback, and what pages there are.
 
-One server answers by host and path; what has no page is 404. The rules let Marco read `site.test` and `other.test`.
-`evil.test` is where nobody may ever come.
+One server answers by host and path; what has no page is 404. The rules let Marco read `site.test` and `other.test`,
+and ask a person before he writes to the first. `evil.test` is where nobody may ever come.
 """
 
 import json
@@ -33,9 +33,17 @@ hosts = ["site.test:*", "other.test:*"]
 methods = ["GET", "HEAD", "OPTIONS"]
 verdict = "allow"
 limits = { addresses = ["127.0.0.1/32"], requests_per_minute = 100000 }
+
+[[rules]]
+name = "marco-writes-here"
+kinds = ["web.fetch"]
+principals = ["mad:marco"]
+hosts = ["site.test:*"]
+verdict = "ask"
+limits = { addresses = ["127.0.0.1/32"] }
 """
 NAMES = ("site.test", "other.test", "evil.test")
-WITHIN_S = 400.0  # upper bounds only: nothing is measured
+WITHIN_S = 60.0  # upper bounds only: nothing is measured
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ Markdown is made so that a page cannot speak in it: what would be a heading, a l
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from os.path import commonprefix
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -352,7 +353,7 @@ class _Writer:
 
     def _put(self, lines: Sequence[str], words: str) -> None:
         if self._lines and not self._glued:
-            self._lines.append(min(self._rest, self._before, key=len).rstrip())
+            self._lines.append(commonprefix((self._rest, self._before)).rstrip())
         self._before = self._rest
         self._lines += [self._first + lines[0], *(self._rest + each for each in lines[1:])]
         self._first, self._glued = self._rest, False

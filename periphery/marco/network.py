@@ -15,6 +15,7 @@ import zlib
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
@@ -95,6 +96,7 @@ class Network:
     downloads: list[Download] = field(default_factory=list)  # of the run
     _kept: int = 0  # downloads begun
     _writing: int = 0
+    _sending: int = 0  # requests that write and are not answered
     _open: int = 0
     _documents: int = 0
     _last: float = 0.0
@@ -112,16 +114,23 @@ class Network:
         self._documents = 0
 
     async def settled(self, within_s: float, quiet_s: float = QUIET_S) -> bool:
-        """Waits until nothing was asked for `quiet_s`; whether that came within `within_s`."""
+        """Waits until nothing was asked for `quiet_s`; whether that came within `within_s`.
+
+        The time begins anew after a request that writes: a person may have to look at it first.
+        """
         self._last = current_time()  # what was just set going may not have asked yet
-        with move_on_after(within_s):
-            while True:
-                rest = self._last + quiet_s - current_time()
-                if not self._open and rest <= 0:
-                    return True
-                self._moved = Event()
-                with move_on_after(None if self._open else rest):
-                    await self._moved.wait()
+        until = self._last + within_s
+        while self._sending or current_time() < until:
+            rest = self._last + quiet_s - current_time()
+            if not self._open and rest <= 0:
+                return True
+            self._moved = Event()
+            with move_on_after(until - current_time() if self._open else rest) as limit:
+                if self._sending:
+                    limit.deadline = inf
+                await self._moved.wait()
+            if self._sending or limit.deadline == inf:
+                until = current_time() + within_s
         return False
 
     @contextmanager
@@ -150,6 +159,8 @@ class Network:
         """Answers one request. The page may be gone by then: nobody hears that."""
         asked, kind, frame = paused["request"], paused["resourceType"], paused.get("frameId", "")
         noted = Request(asked["method"], asked["url"], kind, frame, "failed")
+        sends = asked["method"] not in _READS
+        self._sending += sends
         try:
             async with self._places:
                 noted = await self._answer(paused["requestId"], asked, kind, frame)
@@ -157,6 +168,7 @@ class Network:
             pass
         finally:
             self.requests.append(noted)
+            self._sending -= sends
             self._count(-1)
 
     async def _answer(self, id: str, asked: Mapping[str, Any], kind: str, frame: str) -> Request:
@@ -174,12 +186,13 @@ class Network:
             return await fail("BlockedByClient", "denied", Denied("Pages do not send anything by themselves."))
         if len(self.requests) >= REQUESTS or self._documents > DOCUMENTS:
             return await fail("BlockedByClient", "failed", Exhausted("This page asks for too much."))
-        seconds = DOWNLOAD_SECONDS if kind == "Document" else SECONDS
+        seconds = SECONDS if kind != "Document" and method in _READS else DOWNLOAD_SECONDS
         head = RequestHead(id=new_id(), method=method, url=url, headers=_headers(asked["headers"]), seconds=seconds)
         try:
             async with aclosing(self.web.fetch(head, _body(asked))) as events:  # type: ignore[type-var]
-                with fail_after(SECONDS):
+                with fail_after(SECONDS if method in _READS else None):
                     answer = (await anext(events)).head
+                with fail_after(SECONDS):
                     downloads = kind == "Document" and _is_download(answer)
                     content = b"" if downloads else await _content(answer, events)
                 if downloads:
