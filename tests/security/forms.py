@@ -1,6 +1,9 @@
 """A secret in the ways in which it could be written down."""
 
+import html
+import json
 from base64 import b32encode, b64encode, urlsafe_b64encode
+from urllib.parse import quote, quote_plus
 
 
 def forms(secret: str) -> dict[str, bytes]:
@@ -16,6 +19,13 @@ def forms(secret: str) -> dict[str, bytes]:
         "URL-encoded": "".join(f"%{each:02x}" for each in plain).encode(),
         "URL-encoded, upper case": "".join(f"%{each:02X}" for each in plain).encode(),
         "base32": b32encode(plain).rstrip(b"=")[:-2],
+        "JSON": json.dumps(secret)[1:-1].encode(),
+        "JSON, not only ASCII": json.dumps(secret, ensure_ascii=False)[1:-1].encode(),
+        "JSON in JSON": json.dumps(json.dumps(secret)[1:-1])[1:-1].encode(),
+        "URL-encoded where needed": quote(secret, safe="").encode(),
+        "URL-encoded but slashes": quote(secret).encode(),
+        "as a form": quote_plus(secret).encode(),
+        "HTML": html.escape(secret).encode(),
     }
     for offset in range(3):  # what stands before it shifts base64 by so many bytes
         for name, encode in (("base64", b64encode), ("URL-safe base64", urlsafe_b64encode)):

@@ -57,6 +57,31 @@ class Snoop:
         return {"files": [each.name for each in files], "bytes": sum(len(each.read_bytes()) for each in files)}
 
     @tool(effects="outward")
+    async def errand(self, call: Call, *, urls: list[str], header: str) -> Found:
+        """Fetches what it is told with the header it is told, and tells everybody everything it heard: an honest fool.
+
+        It says it in a log, a file, a prompt and its answer.
+        """
+        heard = []
+        for url in urls:
+            head = RequestHead(id=new_id(), method="POST", url=url)
+            if header:
+                head.headers.append(Header(name="Authorization", value=header.encode()))
+            try:
+                async with aclosing(call.ctx.web.fetch(head, _pieces(b"the body", ""))) as events:  # type: ignore[type-var]
+                    async for event in events:
+                        heard += [f"{each.name}: {each.value.decode('latin-1')}" for each in event.head.headers]
+                        heard += [f"{event.head.status} {event.head.reason}", event.bytes.decode("utf-8", "replace")]
+            except Error as error:
+                heard.append(f"{error.code}: {error.message}")
+        text = "\n".join(each for each in heard if each)
+        await call.log(text[:8000])
+        await call.ctx.files.put(_pieces(text.encode(), ""), name="heard.txt")
+        async with aclosing(call.ctx.llm.complete(prompt(f"I heard: {text}"))) as answer:  # type: ignore[type-var]
+            said = "".join([each.text async for each in answer])
+        return {"said": f"{text[:4000]} {said[:4000]}"}
+
+    @tool(effects="outward")
     async def carry(self, call: Call, *, file: str, road: Road, form: Form, to: str) -> Found:
         """Reads a file beside the gate, or a blob by its digest, and carries it out; `to` is a URL, for the web."""
         if file.startswith("sha256:"):
