@@ -136,6 +136,9 @@ def add(
     key_from: Annotated[
         str, typer.Option(metavar="FILE", help="Where to read its key; - is stdin. It is never an argument.")
     ] = "",
+    secret: Annotated[
+        str, typer.Option(metavar="NAME", help="Instead: a secret of the vault that is its key (madlab secret set).")
+    ] = "",
     input_usd: Annotated[float, typer.Option(min=0, metavar="USD", help="Price of a million tokens read.")] = 0,
     output_usd: Annotated[float, typer.Option(min=0, metavar="USD", help="Price of a million tokens written.")] = 0,
     small: Annotated[bool, typer.Option("--small", help="Its models are small: agents are told to take care.")] = False,
@@ -154,8 +157,12 @@ def add(
     fields: dict[str, Value] = {"kind": kind}
     if base_url:
         fields["base_url"] = base_url
+    if key_from and secret:
+        raise InvalidArgument("The key comes from a file or from the vault, not from both.", next="Leave one away.")
     if key_from:
         fields["key"] = name
+    elif secret:
+        fields["key"] = f"secret://{secret.removeprefix('secret://')}"
     tables: dict[tuple[str, str], dict[str, Value]] = {("providers", name): fields}
     for each in models:
         alias, sign, theirs = each.partition("=")

@@ -289,7 +289,8 @@ async def _uses(request: Request) -> Response:
     for provider, each in lab.config.providers.items():
         if each.key_secret == name:
             ((count, last),) = await lab.journal.query(
-                "SELECT count(*), max(at) FROM calls WHERE provider = ?", (provider,)
+                "SELECT count(*), max(at) FROM calls WHERE provider = ? AND reason NOT LIKE ?",
+                (provider, f"%The key of {provider}, secret://%"),  # then it had none
             )
             providers.append({"provider": provider, "principal": "mad:fiedler", "requests": count, "last": last})
     return JSONResponse({"uses": [asdict(each) for each in uses], "providers": providers})
