@@ -26,6 +26,7 @@ from anyio import (
     CancelScope,
     CapacityLimiter,
     Event,
+    WouldBlock,
     create_memory_object_stream,
     create_task_group,
     current_time,
@@ -172,7 +173,7 @@ class Broker:
     async def connection(self, owner: _Owner, request: Request, traffic: Traffic) -> AsyncIterator[Connection]:
         """A connection for one request, kept for the next if both sides are done with it."""
         place = (request.url.scheme, request.url.host, request.url.port)
-        async with owner.limiter, self._all:  # in this order: who waits for itself takes no one's place
+        async with turn(owner.limiter), turn(self._all):  # in this order: who waits for itself takes no one's place
             connection = await self._again(owner, place, request.limits) or await self._open(request, traffic)
             is_kept = False
             try:
@@ -286,6 +287,9 @@ class _Exchange:
         head = framed(request.method, request.url, request.headers, request.length)
         await connection.send(head, request.limits.idle_s)
         waiting = CancelScope()  # for the answer; it has no end before everything was sent
+        if request.length == 0:
+            await self._upload(connection, waiting)
+            return await self._download(connection, waiting)
         async with create_task_group() as tasks:
 
             async def upload() -> None:
@@ -311,15 +315,21 @@ class _Exchange:
                 self._traffic.sent += len(each)
                 if self._traffic.sent > limits.bytes_up:
                     raise Exhausted(f"The body is longer than {limits.bytes_up} bytes.", next="Send less.")
-                try:
-                    await connection.send(h11.Data(data=each), limits.idle_s)
-                except Unavailable:
-                    break  # it may have answered before it hung up: then that is what counts
+                if not await self._took(connection, h11.Data(data=each)):
+                    break
             else:
-                await connection.send(h11.EndOfMessage(), limits.idle_s)
+                await self._took(connection, h11.EndOfMessage())
         except h11.LocalProtocolError:
             raise InvalidArgument("The body is not as long as was said.", next="Mend content-length.") from None
         waiting.deadline = current_time() + limits.head_s
+
+    async def _took(self, connection: Connection, part: h11.Data | h11.EndOfMessage) -> bool:
+        """Sends a part of the body. A server that hangs up may have answered before: then that is what counts."""
+        try:
+            await connection.send(part, self.request.limits.idle_s)
+        except Unavailable:
+            return False
+        return True
 
     async def _download(self, connection: Connection, waiting: CancelScope) -> None:
         limits = self.request.limits
@@ -327,13 +337,32 @@ class _Exchange:
             head = await connection.head()
         if waiting.cancelled_caught:
             raise Unavailable(f"The server sent no whole head for {limits.head_s:g} s.", next="Try again.")
-        await self._told.send(_said(head))
+        await self._tell(_said(head))
         async with aclosing(connection.body(limits.idle_s)) as pieces:  # type: ignore[type-var]
             async for each in pieces:
                 self._traffic.received += len(each)
                 if self._traffic.received > limits.bytes_down:
                     raise Exhausted(f"The answer is longer than {limits.bytes_down} bytes.", next="Ask for less.")
-                await self._told.send(each)
+                await self._tell(each)
+
+    async def _tell(self, piece: ResponseHead | bytes) -> None:
+        try:
+            self._told.send_nowait(piece)  # as a rule there is room
+        except WouldBlock:
+            await self._told.send(piece)
+
+
+@asynccontextmanager
+async def turn(limiter: CapacityLimiter) -> AsyncIterator[None]:
+    """One of `limiter`'s places: at once where there is one."""
+    try:
+        limiter.acquire_nowait()
+    except WouldBlock:
+        await limiter.acquire()
+    try:
+        yield
+    finally:
+        limiter.release()
 
 
 def may_reach(address: Address, limits: Limits) -> bool:

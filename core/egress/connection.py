@@ -32,6 +32,9 @@ class Connection:
     def __init__(self, stream: ByteStream, address: Address) -> None:
         self.address = address
         self._stream, self._idle_since = stream, 0.0
+        self._tls: ssl.SSLObject | None = stream.extra(TLSAttribute.ssl_object, None)
+        self._poll = select.poll()
+        self._poll.register(stream.extra(SocketAttribute.raw_socket), select.POLLIN)
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=ANSWER_HEAD_BYTES)
 
     async def send(self, event: h11.Request | h11.Data | h11.EndOfMessage, idle_s: float) -> None:
@@ -98,27 +101,24 @@ class Connection:
 
     @property
     def is_reusable(self) -> bool:
-        """Whether both sides are done, and the server has not spoken since."""
+        """Whether both sides are done, and nothing came behind the answer."""
         if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
             return False
-        return self._http.trailing_data == (b"", False) and self.is_silent
+        return self._http.trailing_data == (b"", False)
 
     @property
-    def is_silent(self) -> bool:
+    def _is_silent(self) -> bool:
         """Whether nothing lies there to be read: neither what was not asked for, nor that the server has hung up."""
-        tls = self._stream.extra(TLSAttribute.ssl_object, None)
-        if tls is not None:
+        if self._tls is not None:
             try:
-                tls.read(1)
+                self._tls.read(1)
             except ssl.SSLWantReadError:
                 pass
             except ssl.SSLError:
                 return False
             else:
                 return False
-        poll = select.poll()
-        poll.register(self._stream.extra(SocketAttribute.raw_socket), select.POLLIN)
-        return not poll.poll(0)
+        return not self._poll.poll(0)
 
     def renew(self) -> None:
         """Makes it ready for the next request."""
@@ -127,7 +127,7 @@ class Connection:
 
     def is_fresh(self, seconds: float) -> bool:
         """Whether it was in use within the last `seconds`, and nobody spoke since."""
-        return current_time() - self._idle_since < seconds and self.is_silent
+        return current_time() - self._idle_since < seconds and self._is_silent
 
     async def aclose(self) -> None:
         """Hangs up, at once."""

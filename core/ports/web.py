@@ -22,7 +22,7 @@ from anyio import current_time, fail_after
 from core.egress.broker import Broker, Request, Traffic
 from core.egress.heads import check_method, checked
 from core.egress.limits import Limits
-from core.egress.urls import canonical
+from core.egress.urls import Url, canonical
 from core.policy.acts import Act
 from core.policy.acts import Limits as Allowed
 from core.policy.capabilities import Identity
@@ -62,7 +62,8 @@ class LocalWeb(Web):
         broker = self.services.egress
         if broker is None:
             raise Denied("rule port: nothing is reached from here.", next="Serve the MAD in a lab with a broker.")
-        url = str(canonical(head.url))
+        address = canonical(head.url)
+        url = str(address)
         self.allowance.take_act()
         act = Act("web.fetch", self.identity.principals, url, {"method": head.method[:METHOD_CHARACTERS]})
         async with denying(self.services, self.identity, act):
@@ -74,15 +75,15 @@ class LocalWeb(Web):
             async with denying(self.services, self.identity, act):
                 content.check(url, headers)
                 sealed = self._sealed(head.method, url, headers)
-            async with aclosing(self._made(broker, act, content, sealed, head)) as events:  # type: ignore[type-var]
+            async with aclosing(self._made(broker, act, address, content, sealed, head)) as events:  # type: ignore[type-var]
                 async for event in events:
                     yield event
 
     async def _made(
-        self, broker: Broker, act: Act, content: "_Body", sealed: "_Sealed", head: RequestHead
+        self, broker: Broker, act: Act, url: Url, content: "_Body", sealed: "_Sealed", head: RequestHead
     ) -> AsyncIterator[FetchEvent]:
         """The request as it was decided about, and its answer."""
-        method, url = head.method, canonical(act.target)
+        method = head.method
         called = {"request": head.id} if is_uuid(head.id) else {}
         needs = [Act("secret.use", act.principals, each, {**act.details, "url": act.target}) for each in sealed.names]
         answer = _Answer(self.services.redactor if sealed.names else None, keeps_length=method == "HEAD")
