@@ -99,7 +99,7 @@ def idlers() -> Iterator[Agent]:
     cannot = {"tool": "finish", "summary": "I cannot.", "done": False}
     yield Agent("quitter", "says that it cannot", always(cannot), outcome="failed")
     slow = always(run("sleep 600", timeout_s=600))
-    yield Agent("sleeper", "waits for what does not end", slow, outcome="out_of_budget", terms=("--time", "12s"))
+    yield Agent("sleeper", "waits for what does not end", slow, outcome="out_of_budget", terms=("--time", "30s"))
 
 
 def floods() -> Iterator[Agent]:
