@@ -16,7 +16,7 @@ pytestmark = pytest.mark.docker
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = f'emads = ["{ROOT / "periphery/mcnamara"}"]\n'
-LARGE = ROOT / "core"  # takes some seconds
+LARGE = ROOT / "core/fiedler"  # takes some seconds
 FINDING = {"id", "rule", "severity", "confidence", "cwe", "path", "line", "snippet", "message", "fix", "scanners"}
 
 

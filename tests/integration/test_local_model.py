@@ -101,6 +101,7 @@ async def test_it_thinks_without_a_key_a_network_or_a_setting() -> None:
         await _calls_a_tool(lab)
         await _is_cancelled(lab)
         await _refuses_what_is_too_long(lab)
+        await _answers_side_by_side(lab)
         assert len(sandboxes(lab)) == 1, "one worker answered all"
 
 
@@ -166,6 +167,18 @@ async def _refuses_what_is_too_long(lab: Lab) -> None:
         await ask(lab, prompt("word " * 20_000))
 
 
+async def _answers_side_by_side(lab: Lab) -> None:
+    answers: list[str] = []
+
+    async def one(word: str) -> None:
+        answers.append((await ask(lab, prompt(f"Say the word {word}."), max_tokens=8)).text.lower())
+
+    async with create_task_group() as tasks:
+        for word in ("yellow", "window", "garden"):
+            tasks.start_soon(one, word)
+    assert len(answers) == 3
+
+
 async def test_a_worker_that_is_killed_is_started_again_and_one_that_idles_ends() -> None:
     settings = (
         '[providers.mine]\nkind = "local"\nidle_s = 2\n[models.tiny]\nprovider = "mine"\n'
@@ -199,20 +212,6 @@ async def _kill(lab: Lab, name: str) -> None:
 async def test_it_thinks_behind_a_kernel_of_its_own_too() -> None:
     async with a_lab(runtime="runsc") as lab:
         assert (await ask(lab, prompt("Say yes."), max_tokens=5)).text
-
-
-async def test_two_are_answered_side_by_side() -> None:
-    async with a_lab() as lab:
-        answers: list[str] = []
-
-        async def one(word: str) -> None:
-            answers.append((await ask(lab, prompt(f"Say the word {word}."), max_tokens=8)).text.lower())
-
-        async with create_task_group() as tasks:
-            for word in ("yellow", "window", "garden"):
-                tasks.start_soon(one, word)
-        assert len(answers) == 3
-        assert len(sandboxes(lab)) == 1
 
 
 async def test_a_core_that_is_killed_leaves_no_worker_behind() -> None:
