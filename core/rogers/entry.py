@@ -8,7 +8,9 @@ class Entry(NamedTuple):
     """Something that happened. `id` is unique for ever: appending it twice is appending it once."""
 
     id: str
-    kind: str  # "message", "event", "act", "run", "member", "dead", "file", "budget", "answer", "retention"
+    # "message", "event", "act", "run", "member", "dead", "file", "budget", "answer", "retention", "policy", "approval",
+    # "taint", "grant", "secret", "incident"
+    kind: str
     body: bytes = b""  # serialized protobuf for "message", "event" and "answer", JSON for the rest
     conversation: str = ""
     sender: str = ""  # the participant or principal who did it
