@@ -7,11 +7,14 @@ with them the padding.
 
 import base64
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
 from core.redaction.reading import plain
 
+WHOLE = 512  # bytes up to which a value is looked for as a whole
+PART, STRIDE = 256, 192  # bytes of each part of a longer one, and from one to the next
 _KEY_LINE = re.compile(rb"[A-Za-z0-9+/=]{32,}")  # of a private key in PEM: recognised alone, too
 
 
@@ -23,7 +26,33 @@ class Form(NamedTuple):
 
 
 def forms_of(value: bytes) -> list[Form]:
-    """Every form that is looked for, each text once."""
+    """Every form that is looked for, each text once: of a value, or of the parts of a long one."""
+    found: dict[bytes, str] = {}
+    for part in _parts(value):
+        for each in _forms_of(part):
+            found.setdefault(each.text, each.encoding)
+    return [Form(encoding, text) for text, encoding in found.items()]
+
+
+def _parts(value: bytes) -> Iterator[bytes]:
+    """A long value in parts that overlap: where all of it stands they are one find, and a part alone is one, too.
+
+    A stream so holds back little, whatever is known. No part begins or ends inside a character.
+    """
+    if len(value) <= WHOLE:
+        yield value
+        return
+    starts = [*range(0, len(value) - PART, STRIDE), len(value) - PART]
+    for start in starts:
+        end = start + PART
+        while start and 0x80 <= value[start] < 0xC0:
+            start -= 1
+        while end < len(value) and 0x80 <= value[end] < 0xC0:
+            end += 1
+        yield value[start:end]
+
+
+def _forms_of(value: bytes) -> list[Form]:
     found: dict[bytes, str] = {}
 
     def add(encoding: str, text: bytes) -> None:

@@ -153,7 +153,12 @@ class Redactor:
             return text
         data = text.encode("utf-8", "surrogatepass")
         redacted = self.redact(data)
-        return text if redacted is data else redacted.decode("utf-8", "surrogatepass")
+        if redacted is data:
+            return text
+        try:
+            return redacted.decode("utf-8", "surrogatepass")
+        except UnicodeDecodeError:  # a value that is no text has cut a character in two
+            return redacted.decode("utf-8", "replace")
 
     def redact_tree(self, value: object) -> object:
         """A JSON value with every string in it redacted, keys too; a number that is a secret becomes a string."""

@@ -18,6 +18,7 @@ class Strainer:
         self.hits: list[Hit] = []
         self._redactor = redactor
         self._held = b""
+        self._covered = 0  # of the bytes that are held, those that belong to what was told already
         self._passed = 0  # bytes that came before what is held
 
     def feed(self, chunk: bytes) -> bytes:
@@ -29,29 +30,35 @@ class Strainer:
         escaped = b"\0" not in chunk
         hits = self._redactor.scan(data, escaped=escaped)
         end = self._border(data, escaped=escaped)
-        while hits and hits[-1].end > end:  # it stays whole: it may be the beginning of a longer one
-            last = hits.pop()
-            if len(data) - last.offset > 2 * self._redactor.longest:  # values that overlap without end
-                hits.append(last)
-                end = last.end
-                break
-            end = min(end, last.offset)
-        return self._pass(data, end, hits)
+        whole = len(hits)
+        for each in reversed(hits):
+            if each.end <= end or len(data) - each.offset > 2 * self._redactor.longest:
+                break  # or else: a find that goes on and on is told now
+            end = min(end, each.offset)  # it stays whole: it may be the beginning of a longer one
+            whole -= 1
+        return self._pass(data, end, hits[:whole])
 
     def flush(self) -> bytes:
         """The rest: the stream has ended."""
         return self._pass(self._held, len(self._held), self._redactor.scan(self._held))
 
     def _pass(self, data: bytes, end: int, hits: list[Hit]) -> bytes:
+        """Hands on what stands before `end`; of a find that goes on behind it, what follows is only left out."""
         pieces: list[bytes] = []
-        read = 0
+        covered = self._covered
+        read = min(covered, end)
         for each in hits:
-            pieces += (data[read : each.offset], marker(each.name))
-            read = each.end
-            self.hits.append(each._replace(offset=self._passed + each.offset, end=self._passed + each.end))
+            if each.offset < covered:
+                covered = max(covered, each.end)
+            else:
+                pieces += (data[read : each.offset], marker(each.name))
+                self.hits.append(each._replace(offset=self._passed + each.offset, end=self._passed + each.end))
+                covered = each.end
+            read = min(covered, end)
+        self._covered = max(0, covered - end)
         self._held = data[end:]
         self._passed += end
-        return b"".join((*pieces, data[read:end])) if hits else data[:end]
+        return b"".join((*pieces, data[read:end]))
 
     def _border(self, data: bytes, *, escaped: bool) -> int:
         """Where what must be held back begins."""

@@ -135,6 +135,31 @@ def test_of_two_that_overlap_nothing_is_left() -> None:
     assert redactor.redact(b"<secret-word>") == b"<[secret word]>"
 
 
+@pytest.mark.parametrize("size", [500, 600, 5000, 60_000])
+def test_a_long_value_is_one_find_and_a_part_of_it_is_found(size: int) -> None:
+    chance = random.Random(size)
+    value = "".join(chance.choices(string.ascii_letters + 'äöü𝄞 "\n/+', k=size))
+    redactor = knowing(value)
+    assert redactor.longest < 20_000
+    for write in (str, json.dumps, quote_plus):
+        assert redactor.redact_text(f"<{write(f'a{value}z')}>") == f"<{write(f'a{MARK}z')}>".replace(
+            "%5Bsecret+it%5D", MARK
+        )
+    data = f"x{value}x".encode()
+    strainer = Strainer(redactor)
+    pieces = [strainer.feed(data[at : at + 97]) for at in range(0, len(data), 97)]
+    assert b"".join([*pieces, strainer.flush()]).replace(MARK.encode(), b"") == b"xx"
+    if size > 600:
+        assert MARK in redactor.redact_text(f"<{value[1000:1500]}>")
+        redactor.redact_text(value.encode()[1000:1501].decode("utf-8", "ignore"))
+
+
+def test_a_value_that_is_no_text_leaves_text() -> None:
+    redactor = Redactor()
+    redactor.learn("it", "äöüäöüäöü".encode()[1:-1])
+    redactor.redact_text("äöüäöüäöü").encode()
+
+
 def test_what_is_forgotten_may_be_said_again_and_what_is_left_may_not() -> None:
     redactor = knowing(TOKEN)
     redactor.learn("other", b"another-value")
