@@ -30,7 +30,7 @@ class Program:
 
     profile: Profile
     stdin: bytes  # written once, then closed or left open: the end of standard input means nothing
-    door: Path  # on the host; mounted read-only at DOOR. The program is another user: mode 0711, sockets in it 0666
+    door: Path  # on the host; mounted read-only at DOOR. The program is another user: mode 0711 at least, sockets 0666
 
 
 @dataclass(frozen=True)
