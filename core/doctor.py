@@ -26,6 +26,7 @@ from core.config import Config, load
 from core.home import Home
 from core.manifest import load_manifest
 from core.ranking import Rank, needed, ranks
+from core.turing.keeper import key_file_of
 from protos.errors import Error
 from sandbox.engine import SandboxError
 from sandbox.engines.docker import DockerEngine, Images
@@ -93,6 +94,8 @@ async def examine(path: str | None) -> AsyncIterator[Finding]:
         yield Finding("settings", "ok", f"{place / 'madlab.toml'} and MADLAB_* variables make sense")
     except Error as error:
         yield Finding("settings", "bad", error.message, error.next)
+    if home is not None and config is not None and (home.path / "vault.db").exists():
+        yield _vault(home, config)
     async for finding in _isolation(home.lab if home else NO_LAB, config):
         yield finding
 
@@ -245,6 +248,31 @@ def _permissions(home: Home) -> Iterator[Finding]:
         elif mode & ~wanted and place.parent != home.path:  # within the home nobody else gets anyway
             yield Finding("permissions", "weak", f"{place} has mode {mode:o}", f"run: chmod {wanted:o} {place}")
     yield Finding("permissions", "ok", f"{home.path} and {home.runtime} are this user's alone")
+
+
+def _vault(home: Home, config: Config) -> Finding:
+    """What a copy of the home, or of the swap, would give away."""
+    try:
+        key = key_file_of(config.vault, home.path, home.lab) if config.vault.unlock == "key_file" else None
+    except Error as error:
+        return Finding("vault", "weak", error.message, error.next)
+    if key is not None and key.is_relative_to(home.path):
+        detail = f"the vault's key lies in the lab's home ({key}): a copy of the home is a copy of every secret"
+        return Finding("vault", "weak", detail, "leave [vault] key_file out, then: madlab secret rekey")
+    swaps = [line.split()[0] for line in _lines("/proc/swaps")[1:]]
+    open_swaps = [each for each in swaps if not each.startswith(("/dev/zram", "/dev/dm-"))]
+    if open_swaps:
+        detail = f"the core's memory may be written to {', '.join(open_swaps)}, where secrets would stay"
+        return Finding("vault", "weak", detail, "encrypt the swap, or: swapoff -a")
+    how = {"key_file": f"the key file {key}", "passphrase": "a passphrase", "system": "the system's store"}
+    return Finding("vault", "ok", f"locked by {how[config.vault.unlock]}; nothing of it goes to a swap in clear")
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []
 
 
 async def _isolation(lab: str, config: Config | None) -> AsyncIterator[Finding]:

@@ -50,6 +50,17 @@ class VaultState:
     wanted: Way = "key_file"  # what would open it after the next `rekey`
 
 
+def key_file_of(settings: Settings, home: Path, lab: str, environment: Mapping[str, str] = os.environ) -> Path:
+    """Where the key lies, where it lies in a file.
+
+    Raises:
+        Unavailable: nothing says where.
+    """
+    if settings.key_file is not None:
+        return home / settings.key_file.expanduser()
+    return default_key_file(lab, environment)
+
+
 class Keeper:
     """The vault of one lab, if there is one. One call at a time, but for `state` and `vault`."""
 
@@ -168,10 +179,7 @@ class Keeper:
 
     @property
     def _key_file(self) -> KeyFile:
-        path = self._settings.key_file
-        if path is None:
-            return KeyFile(default_key_file(self._lab, self._environment))
-        return KeyFile(self._home / path.expanduser())
+        return KeyFile(key_file_of(self._settings, self._home, self._lab, self._environment))
 
     def _key(self, vault: Vault, passphrase: str | None) -> bytes:
         """The key of the vault's lock."""

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from core.fiedler.keys import KeyFiles
-from protos.errors import Denied
+from core.fiedler.keys import KeyFiles, VaultKeys
+from core.turing.secret import Secret
+from protos.errors import Denied, NotFound, Unavailable
 
 VALUE = "sk-live-0123456789abcdef"
 
@@ -73,3 +74,38 @@ def test_a_key_shows_itself_to_nobody(file: Path) -> None:
     assert VALUE not in shown
     with pytest.raises(TypeError):
         copy.copy(key)  # by the way that pickles go
+
+
+def test_a_key_may_be_a_secret_of_the_vault_and_is_opened_anew_each_time(file: Path) -> None:
+    values = {"one": b"sk-of-the-vault\n"}
+    keys = VaultKeys({"v": "one"}, lambda name: Secret(values[name], name=name), KeyFiles({"p": file}))
+    found = keys.find("v")
+    assert found is not None
+    assert found.reveal() == "sk-of-the-vault"
+    values["one"] = b"sk-rotated"
+    rotated, of_a_file = keys.find("v"), keys.find("p")
+    assert rotated is not None
+    assert rotated.reveal() == "sk-rotated"
+    assert of_a_file is not None
+    assert of_a_file.reveal() == VALUE
+    assert keys.find("q") is None
+
+
+@pytest.mark.parametrize(
+    "error", [NotFound("There is no secret 'one'."), Unavailable("The vault is locked.", next="Unlock it.")]
+)
+def test_a_key_that_the_vault_does_not_give_is_told_with_what_to_do(error: NotFound | Unavailable) -> None:
+    def refuse(name: str) -> Secret:
+        raise error
+
+    with pytest.raises(Denied, match="The key of v, secret://one, cannot be had") as caught:
+        VaultKeys({"v": "one"}, refuse, KeyFiles({})).find("v")
+    assert error.message in caught.value.message
+    assert caught.value.next == error.next
+
+
+@pytest.mark.parametrize("value", [b"", b"two words", b"a\nb", b"k\x00"])
+def test_a_secret_that_is_no_key_is_refused_without_being_shown(value: bytes) -> None:
+    with pytest.raises(Denied, match="is no key of v") as caught:
+        VaultKeys({"v": "one"}, lambda name: Secret(value), KeyFiles({})).find("v")
+    assert not value or value.decode() not in caught.value.message
