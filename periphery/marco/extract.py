@@ -353,7 +353,7 @@ class _Writer:
 
     def _put(self, lines: Sequence[str], words: str) -> None:
         if self._lines and not self._glued:
-            self._lines.append(commonprefix((self._rest, self._before)).rstrip())
+            self._lines.append(commonprefix((self._rest, self._before)).rstrip())  # noqa: RUF071  letter by letter
         self._before = self._rest
         self._lines += [self._first + lines[0], *(self._rest + each for each in lines[1:])]
         self._first, self._glued = self._rest, False
