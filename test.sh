@@ -93,7 +93,7 @@ step "Format and lint"
 types_begin
 
 step "Import rules"
-.venv/bin/lint-imports --no-logo
+.venv/bin/lint-imports --no-logo || stop_with "an import goes where it may not: see above"
 
 step "Programs that some tests need"
 want strace strace "records every write and sync of the journal, to rebuild its files as a power cut would leave them"
