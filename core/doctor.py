@@ -24,9 +24,9 @@ from anyio import to_thread
 
 from core.config import Config, load
 from core.home import Home
-from core.manifest import load_manifest
-from core.ranking import Rank, needed, ranks
-from core.turing.keeper import key_file_of
+from core.manifest import load_manifest, profile_of
+from core.ranking import Rank, needed, ranks, try_browser
+from core.turing.locks import key_file_of
 from protos.errors import Error
 from sandbox.engine import SandboxError
 from sandbox.engines.docker import DockerEngine, Images
@@ -258,7 +258,7 @@ def _vault(home: Home, config: Config) -> Finding:
         return Finding("vault", "weak", error.message, error.next)
     if key is not None and key.is_relative_to(home.path):
         detail = f"the vault's key lies in the lab's home ({key}): a copy of the home is a copy of every secret"
-        return Finding("vault", "weak", detail, "leave [vault] key_file out, then: madlab secret rekey")
+        return Finding("vault", "weak", detail, "move the file elsewhere and name it in madlab.toml: [vault] key_file")
     swaps = [line.split()[0] for line in _lines("/proc/swaps")[1:]]
     open_swaps = [each for each in swaps if not each.startswith(("/dev/zram", "/dev/dm-"))]
     if open_swaps:
@@ -290,6 +290,25 @@ async def _isolation(lab: str, config: Config | None) -> AsyncIterator[Finding]:
         found.append(rank)
         yield _runtime(rank, needs)
     yield _ranking(found, needs)
+    async for finding in _browsers(lab, config, [each.runtime for each in found if each.offered]):
+        yield finding
+
+
+async def _browsers(lab: str, config: Config | None, offered: list[str]) -> AsyncIterator[Finding]:
+    """Whether a browser has its own sandbox within that of who browses; where not, under which runtime it has."""
+    for folder in config.emads if config else ():
+        with suppress(Error):  # a manifest that cannot be read is another finding's
+            manifest = load_manifest(folder)
+            profile = profile_of(manifest, config.overrides(manifest.name) if config else {})
+            if profile.calls != "browser" or profile.runtime not in offered:
+                continue
+            check, works = await try_browser(lab, profile.runtime), ""
+            for each in offered if not check.ok else ():
+                if each != profile.runtime and (await try_browser(lab, each)).ok:
+                    works = f'[profile.{manifest.name}] runtime = "{each}": there it works'
+                    break
+            state: State = "ok" if check.ok else "weak"  # the rest of the lab does without
+            yield Finding(f"browser {profile.runtime}", state, check.detail, "" if check.ok else works or check.mend)
 
 
 async def _docker(lab: str, names: list[str]) -> AsyncIterator[Finding]:

@@ -21,8 +21,8 @@ from core.turing.locks import (
     Lock,
     SystemStore,
     check_passphrase,
-    default_key_file,
     derive,
+    key_file_of,
     new_lock,
     read_passphrase,
 )
@@ -48,17 +48,6 @@ class VaultState:
     reason: str = ""  # why it is locked or damaged
     next: str = ""
     wanted: Way = "key_file"  # what would open it after the next `rekey`
-
-
-def key_file_of(settings: Settings, home: Path, lab: str, environment: Mapping[str, str] = os.environ) -> Path:
-    """Where the key lies, where it lies in a file.
-
-    Raises:
-        Unavailable: nothing says where.
-    """
-    if settings.key_file is not None:
-        return home / settings.key_file.expanduser()
-    return default_key_file(lab, environment)
 
 
 class Keeper:

@@ -26,6 +26,7 @@ from typing import Any
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from core.turing.envelope import KEY_BYTES
+from core.turing.settings import Vault as Settings
 from core.turing.settings import Way
 from protos.errors import Conflict, Denied, InvalidArgument, Unavailable
 
@@ -122,6 +123,17 @@ def default_key_file(lab: str, environment: Mapping[str, str] = os.environ) -> P
             next='Set HOME, or name a file in madlab.toml: [vault] key_file = "/PATH"',
         )
     return Path(place) / "madlab" / f"vault-{lab}.key"
+
+
+def key_file_of(settings: Settings, home: Path, lab: str, environment: Mapping[str, str] = os.environ) -> Path:
+    """Where the key lies, where it lies in a file.
+
+    Raises:
+        Unavailable: nothing says where.
+    """
+    if settings.key_file is not None:
+        return home / settings.key_file.expanduser()
+    return default_key_file(lab, environment)
 
 
 @dataclass(frozen=True)
