@@ -40,7 +40,16 @@ from core.grace.edge import (
 )
 from core.grace.events import Changes, EventStream, Item
 from core.grace.oversight import routes as oversight_routes
-from core.grace.shapes import blob_json, conversation_json, mads_json, message_json, run_json, status_json, version_json
+from core.grace.shapes import (
+    blob_json,
+    conversation_json,
+    mads_json,
+    message_json,
+    packages_json,
+    run_json,
+    status_json,
+    version_json,
+)
 from core.grace.streams import BlobStream
 from core.grace.trail import Trail
 from core.grace.vault import routes as vault_routes
@@ -218,7 +227,8 @@ async def _run(request: Request) -> Response:
     lab = _lab(request)
     run = await lab.runs.get(request.path_params["id"])
     said = await _some(_said_in(lab, run), lambda each: each.kind != KIND_EVENT, PAGE)
-    return JSONResponse(run_json(lab, run) | {"evidence": run.evidence, "artifacts": run.artifacts, "messages": said})
+    about = {"evidence": run.evidence, "artifacts": run.artifacts, "packages": await packages_json(lab, run.id)}
+    return JSONResponse(run_json(lab, run) | about | {"messages": said})
 
 
 async def _cancel(request: Request) -> Response:

@@ -72,6 +72,12 @@ def show(context: typer.Context, run: RunId, json: Json = False) -> None:
             ("FILE", "SIZE", "DIGEST"),
             [(each["name"] or "-", screen.size(each["size"]), each["digest"]) for each in found["artifacts"]],
         )
+    if found["packages"]:
+        screen.say()
+        screen.table(
+            ("PACKAGE", "VERSION", "FROM", "DIGEST"),
+            [(each["project"], each["version"], each["ecosystem"], each["digest"]) for each in found["packages"]],
+        )
     screen.say()
     for message in found["messages"]:
         screen.say(one_line(message))

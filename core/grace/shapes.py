@@ -11,6 +11,7 @@ from core.dispatcher import terms_of
 from core.grace.vault import vault_json
 from core.horace.store import Version
 from core.lab import Lab
+from core.ports.packages import installed
 from core.redaction.canaries import count_of
 from core.registry import RegisteredMad
 from core.rogers.bus import Conversation
@@ -137,3 +138,8 @@ def _parsed(data: str) -> Any:
         return None
     value = strict_json(data)
     return data if value is None and data.strip() != "null" else value
+
+
+async def packages_json(lab: Lab, run: str) -> list[dict[str, Any]]:
+    """What a run has fetched from package indexes."""
+    return [asdict(each) for each in await installed(lab.journal, run)]

@@ -21,6 +21,7 @@ from shutil import which
 import pytest
 from anyio import to_thread
 
+from core.grace.shapes import packages_json
 from core.ports.packages import installed
 from core.ports.web import LocalWeb
 from periphery.proxy import open_proxy
@@ -212,3 +213,23 @@ async def test_npm_finds_the_newest_version_that_is_old_enough(world: World, tmp
     packages = await installed(world.lab.journal, web.identity.run)
     digest = hashlib.sha256(tarball("thing", "1.2.0")).hexdigest()
     assert [(each.ecosystem, each.version) for each in packages] == [("npm", "1.2.0")], digest
+
+
+async def test_what_a_run_has_installed_is_shown_with_it(world: World) -> None:
+    content = wheel("shown", "1.0")
+    world.answers["/simple/shown/"] = simple("shown", listed("shown", "1.0", OLD, content))
+    world.answers["/files/shown-1.0-py3-none-any.whl"] = ok(content)
+    web = world.web("installer")
+    await fetch(web, world.https("/simple/shown/"))
+    await fetch(web, world.https("/files/shown-1.0-py3-none-any.whl"))
+    (found,) = await packages_json(world.lab, web.identity.run)
+    assert found == {
+        "ecosystem": "pip",
+        "project": "shown",
+        "version": "1.0",
+        "name": "shown-1.0-py3-none-any.whl",
+        "digest": f"sha256:{hashlib.sha256(content).hexdigest()}",
+        "uploaded": pytest.approx(OLD.timestamp(), abs=1),
+    }
+    await world.lab.journal.rebuild("installed")
+    assert await packages_json(world.lab, web.identity.run) == [found]
