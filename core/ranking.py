@@ -17,12 +17,14 @@ from core.config import Config, load
 from core.home import Home
 from core.manifest import load_manifest, profile_of
 from protos.errors import Error
+from sandbox.browser import probe_browser
 from sandbox.engine import Engine, SandboxError
 from sandbox.engines.bubblewrap import BubblewrapEngine
 from sandbox.engines.docker import DockerEngine
 from sandbox.grades import WALLS, grade, missing
 from sandbox.images.build import default_cache
 from sandbox.images.unpacked import Images
+from sandbox.probe import Check
 from sandbox.profile import GRADES, Grade
 from sandbox.seen import Seen
 
@@ -65,6 +67,19 @@ async def ranks(lab: str) -> AsyncIterator[Rank]:
         await docker.aclose()
     detail = "nothing is between a host process and the machine, so nothing is tried: for residents of yours alone"
     yield Rank("process", "none", detail)
+
+
+async def try_browser(lab: str, runtime: str) -> Check:
+    """Whether Chromium's own sandbox stands under a runtime, with that lab's image. Takes some seconds."""
+    if runtime == "bwrap":
+        with tempfile.TemporaryDirectory(prefix="madlab-") as directory:
+            engine = BubblewrapEngine(lab, Path(directory) / "b", Images(lab, default_cache()))
+            return await probe_browser(engine, runtime)
+    docker = DockerEngine(lab)
+    try:
+        return await probe_browser(docker, runtime)
+    finally:
+        await docker.aclose()
 
 
 async def _rank(seen: Seen, engine: Engine, runtime: str) -> Rank:
