@@ -2,13 +2,13 @@
 
 The vault changes in one transaction between *started* and *outcome*; a core that dies on the way leaves it as it was
 before or as it is after, and the journal says what was tried. A value comes in as a `Secret` and is made known to the
-redactor as soon as it is kept.
+redactor before it is kept.
 """
 
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -27,6 +27,8 @@ from core.turing.travel import packed, unpacked
 from core.turing.vault import Carried, Vault, Version, check_value
 from protos.errors import Conflict, Error, InvalidArgument
 from protos.ids import new_id
+
+NAMED = 100  # names that the journal has of an import
 
 logger = structlog.get_logger()
 
@@ -85,11 +87,11 @@ class Custody:
         async with self._noted("secret.set", name=name) as noted:
             made = await self._change(lambda: self._set(self._keeper.vault, name, value))
             noted["version"] = made.version
-        self._lessons.learn(Secret(value.reveal(), name=name, version=made.version))
         return made
 
     def _set(self, vault: Vault, name: str, value: Secret) -> Version:
         if name not in vault:
+            self._lessons.learn_all([Secret(value.reveal(), name=name, version=1)])
             return vault.add(name, value, after=0, keep_until=0, now=time.time())
         if vault.read(name) == value:
             return vault.versions(name)[-1]
@@ -114,13 +116,13 @@ class Custody:
             until = now if at_once else max(leases, default=now)
             made = await self._change(lambda: self._rotate(self._keeper.vault, name, value, version, until))
             noted["version"] = made.version
-        self._lessons.learn(Secret(value.reveal(), name=name, version=made.version))
         await self._change(self._destroy_retired)
         return made
 
     def _rotate(self, vault: Vault, name: str, value: Secret, version: int, until: float) -> Version:
         if vault.read(name) == value:
             return vault.versions(name)[-1]
+        self._lessons.learn_all([Secret(value.reveal(), name=name, version=version + 1)])
         return vault.add(name, value, after=version, keep_until=until, now=time.time())
 
     async def remove(self, name: str) -> None:
@@ -189,10 +191,14 @@ class Custody:
         vault = self._keeper.vault
         taken = [each for each in carried if replace or each.name not in vault]
         left = [each.name for each in carried if not replace and each.name in vault]
-        async with self._noted("vault.import", secrets=len(taken)):
-            await self._change(lambda: vault.take_in(taken, time.time()))
-            await self._change(self.learn_all)
+        named = [each.name for each in taken[:NAMED]]
+        async with self._noted("vault.import", secrets=len(taken), names=named):
+            await self._change(lambda: self._take_in(vault, taken))
         return [each.name for each in taken], left
+
+    def _take_in(self, vault: Vault, taken: Sequence[Carried]) -> None:
+        self._lessons.learn_all(Secret(each.value, name=each.name) for each in taken)
+        vault.take_in(taken, time.time())
 
     async def tend(self) -> None:
         """Destroys values that have retired; the core calls it every hour."""
