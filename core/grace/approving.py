@@ -73,7 +73,9 @@ def _show(approval: dict[str, Any], *, as_json: bool) -> None:
         screen.data_line(approval)
         return
     form = approval["form"]
-    waits = f", {approval['waiting']} waiting" if approval["waiting"] > 1 else ""
+    waits = ""
+    if approval["state"] == "pending" and approval["waiting"] != 1:
+        waits = f", {approval['waiting']} acts wait" if approval["waiting"] else ", nobody waits now"
     screen.say(f"{approval['id']}  {approval['state']}{waits}  {form['kind']} {form['target']}")
     screen.say(f"  who      {', '.join(form['principals'])}")
     for name, value in form["details"].items():

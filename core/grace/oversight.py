@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from core.config import load
 from core.grace.edge import Empty, Strict, after_of, json_of, number_of
 from core.grace.events import EventStream, Item
 from core.grace.trail import Trail, line_of, merged
@@ -23,10 +24,10 @@ from core.policy.approvals import MOST_USES, Approval
 from core.policy.backtest import Backtest, recorded
 from core.policy.capabilities import Identity, may_reach, may_use
 from core.policy.checkpoints import KEY, LINE_BYTES, MOST_LINES, name_of, open_key, read_lines
-from core.policy.policy import Policy
+from core.policy.policy import Policy, load_policy
 from core.policy.rules import BUILT_IN, OURS, Label, Rule, parse_policy, read_policy
 from core.policy.targets import address_of
-from core.policy.versions import versions
+from core.policy.versions import record, versions
 from core.ports.acting import denial
 from protos.errors import Denied, InvalidArgument, NotFound
 
@@ -71,6 +72,7 @@ def routes() -> Iterator[Route]:
     for method, path, endpoint in (
         ("GET", "/policy", _policy),
         ("POST", "/policy/check", _check),
+        ("POST", "/policy/reload", _reload),
         ("GET", "/policy/explain/{id:path}", _explain),
         ("POST", "/policy/backtest", _backtest),
         ("GET", "/approvals", _approvals),
@@ -99,6 +101,16 @@ async def _policy(request: Request) -> Response:
             "taint": dict(policy.taint),
         }
     )
+
+
+async def _reload(request: Request) -> Response:
+    """Reads the files again. What they say holds from the next decision on; where one is wrong, nothing changes."""
+    lab = _lab(request)
+    await json_of(request, Empty)
+    policy = load_policy(load(lab.home).policy)
+    version = await record(lab.journal, policy)
+    lab.services.policy = policy
+    return JSONResponse(asdict(version) | {"rules": len(policy.rules)})
 
 
 async def _check(request: Request) -> Response:

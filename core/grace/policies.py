@@ -1,4 +1,4 @@
-"""The policy, for people: `policy show`, `check`, `explain`, `backtest`."""
+"""The policy, for people: `policy show`, `check`, `explain`, `backtest`, `reload`."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +21,7 @@ def add_to(app: typer.Typer) -> None:
     policy.command()(check)
     policy.command()(explain)
     policy.command()(backtest)
+    policy.command()(reload)
     app.add_typer(policy, name="policy")
 
 
@@ -135,6 +136,15 @@ def backtest(
         )
     same = "all of them as they were" if not found["groups"] else f"{found['same']:,} of them as they were"
     screen.note(f"{found['acts']:,} acts since {screen.clock(found['since'])} were decided about again, {same}.")
+
+
+def reload(context: typer.Context, json: Json = False) -> None:
+    """Have the running lab read its policy files again. Where one is wrong, the rules stay as they were."""
+    found = Client.to(context.obj).post("/api/v1/policy/reload", {})
+    if json:
+        screen.data(found)
+    else:
+        screen.say(f"Version {found['version']} holds: {found['rules']} rules, {found['digest']}")
 
 
 def _by(decision: dict[str, Any]) -> str:

@@ -128,13 +128,26 @@ def test_a_new_policy_is_tried_on_what_was_done(madlab: Madlab, tmp_path: Path) 
     assert "rule x: kinds is missing" in wrong.error["message"]
 
 
+def test_files_are_read_again_while_the_lab_runs(madlab: Madlab) -> None:
+    file = madlab.home.path / "policy.toml"
+    check = ("policy", "check", "web.fetch", "https://docs.test/v1", "--as", "mad:echo")
+    file.write_text(POLICY.replace("verdict", "verdikt"))
+    assert "rule stores: verdict is missing" in madlab("policy", "reload").err
+    assert madlab(*check).code == 0
+    file.write_text(POLICY.replace('"docs.test"', '"other.test"'))
+    assert madlab("policy", "reload", "--json").json["version"] == 2
+    assert madlab(*check).code == 1
+    file.write_text(POLICY)
+    assert madlab("policy", "reload").out.startswith("Version 3 holds: 11 rules, sha256:")
+
+
 def test_the_audit_tells_intent_decision_and_outcome(madlab: Madlab) -> None:
     acts = madlab("audit", "--json").json["acts"]
     (stored,) = [each for each in acts if each["act"] == "files.put" and each["outcome"] == "done"]
     assert (stored["principal"], stored["verdict"], stored["rule"]) == ("echo", "ask", "stores")
     assert stored["ended"] >= stored["at"]
     assert {each["outcome"] for each in acts if each["act"] == "approval"} == {"asked", "approved", "used", "denied"}
-    assert [each["target"] for each in acts if each["act"] == "policy"] == ["version 1"]
+    assert [each["target"] for each in acts if each["act"] == "policy"] == ["version 1", "version 2", "version 3"]
     assert {each["principal"] for each in madlab("audit", "--principal", "operator", "--json").json["acts"]} == {
         "operator"
     }
