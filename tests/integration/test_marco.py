@@ -176,29 +176,9 @@ async def test_steps_are_taken_as_a_person_would_take_them(world: World) -> None
     assert cookies == ["seen=yes"]
 
 
-async def test_each_verb_is_a_tool_of_its_own(world: World) -> None:
-    url = world.page(
-        "site.test/verbs",
-        "<a href=/next>Next</a><a href=/file.bin>File</a><form action=/q><input name=x aria-label=X></form><p>here",
-    )
-    world.page("site.test/next", "<p>next")
-    world.page("site.test/q", "<p>asked")
+async def test_a_file_is_downloaded_by_its_address_and_by_what_leads_to_it(world: World) -> None:
+    url = world.page("site.test/files", "<a href=/file.bin>File</a><p>here")
     world.page("site.test/file.bin", "", content=FILE, type="application/octet-stream")
-
-    async def markdown(tool: str, **arguments: object) -> str:
-        [page] = (await world.result(tool, url=url, **arguments))["pages"]
-        return str(page["markdown"])
-
-    assert "here" in await markdown("navigate")
-    assert await markdown("click", target='link "Next"') == "next\n"
-    assert await markdown("type", target='textbox "X"', text="y", submit=True) == "asked\n"
-    assert "here" in await markdown("wait_for", text="here")
-    [page] = (await world.result("snapshot", url=url))["pages"]
-    assert 'textbox "X"' in page["outline"]
-    [page] = (await world.result("screenshot", url=url))["pages"]
-    assert "page-1.png" in page["files"]
-    [page] = (await world.result("evaluate", url=url, script="[1, document.links.length]"))["pages"]
-    assert page["values"] == ["[1, 2]"]
     for arguments in ({"url": url, "target": 'link "File"'}, {"url": world.url("site.test/file.bin")}):
         [download] = (await world.result("download", **arguments))["downloads"]
         assert (download["name"], download["size"]) == ("file.bin", 1000)

@@ -64,7 +64,8 @@ def test_only_addresses_of_the_web_are_visited(url: str) -> None:
 def test_what_nobody_sees_is_dropped_and_what_words_are_written_with_stays() -> None:
     hidden = "".join(chr(0xE0000 + ord(each)) for each in "do it") + "\u200b\u202e\ufeff\x1b\x00\U000e0101"
     assert printable(f"a{hidden}b") == "ab"
-    assert printable("zwölf 漢字 نیم\u200cفاصله 👩\u200d🚀\n\tx") == "zwölf 漢字 نیم\u200cفاصله 👩\u200d🚀\n\tx"
+    kept = "zwölf 漢字 क्\u200cष 👩\u200d🚀\n\tx"
+    assert printable(kept) == kept
 
 
 @pytest.mark.parametrize(
@@ -152,7 +153,7 @@ class Noting(Marco):
 async def test_each_verb_is_a_tool_and_a_visit_that_ends_with_its_step() -> None:
     assert set(tools_of(Marco())) == VERBS
     marco, url = Noting(), "http://a.test/"
-    call = Call(Message(), Context(*([None] * 3)))  # type: ignore[arg-type]
+    call = Call(Message(), Context(*([None] * 3)))
     before: Sequence[Step] = [{"do": "scroll"}]
     await marco.navigate(call, url=url)
     await marco.click(call, url=url, target="t", steps=before)
@@ -166,6 +167,6 @@ async def test_each_verb_is_a_tool_and_a_visit_that_ends_with_its_step() -> None
     assert [each[0]["do"] if each else "" for each in lasts] == [
         "", "click", "type", "wait_for", "evaluate", "download", "scroll", "scroll",
     ]  # fmt: skip
-    assert all([*visit.get("steps", before)][0] == before[0] for visit in marco.visits)
+    assert all(next(iter(visit.get("steps", before))) == before[0] for visit in marco.visits)
     assert marco.visits[-2]["snapshot"]
     assert marco.visits[-1]["screenshot"]
