@@ -48,7 +48,8 @@ def _show(line: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         screen.data_line(line)
         return
-    decided = f"{line['verdict']} by {line['rule']}" if line["rule"] else line["verdict"]
+    said = {"allow": "allowed", "ask": "asked", "deny": "denied"}.get(line["verdict"], "")
+    decided = " ".join(each for each in (said, f"by {line['rule']}" if line["rule"] else "") if each)
     took = f" in {screen.span(line['ended'] - line['at'])}" if line["ended"] and line["ended"] > line["at"] else ""
     parts = [
         screen.clock(line["at"]),

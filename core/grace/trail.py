@@ -19,7 +19,9 @@ from core.rogers.tables import COLUMNS
 KINDS = ("act", "approval", "policy", "grant", "secret", "vault", "incident")
 PAGE = 500
 RUN = re.compile(r"-[0-9a-f]{10}")  # what stands behind its MAD's name in a run's id
-SKIPPED = frozenset({"act", "step", "principals", "target", "taint", "rule", "verdict", "details", "failed", "reason"})
+SKIPPED = frozenset(
+    {"act", "step", "principals", "target", "taint", "rule", "verdict", "details", "failed", "reason", "next"}
+)
 
 _MARKS = ", ".join(f"'{each}'" for each in KINDS)
 _READ = f"SELECT {COLUMNS} FROM journal j LEFT JOIN body b USING (sequence) WHERE j.kind IN ({_MARKS})"
@@ -156,7 +158,7 @@ def _of_act(row: Row, body: dict[str, Any], line: dict[str, Any]) -> dict[str, A
 
 def _of_approval(body: dict[str, Any]) -> dict[str, Any]:
     asked = {"id": body["approval"], "target": body["approval"], "outcome": body["step"], "rule": body.get("rule", "")}
-    rest: dict[str, Any] = {key: body[key] for key in ("uses", "act", "expires") if key in body}
+    rest: dict[str, Any] = {key: body[key] for key in ("uses", "act") if key in body}
     if "form" in body:
         form = json.loads(body["form"])
         rest["for"] = f"{form['kind']} {form['target']}"

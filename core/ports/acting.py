@@ -42,11 +42,13 @@ class Permit:
     act: Act
     decision: Decision
     uses: tuple[Entry, ...] = ()  # of approvals: to be appended with what starts the act
+    approvals: tuple[str, ...] = ()  # their ids
 
     @property
     def intent(self) -> dict[str, object]:
         """The act and its decision, as the journal remembers them: what a later policy can be tried with."""
-        return _intent(self.act, self.decision)
+        approved = {"approved": ",".join(self.approvals)} if self.approvals else {}
+        return _intent(self.act, self.decision) | approved
 
 
 class Added(dict[str, object]):
@@ -170,14 +172,16 @@ async def permitted(services: Services, identity: Identity, act: Act, *, needs: 
         await _note_denial(services, identity, id, judged, strictest)
         raise denial(judged, strictest, id)
     uses: list[Entry] = []
+    approvals: list[str] = []
     for each, decision in zip(acts, decisions, strict=True):
         if decision.verdict == "ask":
             try:
-                uses.append(await _approved(services, identity, id, each, decision))
+                approvals.append(await _approved(services, identity, each, decision))
             except Denied as error:
                 await _note_denial(services, identity, id, each, replace(_said(error), rule=decision.rule))
                 raise
-    return Permit(id, act, decisions[0], tuple(uses))
+            uses.append(services.approvals.use(approvals[-1], f"{id}:{each.kind}"))
+    return Permit(id, act, decisions[0], tuple(uses), tuple(approvals))
 
 
 @asynccontextmanager
@@ -199,15 +203,14 @@ def denial(act: Act, decision: Decision, id: str) -> Denied:
     )
 
 
-async def _approved(services: Services, identity: Identity, id: str, act: Act, decision: Decision) -> Entry:
+async def _approved(services: Services, identity: Identity, act: Act, decision: Decision) -> str:
     async def tell(approval: Approval) -> None:
         if identity.conversation:
             await services.rogers.report([_waits(identity, approval)], sender=identity.participant)
 
-    approval = await services.approvals.obtain(
+    return await services.approvals.obtain(
         act, decision, conversation=identity.conversation, principal=identity.principal, tell=tell
     )
-    return services.approvals.use(approval, f"{id}:{act.kind}")
 
 
 def _waits(identity: Identity, approval: Approval) -> Message:
