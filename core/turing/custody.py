@@ -49,7 +49,10 @@ class Custody:
             Denied: that does not open it; nothing is changed.
             NotFound, Conflict, Unavailable: there is no vault, it is damaged, or what has the key is not there.
         """
-        await self._change(lambda: self._keeper.unlock(passphrase))
+        if self._keeper.state.state == "open":
+            return
+        async with self._noted("vault.unlock"):
+            await self._change(lambda: self._keeper.unlock(passphrase))
         await self._change(self.learn_all)
         await self._change(self._destroy_retired)
 

@@ -21,6 +21,10 @@ class Learner(Protocol):
         """`learn` for many at once."""
         ...
 
+    def scan(self, data: bytes) -> object:
+        """Looks for what was learnt; the first look after that takes as long as indexing does."""
+        ...
+
     def forget(self, name: str) -> None:
         """What was learnt under `name` may be written again."""
         ...
@@ -42,6 +46,7 @@ class Lessons:
         for each in found:
             self._known.setdefault(each.name, set()).add(each.version)
             each.wipe()
+        self._learner.scan(b"")  # here, so that whoever writes next need not wait
 
     def learn(self, secret: Secret) -> Secret:
         """The same, after the learner knows it."""

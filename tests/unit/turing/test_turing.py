@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from core.rogers.entry import Entry
 from core.rogers.journal import Journal
 from core.turing import locks
 from core.turing.grants import Grant, GrantsView
@@ -38,6 +39,9 @@ class Notebook:
     def learn_all(self, named: Iterable[tuple[str, bytes]]) -> None:
         for name, value in named:
             self.learn(name, value)
+
+    def scan(self, data: bytes) -> object:
+        return None
 
     def forget(self, name: str) -> None:
         self.known.pop(name, None)
@@ -379,6 +383,13 @@ async def test_a_locked_vault_says_so_to_those_who_need_it_only(place: Place) ->
                 attempt()
         with pytest.raises(Unavailable):
             await locked.custody.set("new", Secret(VALUE))
+        with pytest.raises(Denied):
+            await locked.custody.unlock()
+        await place.journal.append(Entry("next", "act"))  # outcomes ride along
+        tried = await place.journal.query(
+            "SELECT b.body FROM journal JOIN body b USING (sequence) WHERE kind = 'secret' ORDER BY sequence DESC"
+        )
+        assert json.loads(tried[0][0]) == {"act": "vault.unlock", "step": "outcome", "failed": "PERMISSION_DENIED"}
 
 
 async def test_a_vault_moves_to_another_lab(place: Place, tmp_path: Path) -> None:
