@@ -57,7 +57,7 @@ def test_what_a_page_says_drives_no_terminal(capsys: pytest.CaptureFixture[str])
 
 
 def test_an_answer_of_another_shape_is_refused() -> None:
-    bad = [{"pages": [{}]}, {"unfounded": "1"}, {"downloads": [{"x": 1}]}, {"answer": None}]
+    bad: list[dict[str, Any]] = [{"pages": [{}]}, {"unfounded": "1"}, {"downloads": [{"x": 1}]}, {"answer": None}]
     wrongs: list[Any] = [{}, [], *(BROWSED | each for each in bad)]
     for wrong in wrongs:
         with pytest.raises(Unavailable):

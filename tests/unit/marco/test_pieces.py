@@ -2,7 +2,7 @@
 
 import gzip
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -153,7 +153,7 @@ class Noting(Marco):
 async def test_each_verb_is_a_tool_and_a_visit_that_ends_with_its_step() -> None:
     assert set(tools_of(Marco())) == VERBS
     marco, url = Noting(), "http://a.test/"
-    call = Call(Message(), Context(*([None] * 3)))
+    call = Call(Message(), cast(Context, None))
     before: Sequence[Step] = [{"do": "scroll"}]
     await marco.navigate(call, url=url)
     await marco.click(call, url=url, target="t", steps=before)
