@@ -188,6 +188,8 @@ def status(context: typer.Context, json: Json = False) -> None:
         ("vault", _vault(state["vault"])),
         ("journal", f"{journal['messages']:,} messages, {screen.size(journal['bytes'])}"),
     ]
+    if waiting := state["approvals"]:
+        facts.append(("waiting", f"{waiting} for a person, see: madlab approvals"))
     if state["incidents"]:
         facts.append(("INCIDENTS", f"{state['incidents']}: see madlab incidents"))
     if journal.get("sealed"):

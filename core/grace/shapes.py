@@ -102,6 +102,7 @@ async def status_json(lab: Lab) -> dict[str, Any]:
         "vault": vault_json(lab),
         "incidents": await count_of(lab.journal),
         "dead_letters": [asdict(each) for each in dead],
+        "approvals": len(await lab.services.approvals.pending()),
         "files": {"blobs": files.blobs, "bytes": files.bytes, "quota_bytes": files.quota_bytes},
         "memory_bytes": _memory_bytes(),
     }

@@ -10,6 +10,7 @@ import pytest
 
 from core.home import Home
 from tests.commands import ECHO, LIMIT_S, Madlab, a_lab
+from tests.labs import a_home
 
 POLICY = """
 [[rules]]
@@ -61,6 +62,7 @@ def test_an_act_waits_is_shown_in_its_exact_form_and_goes_on_when_approved(madla
         shown = madlab("approvals").out
         for each in (found["id"], "files.put kept.txt", "mad:echo", "rule stores: storing is looked at", "approve"):
             assert str(each) in shown
+        assert "waiting    1 for a person, see: madlab approvals" in madlab("status").out
         told = madlab("approve", found["id"])
         assert (told.code, told.out) == (0, "approved: files.put kept.txt by mad:echo\n")
         assert call.wait(60) == 0
@@ -160,6 +162,14 @@ def test_the_audit_tells_intent_decision_and_outcome(madlab: Madlab) -> None:
         assert [each["id"] for each in lines] == [each["id"] for each in acts]
         madlab("call", "echo.misbehave", '{"how": "hang"}')
         assert json.loads(following.stdout.readline())["rule"] == "never-hangs"
+
+
+def test_a_policy_that_is_wrong_keeps_the_lab_down_and_says_why() -> None:
+    with a_home(ECHO) as home:
+        (home.path / "policy.toml").write_text(POLICY.replace("principals", "principal", 1))
+        down = Madlab(home)("up")
+        assert down.code == 2
+        assert f"{home.path / 'policy.toml'}: rule stores: principals is missing" in down.err
 
 
 def test_checkpoints_from_elsewhere_see_a_tail_that_was_cut_off_and_a_wrong_signature(
