@@ -378,6 +378,8 @@ class RemoteWeb:
                     async for event in call:
                         is_begun = True
                         yield event
+                        if event.HasField("end"):
+                            break  # what follows tells nothing, and would be waited for
                 return
             except asyncio.CancelledError:
                 if broken:  # the library cancels a call whose body could not be read, and does not say so

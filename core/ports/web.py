@@ -113,8 +113,8 @@ class LocalWeb(Web):
             finally:
                 added |= {"address": traffic.address, "bytes_sent": traffic.sent, "bytes_received": traffic.received}
                 added |= {"digest_sent": content.digest, "digest_received": answer.digest}
-            end = Fetched(bytes_sent=traffic.sent, bytes_received=traffic.received, digest=answer.digest)
-            yield FetchEvent(end=end)
+        end = Fetched(bytes_sent=traffic.sent, bytes_received=traffic.received, digest=answer.digest)
+        yield FetchEvent(end=end)  # behind the outcome: whoever has it may leave at once
 
     def _sealed(self, method: str, url: str, headers: list[tuple[bytes, bytes]]) -> "_Sealed":
         """The headers with what was granted for this very request.

@@ -79,6 +79,9 @@ async def test_a_worker_reaches_what_it_may_with_large_bodies_both_ways(world: W
     assert world.site.asked[-1].headers["transfer-encoding"] == "chunked"
     got = await ask(world.https("/large"), headers={"Accept": "*/*"})
     assert (got["size"], got["told"]) == (3_000_000, True)
+    outcomes = [each for each in await world.acts() if each["step"] == "outcome"]
+    assert [(each["status"], each["bytes_received"]) for each in outcomes] == [(200, 3_000_000)] * 2
+    assert not [each for each in outcomes if "failed" in each]
 
 
 async def test_a_worker_hears_which_rule_refuses_it_and_what_would_be_needed(world: World, ask: Ask) -> None:
