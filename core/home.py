@@ -32,6 +32,7 @@ from protos.errors import Conflict, Denied, InvalidArgument, NotFound, Unavailab
 
 VERSION = 1
 SOCKET_BYTES = 100  # the kernel takes 108; the rest is for a suffix somebody may add
+WRITTEN_BEFORE = ("madlab", "policy", "version", "lab")  # files an operator may have written before there was a lab
 TRIES = 20
 WORKER_BYTES = 50  # "/", a run's directory (a UUID and a few letters) and "/gate.sock"
 
@@ -173,7 +174,7 @@ def _make(place: Path) -> None:
         if place.exists() and not place.is_dir():
             raise InvalidArgument(f"{place} is not a directory", next="choose another: --home DIR")
         inside = os.listdir(place) if place.exists() else []
-        strangers = [each for each in inside if each.split(".")[0] not in ("madlab", "version", "lab")]
+        strangers = [each for each in inside if each.split(".")[0] not in WRITTEN_BEFORE]
         if strangers:
             raise InvalidArgument(
                 f"{place} is no lab and holds something else ({strangers[0]!r})",

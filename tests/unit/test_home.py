@@ -128,8 +128,9 @@ def test_a_directory_that_holds_something_else_is_not_taken_over(tmp_path: Path)
     assert os.listdir(tmp_path) == ["notes.txt"]
 
 
-def test_settings_may_be_written_before_the_first_start(tmp_path: Path) -> None:
+def test_settings_and_policy_may_be_written_before_the_first_start(tmp_path: Path) -> None:
     (tmp_path / "madlab.toml").write_text("")
+    (tmp_path / "policy.toml").write_text("")
     assert Home.open(tmp_path).lab
 
 
