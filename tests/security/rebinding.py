@@ -49,7 +49,7 @@ RECORDS: dict[str, list[list[str]]] = {  # what is said to the first question, t
 def main() -> None:
     make_addresses()
     with NamedTemporaryFile("w", suffix=".conf") as file:
-        file.write(f"nameserver {RESOLVER}\noptions timeout:1 attempts:1\n")
+        file.write(f"nameserver {RESOLVER}\noptions timeout:4 attempts:1\n")
         file.flush()
         subprocess.run(["mount", "--bind", file.name, "/etc/resolv.conf"], check=True)
         print(json.dumps(anyio.run(run)))
@@ -86,7 +86,7 @@ async def run() -> dict[str, object]:
         a_site(closed, address=PUBLIC, port=80) as public,
         a_site(kept, address=OTHER, port=80),
         a_site({}, address=PRIVATE, port=80) as private,
-        Broker(Egress(connect_s=5)) as broker,
+        Broker(Egress(connect_s=10)) as broker,
     ):
 
         async def ask(url: str, owner: str = "honest") -> str:
