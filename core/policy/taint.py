@@ -79,6 +79,10 @@ class Taints:
             self._runs.move_to_end(identity.run)
         return known
 
+    def fresh(self, identity: Identity) -> None:
+        """A run that nobody has worked on before: there is nothing to look up."""
+        self._runs.setdefault(identity.run, _own(identity))
+
     async def add(self, identity: Identity, labels: Iterable[str]) -> None:
         """From now on `identity` carries `labels` too; durable before this returns."""
         if not identity.run:
