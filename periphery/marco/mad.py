@@ -173,7 +173,11 @@ class Marco:
         """
         _check(urls, ())
         work = _Work(call)
-        await _follow(work, question, urls, min(pages, RESEARCHED), model)
+        try:
+            await _follow(work, question, urls, min(pages, RESEARCHED), model)
+        except* BrowserGone:
+            work.pages.append(nothing_seen("", "The browser ended."))
+            work.first = work.first or Unavailable("The browser ended.")
         return await _conclude(work, question, model)
 
 

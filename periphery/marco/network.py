@@ -49,6 +49,7 @@ _GONE = frozenset({"connection", "content-encoding", "content-length", "keep-ali
 _SHOWN = re.compile(
     r"(?:text|image|audio|video|font)/|application/(?:json|xml|xhtml\+xml|javascript)\b|.*\+(?:json|xml)\b"
 )
+_HANDLE = "secret://"
 _ATTACHED = re.compile(r"\s*attachment\b", re.IGNORECASE)
 _FILE_NAME = re.compile(r"""filename\*?\s*=\s*(?:UTF-8'[^']*')?"?([^";]+)""", re.IGNORECASE)
 _UNSAFE = re.compile(r"[^\w.()+@-]+")
@@ -263,8 +264,12 @@ def _header(headers: Sequence[Header], name: str) -> str:
 
 
 def _headers(given: Mapping[str, str]) -> list[Header]:
-    """The browser's own, less what is the core's; it says that it is Chromium, and whose."""
-    kept = {name: value for name, value in given.items() if name.lower() not in _OURS}
+    """The browser's own, less what is the core's, and less handles of secrets: no page may name one.
+
+    It says that it is Chromium, and whose.
+    """
+    kept = {"Accept-Language": "en"}
+    kept |= {name: value for name, value in given.items() if name.lower() not in _OURS and _HANDLE not in value}
     for name, value in kept.items():
         if name.lower() in ("user-agent", "sec-ch-ua"):
             kept[name] = value.replace("HeadlessChrome", "Chrome")

@@ -183,7 +183,6 @@ class Page:
         """Clicks what `target` names, in its middle, and waits for what comes of it."""
         element = await self.find(target)
         self._wanted = ""
-        self._loaded = Event()
         place = await self._place(element)
         if place is None:
             await self._run_on(element, "function() { this.click(); }")
@@ -207,7 +206,6 @@ class Page:
             await self.call("DOM.focus", backendNodeId=element.node)
             await self.call("Input.insertText", text=text)
         if submit:
-            self._loaded = Event()
             enter = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13}
             await self.call("Input.dispatchKeyEvent", type="keyDown", text="\r", **enter)
             await self.call("Input.dispatchKeyEvent", type="keyUp", **enter)

@@ -124,16 +124,16 @@ async def test_a_packed_answer_is_unpacked_for_the_browser_and_no_further_than_i
         await network._content(ResponseHead(headers=[Header(name="content-encoding", value=b"br")]), body(b"x"))
 
 
-def test_the_browser_says_whose_it_is_and_leaves_the_core_what_is_the_cores() -> None:
-    given = {
-        "Host": "x",
-        "User-Agent": "HeadlessChrome/1",
-        "Accept": "*/*",
-        "Connection": "close",
-        "Content-Length": "3",
-    }
+def test_the_browser_says_whose_it_is_names_no_secret_and_leaves_the_core_what_is_the_cores() -> None:
+    given = {"Host": "x", "User-Agent": "HeadlessChrome/1", "Accept": "*/*", "Connection": "close", "TE": "trailers"}
+    given |= {"X-Key": "Bearer secret://KEY"}
     made = {each.name: each.value for each in network._headers(given)}
-    assert made == {"User-Agent": b"Chrome/1 madlab-marco/0.1", "Accept": b"*/*", "Accept-Encoding": b"gzip"}
+    assert made == {
+        "User-Agent": b"Chrome/1 madlab-marco/0.1",
+        "Accept": b"*/*",
+        "Accept-Encoding": b"gzip",
+        "Accept-Language": b"en",
+    }
 
 
 class Noting(Marco):
@@ -142,7 +142,7 @@ class Noting(Marco):
     def __init__(self) -> None:
         self.visits: list[dict[str, Any]] = []
 
-    async def browse(self, call: Call, **arguments: Any) -> Browsed:  # type: ignore[override]
+    async def browse(self, call: Call, **arguments: Any) -> Browsed:
         self.visits.append(arguments)
         return Browsed(
             outcome="succeeded", reason="", pages=[], answer="", quotes=[], unfounded=0, model="",
