@@ -320,6 +320,7 @@ class Lives:
         self._listen_for_proof(live, session)
         self._workers.lay(worker.name, self._services.canaries.lay(live.run.id))
         ports, identity = self._ports(live, emad)
+        self._services.taints.fresh(identity)
         if any(each.startswith("call:") for each in identity.ports):
             await open_purse(self._services, identity)  # before its children draw from it
         session.assign(ports)
