@@ -12,15 +12,11 @@ It knows neither policy nor secrets: whoever calls has decided, and hands in hea
   and the connection with it unless both sides were done.
 """
 
-import ssl
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
 from typing import Any, Self
 
-import anyio
 import h11
 from anyio import (
     CancelScope,
@@ -31,52 +27,28 @@ from anyio import (
     create_task_group,
     current_time,
     fail_after,
-    move_on_after,
 )
-from anyio.abc import ByteStream, TaskGroup
+from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectSendStream
-from anyio.streams.tls import TLSStream
 
-from core.egress.addresses import Address, is_within, special
-from core.egress.connection import BROKEN, Connection
-from core.egress.heads import Headers, end_to_end, framed
-from core.egress.limits import USUAL, Limits
+from core.egress.connection import Connection
+from core.egress.dialing import Dialer, may_reach
+from core.egress.heads import end_to_end, framed
+from core.egress.limits import Limits
 from core.egress.names import Ask, Names, ask_machine
 from core.egress.packages import Packages
+from core.egress.request import Request, Traffic
 from core.egress.settings import Egress
-from core.egress.urls import Url
-from protos.errors import Denied, Exhausted, InvalidArgument, Unavailable
+from protos.errors import Exhausted, InvalidArgument, Unavailable
 from protos.v1.web_pb2 import Header, ResponseHead
 
 ALL_AT_ONCE = 512  # exchanges of all owners together
-ADDRESSES = 4  # of one host that are tried
 PIECES = 1  # of an answer that wait for whoever asked; each has up to 256 KiB
 IDLE_EACH = 8  # connections that an owner keeps open
 KEPT_S = 4.0  # for so long; most servers hang up after five seconds, and losing that race costs a request
 REASON_CHARACTERS = 200
 
 Place = tuple[str, str, int]  # scheme, host, port
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One request that was decided about."""
-
-    owner: str  # whose connections: a run
-    method: str
-    url: Url
-    headers: Headers  # as `core.egress.heads.checked` lets them pass
-    length: int | None = None  # of the body; None: it is sent in chunks
-    limits: Limits = USUAL
-
-
-@dataclass
-class Traffic:
-    """What went over the wire for one request, while it goes on."""
-
-    sent: int = 0  # bytes of the body
-    received: int = 0
-    address: str = ""  # where it went
 
 
 @dataclass(eq=False)
@@ -98,16 +70,10 @@ class Broker:
     def __init__(self, settings: Egress, *, ask: Ask = ask_machine) -> None:
         self.settings = settings
         self.packages = Packages(settings.packages)
-        self._names = Names(settings.names, ask)
+        self._dialer = Dialer(Names(settings.names, ask), settings.ca_file)
         self._owners: dict[str, _Owner] = {}
         self._all = CapacityLimiter(ALL_AT_ONCE)
         self._tasks: TaskGroup
-        if settings.ca_file is not None:
-            trusting(settings.ca_file)  # a mistake is told at the start
-
-    @cached_property
-    def _tls(self) -> ssl.SSLContext:
-        return trusting(self.settings.ca_file)
 
     async def __aenter__(self) -> Self:
         self._tasks = create_task_group()
@@ -174,7 +140,7 @@ class Broker:
         """A connection for one request, kept for the next if both sides are done with it."""
         place = (request.url.scheme, request.url.host, request.url.port)
         async with turn(owner.limiter), turn(self._all):  # in this order: who waits for itself takes no one's place
-            connection = await self._again(owner, place, request.limits) or await self._open(request, traffic)
+            connection = await self._again(owner, place, request.limits) or await self._dialer.open(request, traffic)
             is_kept = False
             try:
                 traffic.address = str(connection.address)
@@ -199,49 +165,6 @@ class Broker:
                 return connection
             await connection.aclose()
         return None
-
-    async def _open(self, request: Request, traffic: Traffic) -> Connection:
-        """A new connection to an address that was judged.
-
-        Raises:
-            Denied: rule *address*.
-            Exhausted: too many names are asked for.
-            Unavailable: nobody is there.
-        """
-        url, limits = request.url, request.limits
-        try:
-            with fail_after(limits.connect_s):
-                addresses = await self._names.find(url.host, request.owner, limits.connect_s)
-                for each in addresses:
-                    if not may_reach(each, limits):
-                        traffic.address = str(each)
-                        raise Denied(
-                            f"rule address: {url.host} leads to an address that is {special(each)}.",
-                            next="A rule of the policy would have to name that address in its limits.",
-                        )
-                stream, address = await _connect(addresses[:ADDRESSES], url, limits.connect_s)
-                return Connection(await self._secured(stream, url), address)
-        except TimeoutError:
-            raise Unavailable(
-                f"There was no connection to {url.authority} within {limits.connect_s:g} s.", next="Try again."
-            ) from None
-
-    async def _secured(self, stream: ByteStream, url: Url) -> ByteStream:
-        """`stream` with TLS, where the address says so; the certificate must be the host's."""
-        if url.scheme == "http":
-            return stream
-        try:
-            return await TLSStream.wrap(stream, hostname=url.host, ssl_context=self._tls, standard_compatible=False)
-        except BaseException as error:
-            await anyio.aclose_forcefully(stream)
-            if isinstance(error, ssl.SSLCertVerificationError):
-                raise Unavailable(
-                    f"The certificate of {url.authority} is not to be trusted: {error.verify_message[:200]}.",
-                    next="An authority of one's own is named by [egress] ca_file.",
-                ) from None
-            if isinstance(error, (*BROKEN, anyio.EndOfStream)) and not isinstance(error, TimeoutError):
-                raise Unavailable(f"There is no TLS at {url.authority}.", next="Try again, or http.") from None
-            raise
 
 
 class _Exchange:
@@ -363,37 +286,6 @@ async def turn(limiter: CapacityLimiter) -> AsyncIterator[None]:
         yield
     finally:
         limiter.release()
-
-
-def may_reach(address: Address, limits: Limits) -> bool:
-    """Whether a request with these limits may be sent there."""
-    return not special(address) or is_within(address, limits.networks)
-
-
-def trusting(ca_file: Path | None) -> ssl.SSLContext:
-    """TLS that trusts what the system trusts, and the authorities of a file.
-
-    Raises:
-        InvalidArgument: the file holds none.
-    """
-    context = ssl.create_default_context()
-    context.set_alpn_protocols(["http/1.1"])
-    if ca_file is not None:
-        try:
-            context.load_verify_locations(ca_file)
-        except OSError as error:  # ssl.SSLError is one
-            raise InvalidArgument(
-                f"[egress] ca_file: {ca_file} holds no certificates: {error.strerror or error}.", next="Mend it."
-            ) from None
-    return context
-
-
-async def _connect(addresses: Sequence[Address], url: Url, seconds: float) -> tuple[ByteStream, Address]:
-    """To the first of `addresses` that answers."""
-    for each in addresses:
-        with suppress(OSError), move_on_after(seconds / 2):
-            return await anyio.connect_tcp(str(each), url.port), each
-    raise Unavailable(f"Nobody answers at {url.authority}.", next="Try again.")
 
 
 def _said(head: h11.Response) -> ResponseHead:

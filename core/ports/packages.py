@@ -17,8 +17,9 @@ from typing import ClassVar
 
 from anyio import to_thread
 
-from core.egress.broker import Broker, Request, Traffic
+from core.egress.broker import Broker
 from core.egress.packages import ACCEPT, LISTING_BYTES, File, Index, Packages
+from core.egress.request import Request, Traffic
 from core.horace.store import Horace
 from core.rogers.entry import Row
 from core.rogers.journal import Journal

@@ -6,8 +6,8 @@ from ipaddress import ip_network
 from anyio import Event, create_task_group, fail_after
 from anyio.lowlevel import checkpoint
 
-from core.egress.broker import Request, Traffic
 from core.egress.limits import Limits
+from core.egress.request import Request, Traffic
 from core.egress.urls import canonical
 from protos.tools import Call, tool
 from tests.labs import a_home, call, opened

@@ -20,7 +20,8 @@ from tempfile import NamedTemporaryFile
 import anyio
 from anyio import create_task_group
 
-from core.egress.broker import Broker, Request, Traffic
+from core.egress.broker import Broker
+from core.egress.request import Request, Traffic
 from core.egress.settings import Egress
 from core.egress.urls import canonical
 from protos.errors import Error
