@@ -29,10 +29,10 @@ IDLE_S = 300.0  # between two requests of one connection
 READ_BYTES = 64 * 1024
 TLS_HELLO = 0x16  # the first byte of a TLS record that begins a handshake
 STATUS = {Denied: 403, Exhausted: 429, InvalidArgument: 400, Unavailable: 502}
-OURS = frozenset(  # between two neighbours, or the core's to say
+OURS = frozenset(  # between two neighbours, or the core's to say; a length is passed on as a promise
     {
         *(b"connection", b"host", b"keep-alive", b"proxy-connection", b"proxy-authorization", b"proxy-authenticate"),
-        *(b"te", b"trailer", b"transfer-encoding", b"upgrade", b"expect", b"content-length"),
+        *(b"te", b"trailer", b"transfer-encoding", b"upgrade", b"expect"),
     }
 )
 GONE = (BrokenResourceError, ClosedResourceError, EndOfStream, ssl.SSLError, TimeoutError)
@@ -183,7 +183,7 @@ def _response(head: ResponseHead) -> h11.Response:
     kept = [
         (name, each.value)
         for each in head.headers
-        if (name := each.name.lower().encode("latin-1", "replace")) not in OURS or name == b"content-length"
+        if (name := each.name.lower().encode("latin-1", "replace")) not in OURS
     ]
     return h11.Response(status_code=head.status, headers=kept, reason=head.reason.encode("latin-1", "replace"))
 
