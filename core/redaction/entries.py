@@ -2,7 +2,9 @@
 
 A body is looked through as it will lie on the disk. Only where something is found it is opened: of a protobuf each text
 is redacted and the whole serialized again, so that lengths are right; of JSON each string, so that it stays JSON. The
-header's words are identities, which cannot be changed: with a value in one of them the entry is refused.
+header's words are identities, which cannot be changed: with a value in one of them the entry is refused. All that holds
+for values that are certain. One that is some program's word ("operator", "cancelled") is taken out of running text and
+left where programs read: who keeps such a word secret must not stop the lab with it.
 """
 
 import json
@@ -19,6 +21,11 @@ from protos.v1.llm_pb2 import Answer
 from protos.v1.message_pb2 import Message
 
 PROTOS: dict[str, type[Proto]] = {"message": Message, "event": Message, "answer": Answer}
+
+IDENTITIES = frozenset(  # what programs go by: only a value that cannot stand there by chance is taken out of them
+    {"id", "conversation", "sender", "recipient", "tool", "in_reply_to", "causation", "digest", "media_type", "name"}
+    | {"model", "provider", "alias", "tool_call_id"}
+)
 
 Noticed = Callable[[Entry, Sequence[Hit]], None]
 
@@ -48,13 +55,17 @@ class Clerk:
         hits = redactor.scan(words + body)
         if not hits:
             return entry
-        if hits[0].offset < len(words):
+        of_words = [each for each in hits if each.offset < len(words)]
+        if any(each.certain for each in of_words):
             raise InvalidArgument(
                 "rule secret: an id, a conversation or a name holds the value of a secret.", next="Choose another."
             )
-        hits = [each._replace(offset=each.offset - len(words), end=each.end - len(words)) for each in hits]
-        entry = entry._replace(body=self._clean_body(kind, body))
-        self.noticed(entry, hits)
+        cleaned = self._clean_body(kind, body)
+        if cleaned == body:
+            return entry
+        entry = entry._replace(body=cleaned)
+        within = hits[len(of_words) :]
+        self.noticed(entry, [each._replace(offset=each.offset - len(words)) for each in within])
         return entry
 
     def _clean_body(self, kind: str, body: bytes) -> bytes:
@@ -65,12 +76,16 @@ class Clerk:
                 redact_proto(redactor, message)
                 cleaned = message.SerializeToString()
             else:
-                tree = redactor.redact_tree(json.loads(body))
-                cleaned = json.dumps(tree, ensure_ascii=False).encode("utf-8", "surrogatepass")
+                tree = json.loads(body)
+                redacted = redactor.redact_tree(tree)
+                if redacted == tree:
+                    return body
+                cleaned = json.dumps(redacted, ensure_ascii=False).encode("utf-8", "surrogatepass")
         except (DecodeError, ValueError):
             return redactor.redact(body)  # it is something else; so it has no form to be kept
         # A value that spans two fields is in none of them: nothing of such a text is kept.
-        return cleaned if not redactor.scan(cleaned) else _emptied(kind, body)
+        left = any(each.certain for each in redactor.scan(cleaned))
+        return _emptied(kind, body) if left else cleaned
 
 
 def redact_proto(redactor: Redactor, message: Proto) -> None:
@@ -83,13 +98,13 @@ def redact_proto(redactor: Redactor, message: Proto) -> None:
             if field.is_repeated:
                 value[:] = [_redacted(redactor, each) for each in value]
             else:
-                setattr(message, field.name, _redacted(redactor, value))
+                setattr(message, field.name, _redacted(redactor, value, certain=field.name in IDENTITIES))
 
 
-def _redacted(redactor: Redactor, value: object) -> object:
+def _redacted(redactor: Redactor, value: object, *, certain: bool = False) -> object:
     if isinstance(value, str):
-        return redactor.redact_text(value)
-    return redactor.redact(value) if isinstance(value, bytes) else value
+        return redactor.redact_text(value, certain=certain)
+    return redactor.redact(value, certain=certain) if isinstance(value, bytes) else value
 
 
 def _emptied(kind: str, body: bytes) -> bytes:

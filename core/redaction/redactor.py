@@ -126,12 +126,12 @@ class Redactor:
                 found.append(Hit(each.name, encoding, start, end, each.certain))
         return _merged(found) if len(found) > 1 else found
 
-    def redact(self, data: bytes) -> bytes:
-        """`data` with `[secret NAME]` for each known value.
+    def redact(self, data: bytes, *, certain: bool = False) -> bytes:
+        """`data` with `[secret NAME]` for each known value; `certain`: for each that is certain.
 
         What was UTF-8 still is; what was JSON, too, unless the value has quotes that are the JSON's own.
         """
-        hits = self.scan(data)
+        hits = [each for each in self.scan(data) if each.certain or not certain]
         if not hits:
             return data
         pieces: list[bytes] = []
@@ -147,12 +147,12 @@ class Redactor:
                 read += data.startswith(b"\\", read)
         return b"".join((*pieces, data[read:]))
 
-    def redact_text(self, text: str) -> str:
+    def redact_text(self, text: str, *, certain: bool = False) -> str:
         """`redact` for text."""
         if self.is_empty:
             return text
         data = text.encode("utf-8", "surrogatepass")
-        redacted = self.redact(data)
+        redacted = self.redact(data, certain=certain)
         if redacted is data:
             return text
         try:
@@ -161,15 +161,21 @@ class Redactor:
             return redacted.decode("utf-8", "replace")
 
     def redact_tree(self, value: object) -> object:
-        """A JSON value with every string in it redacted, keys too; a number that is a secret becomes a string."""
+        """A JSON value with every string in it redacted; of keys, numbers and whole words only what is certain.
+
+        Those are what a program goes by: a secret that is "cancelled" must not take the state out of a run.
+        """
         if isinstance(value, str):
-            return self.redact_text(value)
+            hits = self.scan(value.encode("utf-8", "surrogatepass"))
+            is_word = bool(hits) and hits[0].offset == 0 and hits[0].end == len(value.encode("utf-8", "surrogatepass"))
+            return self.redact_text(value, certain=is_word) if hits else value
         if isinstance(value, dict):
-            return {self.redact_text(key): self.redact_tree(each) for key, each in value.items()}
+            return {self.redact_text(key, certain=True): self.redact_tree(each) for key, each in value.items()}
         if isinstance(value, list):
             return [self.redact_tree(each) for each in value]
-        if isinstance(value, int | float) and not isinstance(value, bool) and self.scan(str(value).encode()):
-            return self.redact_text(str(value))
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            redacted = self.redact_text(str(value), certain=True)
+            return value if redacted == str(value) else redacted
         return value
 
     def begins_at(self, data: bytes) -> int:

@@ -17,7 +17,8 @@ from core.rogers.entry import Entry
 from protos.errors import InvalidArgument
 from protos.ids import new_id
 from protos.v1.message_pb2 import KIND_EVENT, KIND_PROSE, Blob, Message
-from tests.labs import a_home, opened
+from tests.commands import ECHO
+from tests.labs import a_home, call, opened
 from tests.security.forms import seen
 
 VALUE = 'tok-7Fq2"Zs9\\Kd4/äRm'
@@ -94,6 +95,22 @@ async def test_what_is_known_of_nothing_changes_nothing(lab: Lab) -> None:
 
     blob = await lab.horace.put(chunks())
     assert b"".join([each async for each in lab.horace.get(blob.digest)]) == b"100% of a\\n & b\ntok-7Fq2"
+
+
+@pytest.mark.parametrize(
+    "word", ["operator", "requested", "conversation", "principals", "fiedler.", "web.fetch", "1000000000"]
+)
+async def test_a_secret_that_is_a_word_of_the_lab_does_not_stop_it(word: str) -> None:
+    with a_home(ECHO) as home:
+        async with opened(home) as lab:
+            lab.services.redactor.learn("silly", word.encode())
+            answer = await call(lab, "echo", "say", text=f"It is {word}, is it not?")
+            assert json.loads(answer.data) == {"text": "It is [secret silly], is it not?"}
+            assert (answer.sender, answer.recipient) == ("echo", "operator")
+            body = json.dumps({"id": word, "state": "requested", "principals": [word], "at": 1000000000}).encode()
+            assert lab.journal.clean(Entry("act:1", "act", body)).body == body
+            said = json.dumps({"reason": f"because of {word}!"}).encode()
+            assert b"[secret silly]" in lab.journal.clean(Entry("act:1", "act", said)).body
 
 
 def test_no_log_and_no_traceback_shows_it(tmp_path: Path) -> None:
