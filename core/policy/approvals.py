@@ -155,8 +155,7 @@ class Approvals:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for each in list(self._waiting):
-            self._wake(each)
+        """Who still waits is cancelled with his run; the question stays for the next core."""
 
     async def obtain(
         self,
@@ -289,11 +288,8 @@ class Approvals:
     def _hear(self, rows: Sequence[Row]) -> None:
         for row in rows:
             if row.kind == "approval" and (digest := json.loads(row.body or b"{}").get("digest")):
-                self._wake(digest)
-
-    def _wake(self, digest: str) -> None:
-        for each in self._waiting.get(digest, ()):
-            each.set()
+                for each in self._waiting.get(digest, ()):
+                    each.set()
 
 
 def _entry(approval: str, step: str, sender: str, body: dict[str, Any], conversation: str = "") -> Entry:

@@ -38,7 +38,7 @@ from core.rogers.verify import Head
 from protos.errors import Conflict, InvalidArgument
 
 KEY = "audit.key"  # in the home
-COMMAND_S = 30.0  # what a command has to take a line
+COMMAND_S = 10.0  # what a command has to take a line
 LINE_BYTES = 2048
 MOST_LINES = 100  # that are looked for at once: the newest say what the older ones say, and more
 
