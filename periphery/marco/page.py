@@ -295,6 +295,8 @@ class Page:
 
     def hear(self, method: str, parameters: dict[str, Any], session: str) -> None:
         """Takes an event of the browser."""
+        if method == "Browser.downloadWillBegin" and not parameters["url"].startswith(("http:", "https:")):
+            self.notes.append("A file that the page itself had made was not kept.")
         if session != self.session:
             return
         if method == "Page.loadEventFired":
@@ -334,7 +336,7 @@ async def open_page(pipe: Pipe, network: Network) -> AsyncIterator[Page]:
         BrowserError: the browser makes none.
     """
     world = (await pipe.call("Target.createBrowserContext", disposeOnDetach=True))["browserContextId"]
-    await pipe.call("Browser.setDownloadBehavior", behavior="deny", browserContextId=world)
+    await pipe.call("Browser.setDownloadBehavior", behavior="deny", browserContextId=world, eventsEnabled=True)
     target = (await pipe.call("Target.createTarget", url="about:blank", browserContextId=world))["targetId"]
     session = (await pipe.call("Target.attachToTarget", targetId=target, flatten=True))["sessionId"]
     page = Page(pipe, network, target, session)
