@@ -21,7 +21,6 @@ from typing import TypeVar
 from core.policy.acts import Act, Decision, Limits
 from core.policy.approvals import Approval, Spent
 from core.policy.capabilities import Identity, may_reach
-from core.policy.policy import STRICTNESS
 from core.ports.services import Services
 from core.rogers.entry import Entry
 from protos.errors import Denied, Error
@@ -163,14 +162,7 @@ async def permitted(services: Services, identity: Identity, act: Act, *, needs: 
     except Denied as error:
         await _note_denial(services, identity, id, act, _said(error))
         raise
-    decisions = [services.policy.decide(each) for each in acts]
-    strictest = max(decisions, key=lambda each: STRICTNESS[each.verdict])
-    if strictest.verdict == "allow":
-        return Permit(id, act, decisions[0])
-    judged = acts[decisions.index(strictest)]
-    if strictest.verdict == "deny":
-        await _note_denial(services, identity, id, judged, strictest)
-        raise denial(judged, strictest, id)
+    decisions = await _decided(services, identity, id, acts)
     uses: list[Entry] = []
     approvals: list[str] = []
     for each, decision in zip(acts, decisions, strict=True):
@@ -181,7 +173,23 @@ async def permitted(services: Services, identity: Identity, act: Act, *, needs: 
                 await _note_denial(services, identity, id, each, replace(_said(error), rule=decision.rule))
                 raise
             uses.append(services.approvals.use(approvals[-1], f"{id}:{each.kind}"))
+    if uses:  # that took a while, and the policy may be another one
+        await _decided(services, identity, id, acts)
     return Permit(id, act, decisions[0], tuple(uses), tuple(approvals))
+
+
+async def _decided(services: Services, identity: Identity, id: str, acts: Sequence[Act]) -> list[Decision]:
+    """What the rules say of an act and of what it cannot be done without.
+
+    Raises:
+        Denied: no to one of them; journalled.
+    """
+    decisions = [services.policy.decide(each) for each in acts]
+    for each, decision in zip(acts, decisions, strict=True):
+        if decision.verdict == "deny":
+            await _note_denial(services, identity, id, each, decision)
+            raise denial(each, decision, id)
+    return decisions
 
 
 @asynccontextmanager

@@ -14,6 +14,8 @@ from core.lab import Lab
 from core.policy.acts import Act
 from core.policy.approvals import Approval
 from core.policy.capabilities import Identity
+from core.policy.policy import Policy
+from core.policy.rules import BUILT_IN, parse_policy, read_policy
 from core.ports.acting import acting
 from core.rogers.entry import Entry
 from protos.errors import Conflict, Denied, Error, NotFound
@@ -151,6 +153,22 @@ async def test_another_act_is_another_question_and_a_no_holds_until_it_expires()
             await store(lab, done)
             assert all("denied it" in each for each in done)
             assert await lab.services.approvals.pending() == []
+
+
+async def test_a_policy_that_forbids_it_meanwhile_has_the_last_word() -> None:
+    with a_home() as home:
+        async with a_lab(home) as lab, create_task_group() as tasks:
+            done: list[str] = []
+            tasks.start_soon(store, lab, done)
+            question = await asked(lab)
+            forbids = POLICY.replace('verdict = "ask"', 'verdict = "deny"')
+            lab.services.policy = Policy([parse_policy(forbids, "policy.toml"), read_policy(BUILT_IN)])
+            await lab.services.approvals.approve(question.id, by="operator")
+            with fail_after(LIMIT_S):
+                while not done:
+                    await anyio.sleep(0.01)
+            assert done[0].startswith("rule stores: storing is looked at")
+            assert (await lab.services.approvals.get(question.id)).uses == 1  # and is not used up
 
 
 async def test_nobody_there_is_a_no_after_a_while() -> None:
