@@ -5,6 +5,7 @@ anything. Its own sandbox (namespaces and a seccomp filter for each process that
 machine does not allow it, it does not start, and `madlab doctor` says what helps.
 """
 
+import ctypes
 import fcntl
 import os
 import signal
@@ -22,12 +23,15 @@ PROGRAM = Path("/usr/lib/chromium/chromium-headless-shell")
 WIDTH, HEIGHT = 1280, 1024  # CSS pixels
 _PIPE_BYTES = 1024 * 1024
 _ABOVE = 10  # descriptors of ours stay above those that the browser wants as 3 and 4
+_SET_DUMPABLE = 4  # prctl's
 _NO_SANDBOX = "No usable sandbox"
 
 FLAGS = (
     "--remote-debugging-pipe",
     f"--window-size={WIDTH},{HEIGHT}",
     "--disable-gpu",
+    "--disable-3d-apis",  # drawn by a process that is walled in less than a page's
+    "--disable-software-rasterizer",
     "--disable-dev-shm-usage",  # /dev/shm has 8 MB here
     "--hide-scrollbars",
     "--mute-audio",
@@ -67,6 +71,7 @@ async def open_browser(tasks: TaskGroup, folder: Path) -> AsyncIterator[Pipe]:
         Unavailable: it did not start; the sentence says why.
     """
     words = folder / "last-words"
+    _keep_to_ourselves()
     pid, reading, writing = _spawn(folder, words)
     pipe, ended = Pipe(reading, writing), Event()
     tasks.start_soon(_read, pipe, ended)
@@ -84,6 +89,12 @@ async def open_browser(tasks: TaskGroup, folder: Path) -> AsyncIterator[Pipe]:
             await ended.wait()  # its end of the pipe closed with it
         os.close(writing)
         os.close(reading)
+
+
+def _keep_to_ourselves() -> None:
+    """Closes our memory to other processes of this user: the browser's are, and our session is in it."""
+    if ctypes.CDLL(None, use_errno=True).prctl(_SET_DUMPABLE, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
 
 
 async def _read(pipe: Pipe, ended: Event) -> None:

@@ -1,6 +1,8 @@
 """Names, headers, steps and tools of Marco's, without a browser."""
 
 import gzip
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, cast
 
@@ -18,6 +20,7 @@ from protos.mad import Context
 from protos.tools import Call, tools_of
 from protos.v1.message_pb2 import Message
 from protos.v1.web_pb2 import FetchEvent, Header, ResponseHead
+from tests.labs import ROOT
 
 VERBS = {
     "browse",
@@ -170,3 +173,12 @@ async def test_each_verb_is_a_tool_and_a_visit_that_ends_with_its_step() -> None
     assert all(next(iter(visit.get("steps", before))) == before[0] for visit in marco.visits)
     assert marco.visits[-2]["snapshot"]
     assert marco.visits[-1]["screenshot"]
+
+
+def test_marcos_memory_is_closed_to_the_browsers_processes() -> None:
+    program = (
+        "import ctypes; from periphery.marco.chromium import _keep_to_ourselves;"
+        "_keep_to_ourselves(); print(ctypes.CDLL(None).prctl(3))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "0"  # PR_GET_DUMPABLE
