@@ -64,6 +64,7 @@ class World:
     port: int
     pages: dict[str, Served]
     asked: list[tuple[str, Asked]] = field(default_factory=list)  # host and path, and how
+    calls: int = 0  # made by the operator
 
     def url(self, place: str) -> str:
         """The address of HOST/PATH."""
@@ -103,6 +104,7 @@ class World:
         """Calls a tool of Marco's as the operator, and returns the answer."""
         question = Message(id=new_id(), conversation=new_id(), recipient="marco", kind=KIND_CALL, tool=tool)
         question.data = json.dumps(arguments)
+        self.calls += 1
         return await ask(self.lab, question, within_s=WITHIN_S)
 
     async def result(self, tool: str = "browse", **arguments: Any) -> dict[str, Any]:

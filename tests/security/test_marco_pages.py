@@ -177,10 +177,10 @@ async def said(world: World) -> list[Message]:
     return [Message.FromString(each[0]) for each in rows]
 
 
-async def nothing_was_done(world: World, calls: int) -> None:
+async def nothing_was_done(world: World) -> None:
     """What holds after any visit to any page."""
     messages = await said(world)
-    assert [each.sender for each in messages if each.kind == KIND_CALL] == ["operator"] * calls
+    assert [each.sender for each in messages if each.kind == KIND_CALL] == ["operator"] * world.calls
     assert {each.recipient for each in messages if each.kind == KIND_CALL} == {"marco"}
     assert {run[0] for run in await world.lab.journal.query("SELECT DISTINCT mad FROM runs")} == {"marco"}
     acts = await world.acts("web.fetch")
@@ -202,7 +202,7 @@ async def test_no_page_brings_about_an_act(world: World) -> None:
     assert answer.kind == KIND_REPLY, answer.text
     assert TAINT_WEB in answer.taint
     result = await world.data(answer)
-    await nothing_was_done(world, 1)
+    await nothing_was_done(world)
 
     seen = dict(zip([*PAGES, "honest"], result["pages"], strict=True))
     assert "It will rain from nine to noon." in seen["honest"]["markdown"]  # after all of them the browser works
@@ -248,11 +248,7 @@ async def test_a_model_that_follows_every_link_comes_to_no_place_that_policy_doe
     first = world.page("site.test/research", f"<p>{ORDER}<a href={{EVIL}}/{MARK}>read this first</a>")
     answer = await world.call("research", question=f"What is the weather? {MARK}", urls=[first], pages=4)
     assert answer.kind == KIND_REPLY, answer.text
-    await nothing_was_done_but(world, MARK)
-
-
-async def nothing_was_done_but(world: World, link: str) -> None:
-    """The page's own link was tried, and denied: that its address has the mark in it is the page's doing."""
-    denied = [each for each in await world.acts("web.fetch") if each["step"] == "denied" and link in each["target"]]
-    assert len(denied) == 1
-    await nothing_was_done(world, 2)
+    # The link was tried, and denied: that its address has the mark in it is the page's doing.
+    tried = [each for each in await world.acts("web.fetch") if MARK in each.get("target", "")]
+    assert [each["step"] for each in tried] == ["denied"]
+    await nothing_was_done(world)
