@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from core.home import Home
-from tests.commands import ECHO, LIMIT_S, Madlab, a_lab
+from tests.commands import ECHO, LIMIT_S, Madlab, Result, a_lab
 from tests.labs import a_home
 
 POLICY = """
@@ -50,10 +50,23 @@ def madlab() -> Iterator[Madlab]:
 
 
 def waiting(madlab: Madlab) -> dict[str, object]:
-    """The one thing that waits for a person, once it does."""
-    with madlab.started("approvals", "-f", "--json") as following:
-        assert following.stdout is not None
-        return dict(json.loads(following.stdout.readline()))
+    """What waits for a person, once something does."""
+    until = time.monotonic() + LIMIT_S
+    while not (found := madlab("approvals", "--json").json["approvals"]):
+        assert time.monotonic() < until
+    return dict(found[0])
+
+
+def stored(madlab: Madlab) -> None:
+    """An act that was asked about, approved and done."""
+    with madlab.started(*KEEP) as call:
+        assert madlab("approve", waiting(madlab)["id"]).code == 0
+        assert call.wait(LIMIT_S) == 0
+
+
+def refused(madlab: Madlab) -> Result:
+    """A call that the policy forbids."""
+    return madlab("call", "echo.misbehave", '{"how": "hang"}', "--json")
 
 
 def test_an_act_waits_is_shown_in_its_exact_form_and_goes_on_when_approved(madlab: Madlab) -> None:
@@ -62,44 +75,50 @@ def test_an_act_waits_is_shown_in_its_exact_form_and_goes_on_when_approved(madla
         shown = madlab("approvals").out
         for each in (found["id"], "files.put kept.txt", "mad:echo", "rule stores: storing is looked at", "approve"):
             assert str(each) in shown
+        with madlab.started("approvals", "-f", "--json") as following:
+            assert following.stdout is not None
+            assert json.loads(following.stdout.readline())["id"] == found["id"]
         assert "waiting    1 for a person, see: madlab approvals" in madlab("status").out
         told = madlab("approve", found["id"])
         assert (told.code, told.out) == (0, "approved: files.put kept.txt by mad:echo\n")
-        assert call.wait(60) == 0
+        assert call.wait(LIMIT_S) == 0
     assert madlab("approvals").err == "Nothing waits for a person.\n"
-    assert [each["state"] for each in madlab("approvals", "--all", "--json").json["approvals"]] == ["used up"]
+    states = {each["id"]: each["state"] for each in madlab("approvals", "--all", "--json").json["approvals"]}
+    assert states[found["id"]] == "used up"
     assert madlab("approve", found["id"], "--for", "2", "--json").error["code"] == "FAILED_PRECONDITION"
 
 
 def test_a_denial_ends_the_act_with_its_rule_and_is_explained(madlab: Madlab) -> None:
-    with madlab.started(*KEEP) as call:
+    # Of another act than the others approve: a denial holds against its act for a while.
+    with madlab.started("call", "echo.repeat", '{"text": "ab", "times": 20000}') as call:
         found = waiting(madlab)
         assert madlab("deny", found["id"]).code == 0
-        assert call.wait(60) == 4
+        assert call.wait(LIMIT_S) == 4
         assert call.stderr is not None
         assert "rule stores: operator denied it" in call.stderr.read()
     acts = madlab("audit", "--json").json["acts"]
-    (denied,) = [each for each in acts if each["outcome"] == "denied" and each["act"] == "files.put"]
+    denied = [each for each in acts if each["outcome"] == "denied" and each["act"] == "files.put"][-1]
     told = madlab("policy", "explain", denied["id"]).out
     assert "rule     stores" in told
     assert "[[rules]]" in told
 
 
 def test_the_operators_own_calls_are_decided_about_too(madlab: Madlab) -> None:
-    refused = madlab("call", "echo.misbehave", '{"how": "hang"}', "--json")
-    assert refused.code == 2
-    assert refused.error["code"] == "PERMISSION_DENIED"
-    assert refused.error["message"] == "rule never-hangs: it does no good (operator: bus.call echo.misbehave)."
-    id = refused.error["next"].rpartition(" ")[2]
-    told = madlab("policy", "explain", id, "--json").json
-    assert told["rule"]["name"] == "never-hangs"
-    assert told["now"]["verdict"] == "deny"
+    told = refused(madlab)
+    assert told.code == 2
+    assert told.error["code"] == "PERMISSION_DENIED"
+    assert told.error["message"] == "rule never-hangs: it does no good (operator: bus.call echo.misbehave)."
+    id = told.error["next"].rpartition(" ")[2]
+    explained = madlab("policy", "explain", id, "--json").json
+    assert explained["rule"]["name"] == "never-hangs"
+    assert explained["now"]["verdict"] == "deny"
 
 
 def test_the_policy_is_shown_and_checked(madlab: Madlab) -> None:
     shown = madlab("policy", "show", "--json").json
     assert [each["name"] for each in shown["rules"]][:4] == ["stores", "never-hangs", "docs", "models"]
-    assert (shown["version"], len(shown["digest"])) == (1, 71)
+    assert len(shown["digest"]) == 71
+    assert shown["version"] == shown["versions"][0]["version"]
     assert "never-hangs" in madlab("policy", "show").out
     yes = madlab("policy", "check", "web.fetch", "https://docs.test/v1/a", "--as", "mad:other", "--as", "mad:echo")
     assert yes.code == 0
@@ -115,11 +134,13 @@ def test_the_policy_is_shown_and_checked(madlab: Madlab) -> None:
 
 
 def test_a_new_policy_is_tried_on_what_was_done(madlab: Madlab, tmp_path: Path) -> None:
+    stored(madlab)
+    refused(madlab)
     new = tmp_path / "new.toml"
     new.write_text(POLICY.replace('"ask"', '"deny"').replace('targets = ["echo.misbehave"]', 'targets = ["x.y"]'))
     found = madlab("policy", "backtest", new, "--json").json
     changes = {(each["change"], each["kind"], each["before"], each["after"]) for each in found["groups"]}
-    assert changes == {
+    assert changes >= {
         ("newly blocked", "files.put", "stores", "stores"),
         ("newly allowed", "bus.call", "never-hangs", "calls"),
     }
@@ -137,22 +158,24 @@ def test_files_are_read_again_while_the_lab_runs(madlab: Madlab) -> None:
     assert "rule stores: verdict is missing" in madlab("policy", "reload").err
     assert madlab(*check).code == 0
     file.write_text(POLICY.replace('"docs.test"', '"other.test"'))
-    assert madlab("policy", "reload", "--json").json["version"] == 2
+    changed = madlab("policy", "reload", "--json").json["version"]
     assert madlab(*check).code == 1
     file.write_text(POLICY)
-    assert madlab("policy", "reload").out.startswith("Version 3 holds: 11 rules, sha256:")
+    assert madlab("policy", "reload").out.startswith(f"Version {changed + 1} holds: ")
+    assert madlab(*check).code == 0
 
 
 def test_the_audit_tells_intent_decision_and_outcome(madlab: Madlab) -> None:
+    stored(madlab)
+    refused(madlab)
     acts = madlab("audit", "--json").json["acts"]
-    (stored,) = [each for each in acts if each["act"] == "files.put" and each["outcome"] == "done"]
-    assert (stored["principal"], stored["verdict"], stored["rule"]) == ("echo", "ask", "stores")
-    assert stored["ended"] >= stored["at"]
-    assert {each["outcome"] for each in acts if each["act"] == "approval"} == {"asked", "approved", "used", "denied"}
-    assert [each["target"] for each in acts if each["act"] == "policy"] == ["version 1", "version 2", "version 3"]
-    assert {each["principal"] for each in madlab("audit", "--principal", "operator", "--json").json["acts"]} == {
-        "operator"
-    }
+    done = [each for each in acts if each["act"] == "files.put" and each["outcome"] == "done"][-1]
+    assert (done["principal"], done["verdict"], done["rule"]) == ("echo", "ask", "stores")
+    assert done["ended"] >= done["at"]
+    assert {each["outcome"] for each in acts if each["act"] == "approval"} >= {"asked", "approved", "used"}
+    assert next(each["target"] for each in acts if each["act"] == "policy") == "version 1"
+    of_operator = madlab("audit", "--principal", "operator", "--json").json["acts"]
+    assert {each["principal"] for each in of_operator} == {"operator"}
     assert madlab("audit", "--since", "0s", "--json").json["acts"] == []
     assert "files.put" in madlab("audit", "--since", "1h").out
     assert madlab("audit", "--since", "soon").code == 2
@@ -160,7 +183,7 @@ def test_the_audit_tells_intent_decision_and_outcome(madlab: Madlab) -> None:
         assert following.stdout is not None
         lines = [json.loads(following.stdout.readline()) for _ in acts]
         assert [each["id"] for each in lines] == [each["id"] for each in acts]
-        madlab("call", "echo.misbehave", '{"how": "hang"}')
+        refused(madlab)
         assert json.loads(following.stdout.readline())["rule"] == "never-hangs"
 
 
