@@ -9,8 +9,8 @@ A label that a run gains is an entry of the journal before the run is given what
 Blobs carry theirs in the act that stored them. A blob that no run has stored came from outside (a person attached it,
 the lab fetched it): it counts as an untrusted file.
 
-"worker", "file" and "web" say whom not to believe, and travel with messages. "private" says what not to tell: a run
-gains it with an answer that a secret has opened, and keeps it to itself.
+All travel with messages, too. "worker", "file" and "web" say whom not to believe. "private" says what not to tell the
+world: a run gains it with an answer that a secret has opened, and so does whoever hears what that run says.
 """
 
 import json
@@ -23,9 +23,14 @@ from typing import ClassVar
 from core.policy.capabilities import Identity
 from core.rogers.entry import Entry, Row
 from core.rogers.journal import Journal
-from protos.v1.message_pb2 import TAINT_FILE, TAINT_WEB, TAINT_WORKER, Message, Taint
+from protos.v1.message_pb2 import TAINT_FILE, TAINT_PRIVATE, TAINT_WEB, TAINT_WORKER, Message, Taint
 
-NAMES: dict[Taint.ValueType, str] = {TAINT_WORKER: "worker", TAINT_FILE: "file", TAINT_WEB: "web"}
+NAMES: dict[Taint.ValueType, str] = {
+    TAINT_WORKER: "worker",
+    TAINT_FILE: "file",
+    TAINT_WEB: "web",
+    TAINT_PRIVATE: "private",
+}
 VALUES = {name: value for value, name in NAMES.items()}
 UNKNOWN_BLOB = frozenset({"file"})
 RUNS = 4096  # whose labels are in memory; of others they are read when they are needed

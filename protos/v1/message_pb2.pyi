@@ -65,6 +65,8 @@ class _TaintEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Taint.ValueType
     """read from an untrusted file"""
     TAINT_WEB: _Taint.ValueType  # 3
     """came from the web"""
+    TAINT_PRIVATE: _Taint.ValueType  # 4
+    """may hold what a secret opened: not to be told to the world"""
 
 class Taint(_Taint, metaclass=_TaintEnumTypeWrapper):
     """Where a text has been. The core adds labels and never removes one."""
@@ -76,6 +78,8 @@ TAINT_FILE: Taint.ValueType  # 2
 """read from an untrusted file"""
 TAINT_WEB: Taint.ValueType  # 3
 """came from the web"""
+TAINT_PRIVATE: Taint.ValueType  # 4
+"""may hold what a secret opened: not to be told to the world"""
 Global___Taint: _TypeAlias = Taint  # noqa: Y015
 
 @_typing.final
@@ -133,6 +137,7 @@ class Message(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     AT_FIELD_NUMBER: _builtins.int
     TERMS_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7, chosen once by the sender: publishing twice is one message"""
     conversation: _builtins.str
@@ -159,6 +164,8 @@ class Message(_message.Message):
     """place in the journal, set by the core; 0 while not durable"""
     at: _builtins.float
     """seconds since the epoch, set by the core"""
+    run: _builtins.str
+    """the run that calls or speaks, set by the core: what the message starts is that run's child"""
     @_builtins.property
     def taint(self) -> _containers.RepeatedScalarFieldContainer[Global___Taint.ValueType]: ...
     @_builtins.property
@@ -189,10 +196,11 @@ class Message(_message.Message):
         sequence: _builtins.int = ...,
         at: _builtins.float = ...,
         terms: Global___Terms | None = ...,
+        run: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["terms", b"terms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "blobs", b"blobs", "causation", b"causation", "conversation", b"conversation", "data", b"data", "deadline", b"deadline", "hops", b"hops", "id", b"id", "in_reply_to", b"in_reply_to", "kind", b"kind", "recipient", b"recipient", "sender", b"sender", "sequence", b"sequence", "taint", b"taint", "terms", b"terms", "text", b"text", "tool", b"tool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "blobs", b"blobs", "causation", b"causation", "conversation", b"conversation", "data", b"data", "deadline", b"deadline", "hops", b"hops", "id", b"id", "in_reply_to", b"in_reply_to", "kind", b"kind", "recipient", b"recipient", "run", b"run", "sender", b"sender", "sequence", b"sequence", "taint", b"taint", "terms", b"terms", "text", b"text", "tool", b"tool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

