@@ -21,7 +21,7 @@ from core.fiedler.store import Store, chosen
 from core.home import Home
 from core.turing.settings import Vault
 from protos.errors import InvalidArgument
-from sandbox.profile import Grade
+from sandbox.profile import Calls, Grade
 
 NOT_SETTINGS = {
     "MADLAB_FULL",
@@ -48,6 +48,7 @@ class Runs(Section):
 
     max_running: Annotated[int, Field(ge=1, le=1000)] = 4
     queue_max: Annotated[int, Field(ge=0, le=1_000_000)] = 1000  # runs that wait; one more is refused
+    children_max: Annotated[int, Field(ge=1, le=1_000_000)] = 64  # runs that one run may have open; one more is refused
     decoys: bool = True  # lay keys that are worth nothing into each sandbox, and end the run that carries one out
     lease_s: Annotated[float, Field(ge=1, le=3600)] = 60  # a worker and a core that lose each other give up after this
 
@@ -123,6 +124,7 @@ class Override(Section):
     workspace_mb: Annotated[int | None, Field(ge=1)] = None
     cpus: Annotated[float | None, Field(gt=0)] = None
     pids: Annotated[int | None, Field(ge=8)] = None
+    calls: Calls | None = None  # "browser": those that Chromium needs, too; a foreign manifest gets them only here
     deadline_s: Annotated[float | None, Field(gt=0)] = None
     warm: Annotated[int | None, Field(ge=0, le=64)] = None
 

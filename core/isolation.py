@@ -1,8 +1,9 @@
 """Whether a runtime was seen to stop what a profile wants stopped. Who asks for more than was seen is refused.
 
 When the core starts it tries the runtimes that its profiles use, in the background, unless what was seen before still
-counts (`sandbox.seen`). A sandbox is not opened before its runtime was tried. Nothing is ever run on less than asked:
-neither on another runtime, nor with a wall fewer.
+counts (`sandbox.seen`). A sandbox is not opened before its runtime was tried. A core lives long, and an engine may be
+updated or set up anew beneath it: after an hour it asks again whether what was seen still counts. Nothing is ever run
+on less than asked: neither on another runtime, nor with a wall fewer.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -21,6 +22,7 @@ from sandbox.seen import Seen
 logger = structlog.get_logger()
 
 AGAIN_S = 60.0  # what was too little is looked at again, since somebody may have mended it
+COUNTS_S = 3600.0  # what was enough counts so long, then `sandbox.seen` is asked again: cheap while nothing changed
 
 
 class Isolation:
@@ -76,9 +78,10 @@ class Isolation:
             SandboxError: it cannot be tried.
         """
         async with self._locks.setdefault(runtime, Lock()):
-            if runtime not in self._checks:
-                self._checks[runtime] = current_time(), await self._look(runtime)
-            return self._checks[runtime][1]
+            known = self._checks.get(runtime)
+            if known is None or current_time() - known[0] > COUNTS_S:
+                known = self._checks[runtime] = current_time(), await self._look(runtime)
+            return known[1]
 
     async def _look(self, runtime: str) -> Sequence[Check]:
         if runtime == "process":

@@ -7,13 +7,15 @@ from typing import Annotated, Any, Literal
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
 from protos.errors import InvalidArgument
+from sandbox.grades import is_enough
 from sandbox.profile import Calls, Grade, Profile
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 PYTHON_HOST = ("python3", "-m", "protos.host")
+OURS = Path(__file__).resolve().parents[1] / "periphery"
 
 
 def _schema(value: object) -> object:
@@ -40,7 +42,11 @@ class ToolManifest(_Table):
 
 
 class ProfileManifest(_Table):
-    """The limits an eMAD asks for; the operator's `[profile.NAME]` overrides them."""
+    """The limits an eMAD asks for; the operator's `[profile.NAME]` overrides them.
+
+    Its walls are not its own to lower: less than a container, and the calls of a browser to an eMAD that is not one of
+    ours, are the operator's to give.
+    """
 
     runtime: Literal["runc", "runsc", "bwrap"] = "runc"
     least: Grade = "container"  # what its runtime must have been seen to stop: `sandbox.grades`
@@ -51,6 +57,13 @@ class ProfileManifest(_Table):
     calls: Calls = "usual"  # "browser": those that Chromium makes a sandbox of its own with, too
     deadline_s: Annotated[float, Field(gt=0)] = 1800
     warm: Annotated[int, Field(ge=0, le=64)] = 0
+
+    @field_validator("least")
+    @classmethod
+    def _is_no_less_than_a_container(cls, least: Grade) -> Grade:
+        if not is_enough(least, "container"):
+            raise ValueError("a manifest wants container or kernel; less is the operator's to accept: [profile.NAME]")
+        return least
 
 
 class Budget(_Table):
@@ -79,6 +92,7 @@ class Manifest(_Table):
     budget: Budget = Budget()
     evidence: tuple[str, ...] = ()  # keys that `succeeded` needs
     tools: tuple[ToolManifest, ...] = ()
+    _is_ours: bool = PrivateAttr(default=False)  # whether it came with this installation: no manifest says so itself
 
     @property
     def program(self) -> tuple[str, ...]:
@@ -98,6 +112,7 @@ def load_manifest(folder: Path) -> Manifest:
         for tool in manifest.tools:
             Draft202012Validator.check_schema(tool.input_schema)
             Draft202012Validator.check_schema(tool.output_schema)
+        manifest._is_ours = folder.resolve().parent == OURS
         return manifest
     except FileNotFoundError:
         raise InvalidArgument(f"{path} does not exist.", next="Correct `emads` in madlab.toml.") from None
@@ -114,7 +129,17 @@ def load_manifest(folder: Path) -> Manifest:
 
 
 def profile_of(manifest: Manifest, overrides: dict[str, Any]) -> Profile:
-    """The sandbox profile of an eMAD: the manifest's limits with the operator's changes."""
+    """The sandbox profile of an eMAD: the manifest's limits with the operator's changes.
+
+    Raises:
+        InvalidArgument: it wants the calls of a browser, is none of ours, and the operator did not say so.
+    """
+    if manifest.profile.calls != "usual" and not manifest._is_ours and "calls" not in overrides:
+        raise InvalidArgument(
+            f"{manifest.name} wants the system calls of a browser, with which it may make namespaces of its own.",
+            next=f"If you trust it with them, write into madlab.toml: [profile.{manifest.name}]"
+            f' calls = "{manifest.profile.calls}"; or "usual", to do without.',
+        )
     limits = manifest.profile.model_dump() | overrides
     limits.pop("deadline_s")
     return Profile(image=manifest.image, entry=manifest.program, **limits)

@@ -49,7 +49,7 @@ def test_a_profile_is_overridden_where_it_says_so_and_nowhere_else(home: Home) -
         ('[sandbox]\nruntime = "kvm"\n', "sandbox.runtime: input should be 'runc', 'runsc' or 'bwrap', not 'kvm'"),
         (
             "[profile.mcnamara]\nwarmth = 1\n",
-            "profile.mcnamara.warmth is no setting (allowed: cpus, deadline_s, least, memory_mb",
+            "profile.mcnamara.warmth is no setting (allowed: calls, cpus, deadline_s, least, memory_mb",
         ),
         (
             "[run]\n",

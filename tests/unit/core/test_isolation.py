@@ -100,6 +100,28 @@ async def test_what_was_too_little_is_looked_at_again_after_a_while(
     await isolation.require(wants("bwrap", "container"))
 
 
+async def test_what_was_enough_counts_no_longer_when_the_runtime_has_changed(
+    isolation: Isolation, machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    await isolation.require(wants("runc", "container"))
+    machine.grades["runc"] = "namespace"
+    [kept] = (tmp_path / "seen").glob("runc-*.json")
+    kept.unlink()  # as when the engine was updated, and so has another identity
+    await isolation.require(wants("runc", "container"))
+    monkeypatch.setattr(core.isolation, "COUNTS_S", -1)  # an hour has gone by
+    with pytest.raises(Denied, match="runc was seen to stop 'namespace'"):
+        await isolation.require(wants("runc", "container"))
+
+
+async def test_after_an_hour_what_still_counts_is_not_tried_anew(
+    isolation: Isolation, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await isolation.require(wants("runc", "container"))
+    monkeypatch.setattr(core.isolation, "COUNTS_S", -1)
+    await isolation.require(wants("runc", "container"))
+    assert machine.tried == ["runc"]
+
+
 async def test_runtimes_of_profiles_are_tried_ahead(isolation: Isolation, machine: Machine) -> None:
     await isolation.serve(["runc", "absent", "runsc"])
     assert set(machine.tried) == {"runc", "absent", "runsc"}

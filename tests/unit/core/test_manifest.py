@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from core.config import Config
 from core.manifest import load_manifest, profile_of
 from core.registry import Registry, emad
 from core.router import Ephemeral, Nobody
@@ -36,6 +37,9 @@ output_schema = "{}"
         (GOOD + "colour = 1\n", "colour"),
         (GOOD.replace('"x"', '"Über"'), "name"),
         (GOOD + '[profile]\nruntime = "none"\n', "profile.runtime"),
+        (GOOD + '[profile]\nleast = "none"\n', "profile.least: .*the operator's to accept"),
+        (GOOD + '[profile]\nleast = "namespace"\n', "profile.least"),
+        (GOOD + "_is_ours = true\n", "_is_ours"),
         (GOOD + '[[tools]]\nname = "t"\n', "tools.0"),
         (GOOD + "[profile\n", "manifest.toml"),
     ],
@@ -60,6 +64,23 @@ def test_the_operators_limits_override_the_manifests() -> None:
     manifest = load_manifest(ECHO)
     assert profile_of(manifest, {"memory_mb": 300}).memory_mb == 300
     assert profile_of(manifest, {}).entry == ("python3", "-m", "protos.host", "tests.emads.echo:Echo")
+
+
+def test_a_manifest_may_want_more_walls_and_the_operator_fewer(tmp_path: Path) -> None:
+    manifest = load_manifest(written(tmp_path, GOOD + '[profile]\nleast = "kernel"\n'))
+    assert profile_of(manifest, {}).least == "kernel"
+    assert profile_of(manifest, {"least": "namespace"}).least == "namespace"
+
+
+def test_the_calls_of_a_browser_are_ours_or_the_operators_to_give(tmp_path: Path) -> None:
+    foreign = load_manifest(written(tmp_path, GOOD + '[profile]\ncalls = "browser"\n'))
+    with pytest.raises(InvalidArgument, match="x wants the system calls of a browser") as refused:
+        profile_of(foreign, {})
+    assert '[profile.x] calls = "browser"' in refused.value.next
+    for calls in ("browser", "usual"):
+        settings = Config.model_validate({"profile": {"x": {"calls": calls}}})
+        assert profile_of(foreign, settings.overrides("x")).calls == calls
+    assert profile_of(load_manifest(ROOT / "periphery/marco"), Config().overrides("marco")).calls == "browser"
 
 
 def test_a_program_in_another_language_is_started_as_it_is_written(tmp_path: Path) -> None:
