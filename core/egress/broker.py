@@ -107,7 +107,7 @@ class Broker:
 
         Raises:
             InvalidArgument: the body has another length than was said.
-            Denied: rule *address*: the host leads to an address of a kind that must be named.
+            Denied: rule *address*: the host leads nowhere, or to an address of a kind that must be named.
             Exhausted: it is longer or takes longer than its limits allow.
             Unavailable: no connection, or it broke, or what comes back is no HTTP.
         """
@@ -157,13 +157,12 @@ class Broker:
 
     async def _again(self, owner: _Owner, place: Place, limits: Limits) -> Connection | None:
         """A connection that is open already, if it still may be used."""
-        idle = owner.idle.pop(place, [])
-        while idle:
+        while idle := owner.idle.get(place):  # looked up anew: while one is closed, another is put back
             connection = idle.pop()
             if connection.is_fresh(KEPT_S) and may_reach(connection.address, limits):
-                owner.idle[place] = idle
                 return connection
             await connection.aclose()
+        owner.idle.pop(place, None)
         return None
 
 

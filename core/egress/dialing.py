@@ -17,7 +17,7 @@ from anyio.streams.tls import TLSStream
 from core.egress.addresses import Address, is_within, special
 from core.egress.connection import BROKEN, Connection
 from core.egress.limits import Limits
-from core.egress.names import Names
+from core.egress.names import Names, not_reached
 from core.egress.request import Request, Traffic
 from core.egress.urls import Url
 from protos.errors import Denied, InvalidArgument, Unavailable
@@ -45,21 +45,22 @@ class Dialer:
         """A new connection to an address that was judged.
 
         Raises:
-            Denied: rule *address*.
+            Denied: rule *address*; why is in `traffic`, for the operator.
             Exhausted: too many names are asked for.
             Unavailable: nobody is there.
         """
         url, limits = request.url, request.limits
         try:
             with fail_after(limits.connect_s):
-                addresses = await self._names.find(url.host, request.owner, limits.connect_s)
+                try:
+                    addresses = await self._names.find(url.host, request.owner, limits.connect_s)
+                except Denied:
+                    traffic.why = "nobody knows the name"
+                    raise
                 for each in addresses:
                     if not may_reach(each, limits):
-                        traffic.address = str(each)
-                        raise Denied(
-                            f"rule address: {url.host} leads to an address that is {special(each)}.",
-                            next="A rule of the policy would have to name that address in its limits.",
-                        )
+                        traffic.address, traffic.why = str(each), f"the address is {special(each)}"
+                        raise not_reached(url.host)
                 stream, address = await _connect(addresses[:ADDRESSES], url, limits.connect_s)
                 return Connection(await self._secured(stream, url), address)
         except TimeoutError:

@@ -27,6 +27,13 @@ HOP_BY_HOP = frozenset(
 
 Headers = Sequence[tuple[bytes, bytes]]
 
+# What some servers and frameworks believe before the line of the request: they would make it another path, method or
+# host than was decided about. Names are compared as CGI writes them, where "_" and "-" are one.
+_RENAMING = re.compile(
+    rb"forwarded|x-forwarded(-.*)?|x-(original|rewrite)-.*|x-(envoy-|override-).*|x-host|(x-)?(http-)?(method|host|path|uri|url)-override"
+    rb"|x-http-(method|host|path|uri|url)(-override)?|x-method"
+)
+_NO_LETTER = re.compile(rb"[^a-z0-9]")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
 _VALUE = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\x20\t\x21-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?")
 _LENGTH = re.compile(rb"[0-9]{1,15}")
@@ -51,7 +58,8 @@ def checked(headers: Iterable[tuple[str, bytes]]) -> tuple[list[tuple[bytes, byt
 
     Raises:
         InvalidArgument: one is no header, is the core's to write, or they are too many.
-        Denied: rule *upgrade*: another protocol is asked for.
+        Denied: rule *upgrade*: another protocol is asked for; rule *header*: one may stand for another path, method or
+            host than is decided about.
     """
     kept: list[tuple[bytes, bytes]] = []
     length: int | None = None
@@ -63,7 +71,13 @@ def checked(headers: Iterable[tuple[str, bytes]]) -> tuple[list[tuple[bytes, byt
         size += len(name) + len(value)
         if name in (b"upgrade", b"http2-settings") or name.startswith((b"sec-websocket-", b":")):
             raise Denied("rule upgrade: only HTTP requests are made.", next="Do it without WebSockets.")
-        if name in OURS or name.startswith(b"proxy-"):
+        plain = _NO_LETTER.sub(b"-", name)
+        if _RENAMING.fullmatch(plain):
+            raise Denied(
+                f"rule header: {text} may stand for another path, method or host than is decided about.",
+                next="Leave it out, and ask for what is meant.",
+            )
+        if plain in OURS or plain.startswith(b"proxy-"):
             raise InvalidArgument(f"The header {text} is the core's to write.", next="Leave it out.")
         if name == b"content-length":
             if length is not None or not _LENGTH.fullmatch(value):
@@ -72,8 +86,25 @@ def checked(headers: Iterable[tuple[str, bytes]]) -> tuple[list[tuple[bytes, byt
             continue
         kept.append((text.encode(), value))
     if len(kept) > HEADERS or size > HEADER_BYTES:
-        raise InvalidArgument(f"A request has at most {HEADERS} headers in {HEADER_BYTES} bytes.", next="Send fewer.")
+        raise _too_many()
     return kept, length
+
+
+def check_filled(headers: Headers) -> None:
+    """Looks once more at headers into which secrets were put. What is refused is named, never shown.
+
+    Raises:
+        InvalidArgument: one cannot be sent as it is now, or together they are too long.
+    """
+    for name, value in headers:
+        if not _VALUE.fullmatch(value):
+            raise InvalidArgument(f"The header {name.decode()} cannot hold its secret.", next="Rotate the secret.")
+    if sum(len(name) + len(value) for name, value in headers) > HEADER_BYTES:
+        raise _too_many()
+
+
+def _too_many() -> InvalidArgument:
+    return InvalidArgument(f"A request has at most {HEADERS} headers in {HEADER_BYTES} bytes.", next="Send fewer.")
 
 
 def framed(method: str, url: Url, headers: Headers, length: int | None) -> h11.Request:

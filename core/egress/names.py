@@ -13,7 +13,7 @@ from functools import partial
 from anyio import CapacityLimiter, fail_after, to_thread
 
 from core.egress.addresses import Address, parse
-from protos.errors import Exhausted, Unavailable
+from protos.errors import Denied, Exhausted, Unavailable
 
 ANSWERS = 16  # addresses of one host that are looked at
 AT_ONCE = 64
@@ -26,6 +26,15 @@ def ask_machine(host: str) -> Sequence[str]:
     """What this machine's resolver says, in the order in which it would connect."""
     found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(each[4][0]) for each in found))
+
+
+def not_reached(host: str) -> Denied:
+    """The one answer for a name that nobody knows and for one that leads inside: who may ask for any host must not
+    learn from it which names there are in an intranet."""
+    return Denied(
+        f"rule address: {host} leads to no address that may be reached.",
+        next="Check the name. A rule of the policy would have to name an address that is not public in its limits.",
+    )
 
 
 class Names:
@@ -41,8 +50,9 @@ class Names:
         """The addresses of `host`, a name or an address, asked for by `owner`.
 
         Raises:
+            Denied: there is no such host: `not_reached`.
             Exhausted: the owner waits for too many names.
-            Unavailable: there is no such host, or nobody said so within `seconds`.
+            Unavailable: nobody said anything within `seconds`.
         """
         try:
             return [parse(host)]
@@ -57,12 +67,14 @@ class Names:
             found = [parse(each.partition("%")[0]) for each in said[:ANSWERS]]
         except TimeoutError:
             raise Unavailable(f"The name {host} was not resolved within {seconds:g} s.", next="Try again.") from None
-        except (OSError, UnicodeError, ValueError):
-            raise Unavailable(f"Nobody knows a host called {host}.", next="Check the name.") from None
+        except (OSError, UnicodeError, ValueError) as error:
+            if isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN:
+                raise Unavailable(f"No name server answers for {host}.", next="Try again.") from None
+            raise not_reached(host) from None
         finally:
             question.give_up()
         if not found:
-            raise Unavailable(f"The host {host} has no address.", next="Check the name.")
+            raise not_reached(host)
         return found
 
     def _counted(self, host: str, owner: str) -> "_Question":

@@ -26,3 +26,4 @@ class Traffic:
     sent: int = 0  # bytes of the body
     received: int = 0
     address: str = ""  # where it went
+    why: str = ""  # it went nowhere: what is not the caller's to know

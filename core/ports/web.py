@@ -19,7 +19,7 @@ from ipaddress import ip_network
 from anyio import current_time
 
 from core.egress.broker import Broker
-from core.egress.heads import check_method, checked
+from core.egress.heads import check_filled, check_method, checked
 from core.egress.limits import Limits
 from core.egress.request import Request, Traffic
 from core.egress.urls import Url, canonical
@@ -105,6 +105,7 @@ class LocalWeb(Web):
                     yield event
             finally:
                 added |= {"address": traffic.address, "bytes_sent": traffic.sent, "bytes_received": traffic.received}
+                added |= {"why": traffic.why} if traffic.why else {}
                 added |= {"digest_sent": content.digest, "digest_received": answer.digest}
         end = Fetched(bytes_sent=traffic.sent, bytes_received=traffic.received, digest=answer.digest)
         yield FetchEvent(end=end)  # behind the outcome: whoever has it may leave at once
@@ -113,6 +114,7 @@ class LocalWeb(Web):
         """The headers with what was granted for this very request.
 
         Raises:
+            InvalidArgument: with their secrets the headers are too long.
             Denied: rule *grant*: a handle that was not granted for it.
             Unavailable: the vault is locked.
         """
@@ -130,7 +132,11 @@ class LocalWeb(Web):
             (name.encode(), value) for name, value in revealed.headers if name.lower() not in added
         ]
         kept += [(each.header.encode(), each.value) for each in credentials]
-        return _Sealed([*kept, (b"Accept-Encoding", b"identity")] if entries else kept, entries)
+        if not entries:
+            return _Sealed(kept, ())
+        sealed = _Sealed([*kept, (b"Accept-Encoding", b"identity")], entries)
+        check_filled(sealed.revealed())
+        return sealed
 
     def _pace(self, rule: str, allowed: Allowed) -> None:
         """

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from core.turing.secret import Secret
+from core.turing.secret import MAX_BYTES, Secret
 from protos.errors import Denied, InvalidArgument
 
 NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9_])?"
@@ -16,6 +16,7 @@ _CORES_OWN = frozenset(
     ("connection", "content-length", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade")
 )
 _BASIC = re.compile(rb"(?i)basic +([A-Za-z0-9+/]+=*) *")
+_FOR_SECRETS = re.compile(r"authorization|cookie|(?:[a-z0-9]+-)*(?:api)?(?:key|token)")
 NEXT = "Write header:NAME='before {} after', or basic:USER."
 
 
@@ -64,6 +65,14 @@ def adding_of(use: str) -> Adding | None:
     return Adding(header, before, after)
 
 
+def is_for_secrets(header: str) -> bool:
+    """Whether servers keep to themselves what stands there: Authorization, Cookie, and names that end in key or token.
+
+    A `User-Agent` or a `Referer` is shown to others, and what is shown there can be fetched again.
+    """
+    return header.lower() != "idempotency-key" and _FOR_SECRETS.fullmatch(header.lower()) is not None
+
+
 def fill_handles(header: str, value: bytes, open_secret: Callable[[str], Secret]) -> Secret | None:
     """`value` of a header with each handle replaced by what it stands for; None where there is none.
 
@@ -77,10 +86,16 @@ def fill_handles(header: str, value: bytes, open_secret: Callable[[str], Secret]
     if b"secret://" not in text:
         return None
     opened: list[Secret] = []
+    size = 0
 
     def replaced(match: re.Match[bytes]) -> bytes:
+        nonlocal size
         opened.append(open_secret(match[1].decode()))
-        return opened[-1].reveal()
+        filling = opened[-1].reveal()
+        size += len(filling)
+        if size > MAX_BYTES:
+            raise Denied("rule grant: with its secrets the header is too long.", next="Write each handle once.")
+        return filling
 
     filled = _HANDLE.sub(replaced, text)
     if not opened:
@@ -92,11 +107,13 @@ def fill_handles(header: str, value: bytes, open_secret: Callable[[str], Secret]
 def checked(value: Secret) -> Secret:
     """
     Raises:
-        Denied: it has a line break or another control character, so it cannot stand in a header.
+        Denied: it has a line break or another control character, or a blank at an end: it cannot stand in a header.
     """
-    if any(byte < 0x20 or byte == 0x7F for byte in value.reveal()):
+    plain = value.reveal()
+    if any(byte < 0x20 or byte == 0x7F for byte in plain) or plain.strip(b" ") != plain:
         raise Denied(
-            f"The value of {value.name} cannot stand in a header: it has line breaks or control characters.",
+            f"The value of {value.name} cannot stand in a header: it has line breaks, control characters or a blank at"
+            " an end.",
             next=f"Give it one line: madlab secret rotate {value.name}",
         )
     return value

@@ -18,6 +18,7 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from types import TracebackType
 from typing import Self
 
@@ -27,7 +28,7 @@ from core.rogers.entry import Entry
 from core.rogers.journal import Journal
 from core.turing.custody import Custody
 from core.turing.grants import Grant, Grants, Lease, made_entry, revoked_entry, spent, use_entry
-from core.turing.headers import adding_of, fill_handles
+from core.turing.headers import adding_of, fill_handles, is_for_secrets
 from core.turing.keeper import Keeper, VaultState
 from core.turing.lessons import Learner, Lessons
 from core.turing.places import Address, Place, address_of, is_loopback
@@ -161,7 +162,8 @@ class Turing:
     ) -> Grant:
         for grant in self._fitting(principals, method, address, now):
             adding = adding_of(grant.use)
-            if grant.name == name and (adding is None or adding.header.lower() == header.lower()):
+            fits = is_for_secrets(header) if adding is None else adding.header.lower() == header.lower()
+            if grant.name == name and fits:
                 return grant
         had = (each for each in self.grants.on(name) if each.principal in principals and each.fits(method, address))
         if any(not each.holds(now) for each in had):
@@ -170,7 +172,7 @@ class Turing:
         raise Denied(
             f"rule grant: {principals[-1]} may not use {name} for {method} {place} in the header {header[:64]}.",
             next=f"The operator can grant it: madlab secret grant {name} --to {principals[-1]} --for {place}"
-            f" --methods {method}",
+            f" --methods {method}" + ("" if is_for_secrets(header) else f" --as {quote(f'header:{header[:64]}={{}}')}"),
         )
 
     def _used(

@@ -64,7 +64,7 @@ async def work(home: Path, turn: int, out: int) -> None:
             say(out, "granted", grant)
             say(out, "try", "use")
             used = turing.reveal_in(
-                ("mad:marco",), "GET", "https://api.example.org/", [("A", f"secret://{name}".encode())]
+                ("mad:marco",), "GET", "https://api.example.org/", [("Cookie", f"secret://{name}".encode())]
             )
             await journal.append(*used.entries)
             say(out, "used", json.loads(used.entries[0].body)["grant"])

@@ -255,6 +255,7 @@ async def test_what_is_no_method_is_refused(world: World, method: str) -> None:
         ("", b"z"),
         ("Transfer-Encoding ", b"chunked"),
         ("X", b"a" * 40_000),
+        ("Transfer_Encoding", b"chunked"),
     ],
 )
 async def test_headers_that_frame_or_smuggle_are_refused(world: World, name: str, value: bytes) -> None:
@@ -262,6 +263,19 @@ async def test_headers_that_frame_or_smuggle_are_refused(world: World, name: str
     assert isinstance(
         await refused(world, world.url(), "POST", headers=[(name, value)], body=b"12345"), InvalidArgument
     )
+    assert len(world.site.asked) == before
+
+
+async def test_headers_that_name_another_path_method_or_host_are_denied(world: World) -> None:
+    before, web = len(world.site.asked), world.web("narrow")
+    for name in (
+        *("X-Original-URL", "X-Rewrite-URL", "X-Original-URI", "X_Original_URL", "x-original-host", "X-Host"),
+        *("X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "X-HTTP-Host-Override"),
+        *("Forwarded", "X-Forwarded-Host", "X-Forwarded-Prefix", "X-Forwarded-For", "X-Envoy-Original-Path"),
+    ):
+        with pytest.raises(Denied, match=r"^rule header"):
+            await fetch(web, world.url("/granted"), headers=[(name, b"/admin")])
+    assert (await world.acts())[0]["rule"] == "header"
     assert len(world.site.asked) == before
 
 
@@ -548,7 +562,13 @@ async def test_nobody_there_is_said(world: World) -> None:
     error = await refused(world, "http://127.0.0.1:1/")
     assert isinstance(error, Unavailable)
     assert "Nobody answers" in error.message
-    assert isinstance(await refused(world, "http://nobody.invalid/"), Unavailable)
+
+
+async def test_why_a_name_is_not_reached_is_in_the_journal_only(world: World) -> None:
+    error = await refused(world, world.hidden("inside.test"))
+    assert error.message == "rule address: inside.test leads to no address that may be reached."
+    told = (await world.acts())[0]
+    assert (told["address"], told["why"]) == ("127.0.0.2", "the address is loopback")
 
 
 # --- TLS

@@ -156,6 +156,25 @@ async def test_what_is_compressed_is_not_handed_on_when_a_secret_went_along(worl
     assert world.secure.asked[-1].headers["accept-encoding"] == "identity"
 
 
+async def test_a_value_that_fits_into_no_header_is_denied_and_not_shown(world: World) -> None:
+    turing = world.lab.services.turing
+    assert turing is not None
+    place, methods = place_of(world.https("/odd")), frozenset({"GET"})
+    for name, value, headers in (
+        ("blank", b"abcdefghijklmnop1234 ", ()),
+        ("long", b"q" + b"abcdefghij0123456789" * 400, [("Cookie", b"secret://long;" * 5)]),
+        ("longer", b"q" + b"abcdefghij9876543210" * 400, [("Cookie", b"secret://longer;" * 1500)]),
+    ):
+        await turing.custody.set(name, Secret(value))
+        how = "" if headers else "header:Authorization=Bearer {}"
+        grant = await turing.grant(new_id(), name, "mad:wanderer", place, methods, how)
+        with pytest.raises(Error, match=r"cannot stand in a header|too long|at most 100 headers in 32768") as told:
+            await fetch(world.web(), world.https("/odd"), headers=headers)
+        assert value.strip() not in str(told.value).encode()
+        await turing.revoke([grant])
+    assert not world.secure.asked
+
+
 async def test_a_value_that_was_found_somewhere_does_not_leave(world: World) -> None:
     await fetch(world.web(), world.https("/granted"), headers=HANDLE)  # the lab knows it from here on
     url, web = world.url("/collect"), world.web()

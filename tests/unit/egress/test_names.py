@@ -7,8 +7,8 @@ import pytest
 from anyio import create_task_group, fail_after, to_thread
 from anyio.lowlevel import checkpoint
 
-from core.egress.names import AT_ONCE_EACH, Names
-from protos.errors import Exhausted, Unavailable
+from core.egress.names import AT_ONCE_EACH, Names, not_reached
+from protos.errors import Denied, Exhausted, Unavailable
 
 
 async def test_a_thread_that_was_given_up_on_counts_until_it_is_back() -> None:
@@ -52,14 +52,15 @@ async def test_what_is_known_and_what_is_an_address_is_not_asked_for() -> None:
 
 
 @pytest.mark.parametrize("said", [[], ["no address"], OSError("unknown"), UnicodeError("too long")])
-async def test_what_cannot_be_resolved_is_unavailable(said: Sequence[str] | Exception) -> None:
+async def test_what_cannot_be_resolved_is_refused_like_what_leads_inside(said: Sequence[str] | Exception) -> None:
     def answers(host: str) -> Sequence[str]:
         if isinstance(said, Exception):
             raise said
         return said
 
     names = Names({}, answers)
-    with pytest.raises(Unavailable):
+    with pytest.raises(Denied) as told:
         await names.find("nobody.test", "x", 5)
+    assert str(told.value) == str(not_reached("nobody.test"))
     await to_thread.run_sync(lambda: None)
     assert not names._asking

@@ -149,11 +149,11 @@ async def test_handles_are_found_wherever_they_stand(place: Place) -> None:
 
 async def test_one_request_is_one_use_of_a_grant(place: Place) -> None:
     await place.granted(uses=1)
-    revealed = place.revealed(("A", b"secret://token secret://token"), ("B", b"secret://token"))
+    revealed = place.revealed(("Authorization", b"secret://token secret://token"), ("X-Api-Key", b"secret://token"))
     assert len(revealed.entries) == 1
     await place.journal.append(*revealed.entries)
     with pytest.raises(Denied, match="its uses are spent"):
-        place.revealed(("A", b"secret://token"))
+        place.revealed(("Cookie", b"secret://token"))
 
 
 async def test_a_handle_for_anything_else_is_denied_with_what_would_be_needed(place: Place) -> None:
@@ -246,11 +246,11 @@ async def test_a_value_with_a_line_break_goes_into_no_header(place: Place) -> No
 
 async def test_whoever_began_with_one_value_goes_on_with_it_until_the_lease_ends(place: Place) -> None:
     await place.granted()
-    first = place.revealed(("A", b"secret://token"))
+    first = place.revealed(("Cookie", b"secret://token"))
     await place.journal.append(*first.entries)
     await place.turing.custody.rotate("token", Secret(NEXT_VALUE + b"2"))
     assert place.value(b"secret://token") == VALUE
-    ((_, other),) = place.turing.reveal_in(("run:8", "mad:marco"), "GET", URL, [("A", b"secret://token")]).headers
+    ((_, other),) = place.turing.reveal_in(("run:8", "mad:marco"), "GET", URL, [("Cookie", b"secret://token")]).headers
     assert isinstance(other, Secret)
     assert other.reveal() == NEXT_VALUE + b"2"
     assert [each.state(time.time()) for each in place.turing.versions("token")] == ["leased", "current"]
@@ -258,7 +258,7 @@ async def test_whoever_began_with_one_value_goes_on_with_it_until_the_lease_ends
 
 async def test_a_value_that_was_seen_ends_at_once(place: Place) -> None:
     await place.granted()
-    await place.journal.append(*place.revealed(("A", b"secret://token")).entries)
+    await place.journal.append(*place.revealed(("Cookie", b"secret://token")).entries)
     await place.turing.custody.rotate("token", Secret(NEXT_VALUE + b"2"), at_once=True)
     assert place.value(b"secret://token") == NEXT_VALUE + b"2"
     assert [each.state(time.time()) for each in place.turing.versions("token")] == ["retired", "current"]
@@ -274,7 +274,7 @@ async def test_without_a_lease_the_old_value_is_destroyed_with_the_rotation(plac
 async def test_the_redactor_knows_every_value_that_can_be_read(place: Place) -> None:
     assert place.notebook.known == {"token": [VALUE], "other": [NEXT_VALUE]}
     await place.granted()
-    await place.journal.append(*place.revealed(("A", b"secret://token")).entries)
+    await place.journal.append(*place.revealed(("Cookie", b"secret://token")).entries)
     await place.turing.custody.rotate("token", Secret(b"tok-third-value"))
     place.value(b"secret://token")
     assert place.notebook.known["token"] == [VALUE, b"tok-third-value"]
