@@ -6,8 +6,9 @@ what it runs with must not end its run. Reading one is no offence, and cannot be
 says, stores, asks a model or sends to the world is looked through for decoys as for every known value.
 
 A sighting opens an incident, one for each run and value. Who is caught with a decoy, or with the real value
-of a secret that cannot stand there by chance, ends. Where the lab's own or a person's words held a value it was taken
-out and is noted, and nobody ends.
+of a secret that cannot stand there by chance, ends. One that can is noted. But the gap in its place tells whoever
+guesses that he was right, so a run that has shown as many as `GUESSES` different ones ends as well. Where the lab's own
+or a person's words held a value it was taken out and is noted, and nobody ends.
 """
 
 import base64
@@ -32,6 +33,7 @@ from core.rogers.entry import Entry, Row
 from core.rogers.journal import Journal
 
 PLACE = "/run/madlab"  # where a sandbox finds its decoys
+GUESSES = 3  # uncertain values of different secrets, which no run comes upon by chance
 REMEMBERED = 10_000  # incidents that need not be told to the journal again
 
 logger = structlog.get_logger()
@@ -77,6 +79,7 @@ class Canaries:
         self._redactor, self._journal, self._key = redactor, journal, key
         self._laid: dict[str, tuple[str, Decoy]] = {}  # name → the run and its decoy
         self._told: dict[str, None] = {}
+        self._guessed: dict[str, set[str]] = {}  # of each live guest, the uncertain values that it has shown
 
     def lay(self, run: str) -> Sequence[Decoy]:
         """The decoys of a run, known from now on; none without a key."""
@@ -91,6 +94,7 @@ class Canaries:
 
     def lift(self, run: str) -> None:
         """The run is over, and so is its sandbox."""
+        self._guessed.pop(run, None)
         for name in [name for name, (owner, _) in self._laid.items() if owner == run]:
             del self._laid[name]
             self._redactor.forget(name)
@@ -110,7 +114,7 @@ class Canaries:
         for hit in {each.name: each for each in hits}.values():
             owner, decoy = self._laid.get(hit.name, ("", None))
             what = f"a decoy key ({decoy.shape})" if decoy else f"the value of secret {hit.name}"
-            guilty = {who.run} if who.guest and (decoy or hit.certain) else set()
+            guilty = {who.run} if who.guest and (decoy or hit.certain or self._guesses(who.run, hit.name)) else set()
             guilty |= {owner} if owner and owner != who.run else set()  # how else would anybody have it?
             path = [f"laid at {PLACE}/{decoy.file} of {owner}"] if decoy else []
             path += [f"carried by {who.run or who.name}", f"seen in {place}, {hit.encoding}, at byte {hit.offset}"]
@@ -120,6 +124,12 @@ class Canaries:
             if self.lives is not None:
                 for run in guilty:
                     self.lives.put_down(run, reason)
+
+    def _guesses(self, run: str, name: str) -> bool:
+        """Whether the run has now shown so many uncertain values that it must be looking for them."""
+        shown = self._guessed.setdefault(run, set())
+        shown.add(name)
+        return len(shown) >= GUESSES
 
     def _open(self, who: Who, about: str, body: dict[str, Any]) -> None:
         subject = who.run or f"{who.name}:{who.conversation}"
@@ -196,7 +206,7 @@ def decoys_of(key: bytes, run: str) -> tuple[Decoy, ...]:
 
 
 def lab_key(file: Path) -> bytes:
-    """The secret that decoys are made of: read, or made once.
+    """A secret of the lab that decoys, or the ids of runs, are made of: read, or made once.
 
     Raises:
         OSError: it can be neither.

@@ -1,10 +1,10 @@
 """Redaction of what goes into the journal: the body of an entry, by what it is, and the words of its header.
 
 A body is looked through as it will lie on the disk. Only where something is found it is opened: of a protobuf each text
-is redacted and the whole serialized again, so that lengths are right; of JSON each string, so that it stays JSON. The
-header's words are identities, which cannot be changed: with a value in one of them the entry is refused. All that holds
-for values that are certain. One that is some program's word ("operator", "cancelled") is taken out of running text and
-left where programs read: who keeps such a word secret must not stop the lab with it.
+is redacted and the whole serialized again, so that lengths are right; of JSON each string, so that it stays JSON, and a
+number becomes another number. The header's words are identities, which cannot be changed: with a value in one of them
+the entry is refused. But a value that is uncertain may be the name of a MAD, or of a conversation that has begun. Who
+would begin another of that name is refused; the lab's own entries keep the name wherever their header has it.
 """
 
 import json
@@ -22,10 +22,7 @@ from protos.v1.message_pb2 import Message
 
 PROTOS: dict[str, type[Proto]] = {"message": Message, "event": Message, "answer": Answer}
 
-IDENTITIES = frozenset(  # what programs go by: only a value that cannot stand there by chance is taken out of them
-    {"id", "conversation", "sender", "recipient", "tool", "in_reply_to", "causation", "digest", "media_type", "name"}
-    | {"model", "provider", "alias", "tool_call_id"}
-)
+NAMES = ("conversation", "sender", "recipient")  # fields of a message that are words of the header
 
 Noticed = Callable[[Entry, Sequence[Hit]], None]
 
@@ -50,42 +47,48 @@ class Clerk:
         redactor = self._redactor
         if redactor.is_empty:
             return entry
-        id, kind, body, conversation, sender, recipient, _ = entry
-        words = f"{id} {kind} {conversation} {sender} {recipient}\0".encode("utf-8", "surrogatepass")
-        hits = redactor.scan(words + body)
+        header = "\n".join(entry[:2] + entry[3:6])
+        words = f"{header}\0".encode("utf-8", "surrogatepass")
+        hits = redactor.scan(words + entry.body)
         if not hits:
             return entry
-        of_words = [each for each in hits if each.offset < len(words)]
-        if any(each.certain for each in of_words):
+        named = [each for each in hits if each.offset < len(words)]
+        said = entry.kind in ("message", "event") and entry.sender != "core"
+        if any(each.certain for each in named) or (
+            said and named and redactor.scan(entry.conversation.encode("utf-8", "surrogatepass"))
+        ):
             raise InvalidArgument(
                 "rule secret: an id, a conversation or a name holds the value of a secret.", next="Choose another."
             )
-        cleaned = self._clean_body(kind, body)
-        if cleaned == body:
-            return entry
-        entry = entry._replace(body=cleaned)
-        within = hits[len(of_words) :]
-        self.noticed(entry, [each._replace(offset=each.offset - len(words)) for each in within])
-        return entry
+        names = {each.name for each in named}
+        within = [each._replace(offset=each.offset - len(words)) for each in hits if each.name not in names]
+        if within:
+            self.noticed(entry, within)
+        cleaned = self._clean_body(entry, header)
+        return entry if cleaned == entry.body else entry._replace(body=cleaned)
 
-    def _clean_body(self, kind: str, body: bytes) -> bytes:
+    def _clean_body(self, entry: Entry, header: str) -> bytes:
         redactor = self._redactor
         try:
-            if kind in PROTOS:
-                message = PROTOS[kind].FromString(body)
+            if entry.kind in PROTOS:
+                message = PROTOS[entry.kind].FromString(entry.body)
+                names = {each: getattr(message, each, "") for each in NAMES}
                 redact_proto(redactor, message)
+                for name, value in names.items():
+                    if value and value == getattr(entry, name):
+                        setattr(message, name, value)
                 cleaned = message.SerializeToString()
             else:
-                tree = json.loads(body)
-                redacted = redactor.redact_tree(tree)
+                tree = json.loads(entry.body)
+                redacted = redactor.redact_tree(tree, header)
                 if redacted == tree:
-                    return body
+                    return entry.body
                 cleaned = json.dumps(redacted, ensure_ascii=False).encode("utf-8", "surrogatepass")
         except (DecodeError, ValueError):
-            return redactor.redact(body)  # it is something else; so it has no form to be kept
+            return redactor.redact(entry.body)  # it is something else; so it has no form to be kept
         # A value that spans two fields is in none of them: nothing of such a text is kept.
         left = any(each.certain for each in redactor.scan(cleaned))
-        return _emptied(kind, body) if left else cleaned
+        return _emptied(entry.kind, entry.body) if left else cleaned
 
 
 def redact_proto(redactor: Redactor, message: Proto) -> None:
@@ -98,13 +101,13 @@ def redact_proto(redactor: Redactor, message: Proto) -> None:
             if field.is_repeated:
                 value[:] = [_redacted(redactor, each) for each in value]
             else:
-                setattr(message, field.name, _redacted(redactor, value, certain=field.name in IDENTITIES))
+                setattr(message, field.name, _redacted(redactor, value))
 
 
-def _redacted(redactor: Redactor, value: object, *, certain: bool = False) -> object:
+def _redacted(redactor: Redactor, value: object) -> object:
     if isinstance(value, str):
-        return redactor.redact_text(value, certain=certain)
-    return redactor.redact(value, certain=certain) if isinstance(value, bytes) else value
+        return redactor.redact_text(value)
+    return redactor.redact(value) if isinstance(value, bytes) else value
 
 
 def _emptied(kind: str, body: bytes) -> bytes:

@@ -81,7 +81,7 @@ _STEPS = (
 _WITHOUT_BACKSLASHES = _STEPS[5:]
 _CUT = re.compile(
     rb"(?:%[0-9A-Fa-f]?|&[#A-Za-z0-9]{0,8}|\n[ \t]*"
-    rb"|\\+(?:u[dD][89abAB][0-9A-Fa-f]{2}(?:\\+(?:u[0-9A-Fa-f]{0,3})?)?|u[0-9A-Fa-f]{0,3}|x[0-9A-Fa-f]?)?)\Z"
+    rb"|(?<!\\)\\+(?:u[dD][89abAB][0-9A-Fa-f]{2}(?:\\+(?:u[0-9A-Fa-f]{0,3})?)?|u[0-9A-Fa-f]{0,3}|x[0-9A-Fa-f]?)?)\Z"
 )
 
 

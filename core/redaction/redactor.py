@@ -11,13 +11,14 @@ its escapes undone (`reading`). What was found overlapping is one find.
 
 How it learns. Building an automaton takes longer the more it holds, and leases come one by one. So there are several,
 each up to eight times as large as the one before: what is new goes into the smallest, and what is full is emptied into
-the next. A value that was forgotten is passed over and goes when its automaton is next built.
+the next. A value that was forgotten is passed over and goes when its automaton is next built. Who has learnt a value,
+or hears that it is known already, can rely on it: it is entered and filed in one step.
 """
 
 import re
 import threading
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from typing import NamedTuple
@@ -34,6 +35,9 @@ FIRST = 32  # values of the smallest automaton
 GROWTH = 8
 QUICK = 64  # values up to which an automaton may be of the kind that is quick and large
 
+_WORD = re.compile(rb"[A-Za-z_.:/]+|sha256:[0-9a-f]*")
+_TEXT = re.compile(rb"[\t-\r\x1b-\x7f]{9,}")  # within binary data: long enough for an escaped value
+_TEXT_AT_END = re.compile(rb"(?<![\t-\r\x1b-\x7f])[\t-\r\x1b-\x7f]*\Z")
 _ODD = re.compile(r"[^A-Za-z0-9._/-]")
 _HALF_ESCAPE = re.compile(rb"(?<!\\)(?:\\\\)*(\\(?:u[0-9A-Fa-f]{0,3}|x[0-9A-Fa-f]?)?)\Z")
 
@@ -67,7 +71,6 @@ class Redactor:
         self.is_empty = True
         self._values: dict[str, dict[bytes, _Value]] = {}
         self._automata: list[_Automaton] = []
-        self._beginnings: _Beginnings | None = None
         self._lock = threading.Lock()
 
     # --- learning
@@ -75,63 +78,62 @@ class Redactor:
     def learn(self, name: str, value: bytes) -> None:
         """From now on `value` is not written down. A name may have several values: versions, while both are good.
 
-        What has less than eight bytes is not learnt: it would be found in ordinary text. Who keeps secrets refuses it.
+        What is no `is_secret` is not learnt: it would be found in ordinary text. Who keeps secrets refuses it.
         """
         self.learn_all([(name, value)])
 
     def learn_all(self, named: Iterable[tuple[str, bytes]]) -> None:
         """`learn` for many at once: 10,000 take about two seconds, once, when the next thing is written."""
-        new: list[_Value] = []
+        made: list[tuple[str, bytes, _Value]] = []
         for name, value in named:
-            known = self._values.setdefault(name, {})
-            if len(value.strip()) < SHORTEST or value in known:
+            if not is_secret(value) or value in self._values.get(name, ()):
                 continue
             certain = len(value) >= CERTAIN and len(set(value)) >= VARIED
-            made = known[value] = _Value(_ODD.sub("_", name)[:64], forms_of(value), certain)
-            longest = max(len(each.text) for each in made.forms)
-            self.longest = max(self.longest, LONGEST * longest)
-            new.append(made)
-        if new:
-            with self._lock:
+            made.append((name, value, _Value(_ODD.sub("_", name)[:64], forms_of(value), certain)))
+        with self._lock:
+            new = []
+            for name, value, each in made:
+                known = self._values.setdefault(name, {})
+                if value not in known:  # nor has another thread been quicker
+                    known[value] = each
+                    new.append(each)
+            if new:
+                self.longest = max(self.longest, *(LONGEST * len(form.text) for each in new for form in each.forms))
                 self._file(new)
-                self._beginnings = None
-            self.is_empty = False
+                self.is_empty = False
 
     def forget(self, name: str) -> None:
         """The values of that name may be written again: a decoy of a run that is over, a secret that was removed."""
-        for each in self._values.pop(name, {}).values():
-            each.gone = True
-        if not any(self._values.values()):
-            with self._lock:
+        with self._lock:
+            for each in self._values.pop(name, {}).values():
+                each.gone = True
+            if not self._values:
                 self._automata = []
-                self._beginnings = None
-            self.longest = 0
-            self.is_empty = True
+                self.longest = 0
+                self.is_empty = True
 
     # --- finding
 
-    def scan(self, data: bytes, *, escaped: bool = True) -> list[Hit]:
+    def scan(self, data: bytes, *, binary: bool = False) -> list[Hit]:
         """Every known value in `data`, in order; of what overlaps, one that spans all of it.
 
-        `escaped` False looks at the text as it stands only: for binary data, where an escape is none.
+        `binary`: it is no text but may hold some (an archive does): escapes are undone in its ASCII only.
         """
         if self.is_empty:
             return []
         found = self._found(data)
-        if escaped and not is_plain(data) and self._found(plain(data)):
-            way = Plain(data)
-            for each in self._found(way.data):
-                start, end = way.source(each.offset, each.end)
-                encoding = each.encoding if each.encoding != "raw" else "escaped"
-                found.append(Hit(each.name, encoding, start, end, each.certain))
+        if binary:
+            found += self._found_in_text_of(data)
+        elif not is_plain(data) and self._found(plain(data)):
+            found += self._found_escaped(data)
         return _merged(found) if len(found) > 1 else found
 
-    def redact(self, data: bytes, *, certain: bool = False) -> bytes:
-        """`data` with `[secret NAME]` for each known value; `certain`: for each that is certain.
+    def redact(self, data: bytes) -> bytes:
+        """`data` with `[secret NAME]` for each known value.
 
         What was UTF-8 still is; what was JSON, too, unless the value has quotes that are the JSON's own.
         """
-        hits = [each for each in self.scan(data) if each.certain or not certain]
+        hits = self.scan(data)
         if not hits:
             return data
         pieces: list[bytes] = []
@@ -147,12 +149,12 @@ class Redactor:
                 read += data.startswith(b"\\", read)
         return b"".join((*pieces, data[read:]))
 
-    def redact_text(self, text: str, *, certain: bool = False) -> str:
+    def redact_text(self, text: str) -> str:
         """`redact` for text."""
         if self.is_empty:
             return text
         data = text.encode("utf-8", "surrogatepass")
-        redacted = self.redact(data, certain=certain)
+        redacted = self.redact(data)
         if redacted is data:
             return text
         try:
@@ -160,31 +162,51 @@ class Redactor:
         except UnicodeDecodeError:  # a value that is no text has cut a character in two
             return redacted.decode("utf-8", "replace")
 
-    def redact_tree(self, value: object) -> object:
-        """A JSON value with every string in it redacted; of keys, numbers and whole words only what is certain.
+    def redact_tree(self, value: object, known: str = "") -> object:
+        """A JSON value with every string in it redacted, but for what stands in `known`; a number becomes 0.
 
-        Those are what a program goes by: a secret that is "cancelled" must not take the state out of a run.
+        So what was text is text, and what was a number is one: who reads it again finds it as he expects it.
         """
         if isinstance(value, str):
-            hits = self.scan(value.encode("utf-8", "surrogatepass"))
-            is_word = bool(hits) and hits[0].offset == 0 and hits[0].end == len(value.encode("utf-8", "surrogatepass"))
-            return self.redact_text(value, certain=is_word) if hits else value
+            return value if value in known else self.redact_text(value)
         if isinstance(value, dict):
-            return {self.redact_text(key, certain=True): self.redact_tree(each) for key, each in value.items()}
+            return {self.redact_text(key): self.redact_tree(each, known) for key, each in value.items()}
         if isinstance(value, list):
-            return [self.redact_tree(each) for each in value]
+            return [self.redact_tree(each, known) for each in value]
         if isinstance(value, int | float) and not isinstance(value, bool):
-            redacted = self.redact_text(str(value), certain=True)
-            return value if redacted == str(value) else redacted
+            return 0 if self._is_told_by(str(value).encode()) else value
         return value
+
+    def _is_told_by(self, number: bytes) -> bool:
+        """Whether a number holds a value; a short one only as all of its digits, since a time has many."""
+        return any(
+            each.certain or not (number[: each.offset][-1:].isdigit() or number[each.end :][:1].isdigit())
+            for each in self.scan(number)
+        )
 
     def begins_at(self, data: bytes) -> int:
         """Where in `data` begins what may be the beginning of a value and ends with it; its length if nowhere."""
-        with self._lock:
-            if self._beginnings is None:
-                known = (each for values in self._values.values() for each in values.values())
-                self._beginnings = _Beginnings([form.text for each in known for form in each.forms])
-        return self._beginnings.find(data)
+        return min((each.begins_at(data) for each in self._automata if each.values), default=len(data))
+
+    def text_at_end(self, data: bytes) -> int:
+        """Where in binary `data` the text begins with which it ends."""
+        found = _TEXT_AT_END.search(data)
+        return found.start() if found else 0
+
+    def _found_escaped(self, data: bytes, at: int = 0) -> Iterator[Hit]:
+        """What is found in `data` once nothing in it is escaped; `at` is where it begins."""
+        way = Plain(data)
+        for each in self._found(way.data):
+            start, end = way.source(each.offset, each.end)
+            encoding = each.encoding if each.encoding != "raw" else "escaped"
+            yield Hit(each.name, encoding, at + start, at + end, each.certain)
+
+    def _found_in_text_of(self, data: bytes) -> Iterator[Hit]:
+        """The same in each stretch of text that is long enough for an escaped value: first in all of them at once."""
+        texts = [each for each in _TEXT.finditer(data) if not is_plain(each[0])]
+        if texts and self._found(plain(b"\0".join(each[0] for each in texts))):
+            for each in texts:
+                yield from self._found_escaped(each[0], each.start())
 
     def _found(self, data: bytes) -> list[Hit]:
         found: list[Hit] = []
@@ -209,6 +231,7 @@ class _Automaton:
     def __init__(self, values: list[_Value]) -> None:
         self.values = values
         self._search: BytesAhoCorasick | None = None
+        self._beginnings: _Beginnings | None = None
         self._forms: list[list[tuple[int, Form, _Value]]] = []  # of each piece: where it stands in which forms
         self._lock = threading.Lock()
 
@@ -228,18 +251,27 @@ class _Automaton:
             if start >= offset and not value.gone and data.startswith(form.text, start - offset)
         ]
 
+    def begins_at(self, data: bytes) -> int:
+        """Where in `data` begins what may be the beginning of a form and ends with it; its length if nowhere."""
+        if self._beginnings is None:
+            self._build()
+        assert self._beginnings is not None
+        return self._beginnings.find(data)
+
     def _build(self) -> None:
         with self._lock:
             if self._search is not None:
                 return
             pieces: dict[bytes, list[tuple[int, Form, _Value]]] = {}
-            for value in self.standing():
+            standing = self.standing()
+            for value in standing:
                 for form in value.forms:
                     offset = max(0, (len(form.text) - PIECE) // 2)
                     piece = form.text[offset : offset + PIECE]
                     pieces.setdefault(piece, []).append((offset, form, value))
             kind = Implementation.DFA if len(self.values) <= QUICK else Implementation.ContiguousNFA
             self._forms = list(pieces.values())
+            self._beginnings = _Beginnings([form.text for value in standing for form in value.forms])
             self._search = BytesAhoCorasick(list(pieces), implementation=kind)
 
 
@@ -260,6 +292,15 @@ class _Beginnings:
                 if index < len(self._forms) and self._forms[index].startswith(rest):
                     return start
         return end
+
+
+def is_secret(value: bytes) -> bool:
+    """Whether a value can be told from ordinary text: it has eight bytes, and up to 15 are not one of its words.
+
+    A word is made of letters and of what joins them in names: a state, a kind, the name of an act or a participant.
+    Were "operator" or "cancelled" taken out, no program could go by what is left.
+    """
+    return len(value.strip()) >= SHORTEST and not (len(value) < CERTAIN and _WORD.fullmatch(value.strip()))
 
 
 def marker(name: str) -> bytes:

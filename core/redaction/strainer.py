@@ -2,13 +2,18 @@
 
 A strainer holds back only what may be the beginning of a value, in any of its forms, escaped or not: most of the time
 that is nothing, so a stream of words flows as it comes. What it has handed on is final. A chunk with a zero byte is no
-text, and is looked through as it stands: undoing escapes in an image costs five times as much and finds none.
+text as a whole: escapes are undone only in the ASCII within it, of which an archive holds some and an image little.
+
+Where much is held back, each look is at all of it. So what comes in small pieces is then gathered first.
 """
 
 from codecs import getincrementaldecoder
 
 from core.redaction.reading import Plain, is_plain
 from core.redaction.redactor import Hit, Redactor, marker
+
+PATIENCE = 64  # bytes that are held back before small pieces are gathered
+SMALL = 4  # such a piece has less than that part of what is held
 
 
 class Strainer:
@@ -18,6 +23,7 @@ class Strainer:
         self.hits: list[Hit] = []
         self._redactor = redactor
         self._held = b""
+        self._gathered = b""  # what has come behind that, and was not looked at
         self._covered = 0  # of the bytes that are held, those that belong to what was told already
         self._passed = 0  # bytes that came before what is held
 
@@ -26,10 +32,15 @@ class Strainer:
         if self._redactor.is_empty and not self._held:
             self._passed += len(chunk)
             return chunk
+        if len(self._held) > PATIENCE:
+            self._gathered += chunk
+            if len(self._gathered) * SMALL < len(self._held):
+                return b""
+            chunk, self._gathered = self._gathered, b""
         data = self._held + chunk if self._held else chunk
-        escaped = b"\0" not in chunk
-        hits = self._redactor.scan(data, escaped=escaped)
-        end = self._border(data, escaped=escaped)
+        binary = b"\0" in chunk
+        hits = self._redactor.scan(data, binary=binary)
+        end = self._border(data, binary=binary)
         whole = len(hits)
         for each in reversed(hits):
             if each.end <= end or len(data) - each.offset > 2 * self._redactor.longest:
@@ -40,7 +51,8 @@ class Strainer:
 
     def flush(self) -> bytes:
         """The rest: the stream has ended."""
-        return self._pass(self._held, len(self._held), self._redactor.scan(self._held))
+        data, self._gathered = self._held + self._gathered, b""
+        return self._pass(data, len(data), self._redactor.scan(data))
 
     def _pass(self, data: bytes, end: int, hits: list[Hit]) -> bytes:
         """Hands on what stands before `end`; of a find that goes on behind it, what follows is only left out."""
@@ -60,15 +72,19 @@ class Strainer:
         self._passed += end
         return b"".join((*pieces, data[read:end]))
 
-    def _border(self, data: bytes, *, escaped: bool) -> int:
+    def _border(self, data: bytes, *, binary: bool) -> int:
         """Where what must be held back begins."""
         redactor = self._redactor
         tail = data[-redactor.longest :] if redactor.longest else b""
         begin = redactor.begins_at(tail)
-        if escaped and not is_plain(tail):
-            way = Plain(tail, beginning=True)
+        start = redactor.text_at_end(tail) if binary else 0
+        text = tail[start:] if start else tail
+        if not is_plain(text):
+            way = Plain(text, beginning=True)
             index = redactor.begins_at(way.data)
-            begin = min(begin, way.cut, way.source(index, index + 1)[0] if index < len(way.data) else begin)
+            begin = min(begin, start + way.cut)
+            if index < len(way.data):
+                begin = min(begin, start + way.source(index, index + 1)[0])
         return len(data) - len(tail) + begin
 
 

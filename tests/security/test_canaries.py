@@ -94,7 +94,7 @@ def made_values() -> dict[str, str]:
         "hex": secrets.token_hex(32),
         "base64": base64.b64encode(secrets.token_bytes(33)).decode(),
         "padded": base64.b64encode(secrets.token_bytes(31)).decode(),
-        "short": secrets.token_hex(4),
+        "short": f"7{secrets.token_hex(4)[1:]}",  # letters alone might be a word
         "slashes": f"{word(9)}/{word(9)}+{word(9)}==",
         "quotes": f"{word(8)}\"{word(8)}'{word(8)}",
         "backslash": f"{word(8)}\\n{word(8)}\\{word(6)}",

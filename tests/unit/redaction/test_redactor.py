@@ -5,13 +5,15 @@ import html
 import json
 import random
 import string
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from urllib.parse import quote, quote_plus
 
 import pytest
 
 from core.redaction.reading import Plain, plain
-from core.redaction.redactor import Redactor
+from core.redaction.redactor import Hit, Redactor
 from core.redaction.strainer import Strainer, TextStrainer
 
 TOKEN = "sk-live-4fGh7Kq2Zp9XvB3n"
@@ -80,7 +82,7 @@ def test_a_value_is_found_as_every_writer_writes_it(value: str, writer: str) -> 
 
 @pytest.mark.parametrize("writer", [each for each in WRITERS if each.startswith("JSON") and "NET" not in each])
 def test_json_stays_json(writer: str) -> None:
-    for value in (TOKEN, HARD, PEM, "nabcdefgh", "u0041bcdef", 'say"hello"you', "backslash at end\\"):
+    for value in (TOKEN, HARD, PEM, "nabcdefg7", "u0041bcdef", 'say"hello"you', "backslash at end\\"):
         text = json.dumps(
             {"a": [f"line\n{value}", value, f"\\{value}\\"], "b": WRITERS[writer](value)}, ensure_ascii=False
         )
@@ -115,15 +117,15 @@ def test_a_stream_of_ordinary_words_is_not_held_back() -> None:
 
 
 def test_values_without_end_do_not_fill_the_memory() -> None:
-    redactor = knowing("a" * 8)
+    redactor = knowing("7" * 8)
     strainer = Strainer(redactor)
     held = 0
     for _ in range(200):
-        strainer.feed(b"a" * 64)
+        strainer.feed(b"7" * 64)
         held = max(held, len(strainer._held))
     assert held < 4 * redactor.longest
     strainer.feed(b"b")
-    assert b"a" * 8 not in strainer.flush()
+    assert b"7" * 8 not in strainer.flush()
 
 
 def test_of_two_that_overlap_nothing_is_left() -> None:
@@ -234,3 +236,120 @@ def test_both_ways_to_undo_escapes_say_the_same() -> None:
         for at in range(len(way.data)):
             start, end = way.source(at, at + 1)
             assert 0 <= start < end <= len(data)
+
+
+def cost(work: Callable[[], object]) -> float:
+    """Seconds of this thread's own computing: the least of a few."""
+    times = []
+    for _ in range(5):
+        began = time.thread_time()
+        work()
+        times.append(time.thread_time() - began)
+    return min(times)
+
+
+def test_looking_for_escapes_takes_as_long_as_the_text_is() -> None:
+    redactor = knowing("".join(random.Random(3).choices(string.ascii_letters, k=500)))
+
+    def fed(size: int) -> Callable[[], object]:
+        data = b"\\" * size + b"z"
+        return lambda: Strainer(redactor).feed(data)
+
+    fed(10)()
+    assert redactor.longest >= 12_000
+    assert cost(fed(12_000)) < 80 * cost(fed(750)), "16 times the text; the square of that is 256"
+
+
+class Counting(Redactor):
+    """One that counts the bytes it looks at."""
+
+    looked = 0
+
+    def scan(self, data: bytes, *, binary: bool = False) -> list[Hit]:
+        self.looked += len(data)
+        return super().scan(data, binary=binary)
+
+
+def test_small_pieces_are_gathered_where_much_is_held_back() -> None:
+    redactor = Counting()
+    redactor.learn("it", TOKEN.encode())
+    strainer = Strainer(redactor)
+    data = b"\n" + b" " * 12_000 + f"{TOKEN}.".encode()
+    told = b"".join([strainer.feed(data[at : at + 2]) for at in range(0, len(data), 2)]) + strainer.flush()
+    assert told == redactor.redact(data)
+    assert redactor.looked < 20 * len(data)
+
+
+def test_one_more_value_does_not_sort_all_others_again() -> None:
+    redactor = Redactor()
+    redactor.learn_all((f"n{each}", f"value-{each:08}-{each * each}".encode()) for each in range(300))
+    redactor.begins_at(b"ready?")
+    large = redactor._automata[-1]
+    built = large._beginnings
+    redactor.learn("it", TOKEN.encode())
+    assert redactor.begins_at(f"12{TOKEN[:7]}".encode()) == 2
+    assert redactor.begins_at(b"12value-0000") == 2
+    assert redactor._automata[-1] is large
+    assert large._beginnings is built
+
+
+def test_who_has_learnt_a_value_can_rely_on_it_while_another_thread_learns_more() -> None:
+    redactor = Redactor()
+    waits, goes_on = threading.Event(), threading.Event()
+
+    def many() -> Iterator[tuple[str, bytes]]:
+        yield "it", TOKEN.encode()
+        waits.set()
+        assert goes_on.wait(30)
+        yield "other", b"another-value-2"
+
+    other = threading.Thread(target=redactor.learn_all, args=(many(),))
+    other.start()
+    try:
+        assert waits.wait(30)
+        redactor.learn("it", TOKEN.encode())
+        assert redactor.redact_text(TOKEN) == MARK
+    finally:
+        goes_on.set()
+        other.join()
+    assert redactor.redact_text(f"{TOKEN} another-value-2") == f"{MARK} [secret other]"
+    assert len(redactor.scan(TOKEN.encode())) == 1
+
+
+def test_the_text_in_an_archive_is_read_as_text() -> None:
+    redactor = knowing(HARD)
+    for name in ("JSON", "JSON as .NET writes it", "a URL", "HTML by numbers", "JSON in JSON"):
+        written = WRITERS[name](HARD).encode()
+        data = bytes(100) + written + bytes(40) + b"\xff\0% \\n" + written + b"\0"
+        strainer = Strainer(redactor)
+        told = strainer.feed(data) + strainer.flush()
+        assert told.count(MARK.encode()) == 2, name
+        assert (told[:100], told[-1:]) == (bytes(100), b"\0")
+        for at in range(1, len(data), 7):
+            strainer = Strainer(redactor)
+            assert strainer.feed(data[:at]) + strainer.feed(data[at:]) + strainer.flush() == told, (name, at)
+
+
+def pem(kind: str, *lines: str) -> str:
+    return "\n".join((f"-----BEGIN {kind}-----", *lines, f"-----END {kind}-----\n"))
+
+
+def test_what_every_key_file_has_is_not_taken_for_the_key() -> None:
+    chance = random.Random(5)
+    alike = "b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQAAAAAAAAABAAAAMwAAAAtzc2gtZW"
+    own, other, chain = ("".join(chance.choices(string.ascii_letters + string.digits, k=70)) for _ in range(3))
+    issuer = pem("CERTIFICATE", *[chain[at:] + chain[:at] for at in range(20)])
+    redactor = knowing(
+        pem("OPENSSH PRIVATE KEY", alike, own), pem("PRIVATE KEY", own) + issuer, f"notes\n{'=' * 60}\n1"
+    )
+    for text in (pem("OPENSSH PRIVATE KEY", alike, other), issuer, "=" * 80, f"{chain}\n", pem("PRIVATE KEY", "")):
+        assert redactor.redact_text(text) == text
+    assert redactor.redact_text(f"{own}.") == f"{MARK}."
+    service = json.dumps({"type": "account", "private_key": pem("PRIVATE KEY", alike, own)})
+    assert knowing(service).redact_text(f"{own} {alike}") == f"{MARK} {MARK}"
+
+
+def test_a_plain_word_is_not_learnt() -> None:
+    words = ("operator", "cancelled", "web.fetch", "requests_per_m", "sha256:0")
+    assert [each for each in words if not knowing(each).is_empty] == []
+    assert [each for each in ("operator1", "operator-of-x", "operatoroperator") if knowing(each).is_empty] == []
