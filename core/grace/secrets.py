@@ -17,6 +17,7 @@ from core.grace.life import Json
 from protos.errors import InvalidArgument
 
 VALUE_BYTES = 64 * 1024
+SHORT = 16  # bytes of a value below which ordinary text may hold it by chance
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 NEVER = "A value is never an argument: arguments can be seen by everybody on this machine."
 
@@ -424,6 +425,11 @@ def _value(name: str, from_stdin: bool, from_file: Path | None) -> str:
         content = content.removesuffix(b"\n").removesuffix(b"\r")
     if len(content) > VALUE_BYTES:
         raise InvalidArgument(f"The value is over {VALUE_BYTES} bytes.", next="Keep a key to it instead.")
+    if len(content) < SHORT:
+        screen.note(
+            f"{name} has only {len(content)} bytes: a file or a request in which they stand, even by chance, is refused"
+            f" wherever that is. {SHORT} bytes or more are hardly met by chance."
+        )
     return base64.b64encode(content).decode()
 
 

@@ -8,11 +8,10 @@ redactor before it is kept.
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-import structlog
 from anyio import Lock as Turn
 from anyio import to_thread
 
@@ -30,9 +29,8 @@ from protos.ids import new_id
 
 NAMED = 100  # names that the journal has of an import
 
-logger = structlog.get_logger()
-
 T = TypeVar("T")
+Leases = Mapping[tuple[str, int], float]  # by name and version: the end of the last lease on it
 
 
 class Custody:
@@ -53,16 +51,7 @@ class Custody:
             return
         async with self._noted("vault.unlock"):
             await self._change(lambda: self._keeper.unlock(passphrase))
-        await self._change(self.learn_all)
         await self._change(self._destroy_retired)
-
-    def learn_all(self) -> None:
-        """Makes every value known to the redactor; nothing while the vault is closed."""
-        if self._keeper.state.state == "open":
-            try:
-                self._lessons.learn_all(self._keeper.vault.readable(time.time()))
-            except Conflict as error:
-                logger.warning("not every value is known to the redactor", reason=error.message)
 
     async def create(self, passphrase: str | None = None) -> None:
         """Makes the vault, open; the first secret does so, too, where no passphrase is wanted.
@@ -114,19 +103,20 @@ class Custody:
         check_value(name, value)
         self._keeper.vault.versions(name)
         async with self._noted("secret.rotate", name=name, at_once=at_once) as noted:
-            now, version = time.time(), self._keeper.vault.versions(name)[-1].version
-            leases = [each.until for _, each in self._grants.leases_on(name, now) if each.version == version]
-            until = now if at_once else max(leases, default=now)
-            made = await self._change(lambda: self._rotate(self._keeper.vault, name, value, version, until))
+            made = await self._replace(
+                lambda leases: self._rotate(self._keeper.vault, name, value, {} if at_once else leases)
+            )
             noted["version"] = made.version
         await self._change(self._destroy_retired)
         return made
 
-    def _rotate(self, vault: Vault, name: str, value: Secret, version: int, until: float) -> Version:
-        if vault.read(name) == value:
-            return vault.versions(name)[-1]
-        self._lessons.learn_all([Secret(value.reveal(), name=name, version=version + 1)])
-        return vault.add(name, value, after=version, keep_until=until, now=time.time())
+    def _rotate(self, vault: Vault, name: str, value: Secret, leases: Leases) -> Version:
+        now, current = time.time(), vault.versions(name)[-1]
+        if _has(vault, name, value):
+            return current
+        self._lessons.learn_all([Secret(value.reveal(), name=name, version=current.version + 1)])
+        until = leases.get((name, current.version), now)
+        return vault.add(name, value, after=current.version, keep_until=until, now=now)
 
     async def remove(self, name: str) -> None:
         """Forgets a secret, its versions, and whatever was granted of it.
@@ -140,8 +130,11 @@ class Custody:
         async with self._noted("secret.remove", name=name):
             if ends := [revoked_entry(each.id) for each in self._grants.on(name) if not each.revoked]:
                 await self._journal.append(*ends)
-            await self._change(lambda: self._keeper.vault.remove(name))
-        self._lessons.forget(name)
+            await self._change(lambda: self._remove(name))
+
+    def _remove(self, name: str) -> None:
+        self._keeper.vault.remove(name)
+        self._lessons.forget(name)  # in the same turn: the next may set the name again
 
     async def rekey(self, passphrase: str | None = None) -> None:
         """A new master key, below a new lock of the way that the settings name.
@@ -177,7 +170,8 @@ class Custody:
     async def take_in(self, file: bytes, passphrase: str, *, replace: bool = False) -> tuple[list[str], list[str]]:
         """Takes in what `export` made, all or nothing; returns the names that were taken and those that were left.
 
-        A name that is there is left, or with `replace` gets the value as its next version.
+        A name that is there is left, or with `replace` gets the value as its next version, unless it has it already;
+        who holds a lease on the version before keeps that until it ends, as with `rotate`.
 
         Raises:
             InvalidArgument: that is no exported vault.
@@ -191,17 +185,22 @@ class Custody:
         for each in carried:
             check_name(each.name)
             check_value(each.name, Secret(each.value))
-        vault = self._keeper.vault
-        taken = [each for each in carried if replace or each.name not in vault]
-        left = [each.name for each in carried if not replace and each.name in vault]
-        named = [each.name for each in taken[:NAMED]]
-        async with self._noted("vault.import", secrets=len(taken), names=named):
-            await self._change(lambda: self._take_in(vault, taken))
-        return [each.name for each in taken], left
+        named = [each.name for each in carried[:NAMED]]
+        async with self._noted("vault.import", secrets=len(carried), names=named, replace=replace) as noted:
+            taken = await self._replace(lambda leases: self._take_in(self._keeper.vault, carried, replace, leases))
+            noted |= {"secrets": len(taken), "names": taken[:NAMED]}
+        await self._change(self._destroy_retired)
+        there = set(taken)
+        return taken, [each.name for each in carried if each.name not in there]
 
-    def _take_in(self, vault: Vault, taken: Sequence[Carried]) -> None:
-        self._lessons.learn_all(Secret(each.value, name=each.name) for each in taken)
-        vault.take_in(taken, time.time())
+    def _take_in(self, vault: Vault, carried: Sequence[Carried], replace: bool, leases: Leases) -> list[str]:
+        """Returns the names that were taken."""
+        taken = [each for each in carried if replace or each.name not in vault]
+        new = [each for each in taken if not _has(vault, each.name, Secret(each.value))]
+        self._lessons.learn_all(Secret(each.value, name=each.name) for each in new)
+        until = {name: end for (name, version), end in leases.items() if version == _current(vault, name)}
+        vault.take_in(new, time.time(), until)
+        return [each.name for each in taken]
 
     async def tend(self) -> None:
         """Destroys values that have retired; the core calls it every hour."""
@@ -215,6 +214,11 @@ class Custody:
         """Runs `work` on a thread, one at a time: whatever waits for the disk or for Argon2id."""
         async with self._turn:
             return await to_thread.run_sync(work)
+
+    async def _replace(self, work: Callable[[Leases], T]) -> T:
+        """`_change` for what puts a new value into the place of an old one: it is told of the leases on those."""
+        async with self._turn:
+            return await to_thread.run_sync(work, self._grants.held(time.time()))
 
     @asynccontextmanager
     async def _noted(self, act: str, **fields: object) -> AsyncIterator[dict[str, object]]:
@@ -233,6 +237,19 @@ class Custody:
             self._journal.append_soon(entry("outcome", failed=failed))
             raise
         await self._journal.append(entry("outcome"))
+
+
+def _current(vault: Vault, name: str) -> int:
+    """0: there is none."""
+    return vault.versions(name)[-1].version if name in vault else 0
+
+
+def _has(vault: Vault, name: str, value: Secret) -> bool:
+    """Whether that is its value already; one that was damaged is no value."""
+    try:
+        return name in vault and vault.read(name) == value
+    except Conflict:
+        return False
 
 
 def check_name(name: str) -> None:

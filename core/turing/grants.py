@@ -10,6 +10,11 @@ begin. Two that come at once for one last use cannot both have it.
 A *lease* is one principal's hold on one version of a secret. It begins with the first use, ends after `lease_s`, and
 until then the holder gets that same version, also when the secret is rotated meanwhile: what was begun with one value
 is not ended with another. When the last lease on an old version is over, the version is destroyed.
+
+A request may wait for a person between the opening of a value and its use, and the secret be rotated in that time. So
+an entry of a use says when the value was opened, and the view refuses it where the secret has had a new value since
+and its user holds no lease on the old one. It goes by the journal's own order: an old vault that was put back, whose
+versions are numbered anew, is in nobody's way.
 """
 
 import json
@@ -18,14 +23,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
 
+import structlog
+
 from core.rogers.entry import Entry, Row
 from core.rogers.journal import Journal
 from core.turing.places import Address, Place, place_of
-from protos.errors import Denied
+from protos.errors import Denied, InvalidArgument
 
 GRANT, SECRET = "grant", "secret"
 USE = ("name", "version", "grant", "principal", "method", "target")  # of a use's body, as the table has them
 LEASES = 1024  # kept in memory before those that are over are looked for
+logger = structlog.get_logger()
+
 COLUMNS = "id, name, principal, place, methods, use, made, expires, uses_left, used, last, revoked"
 
 
@@ -103,8 +112,13 @@ def revoked_entry(grant: str) -> Entry:
     return _entry(GRANT, f"grant:{grant}:revoked", "operator", {"step": "revoked", "id": grant})
 
 
-def use_entry(id: str, grant: Grant, principal: str, lease: Lease, method: str, target: str) -> Entry:
-    """The entry of one use. It goes into the transaction that starts the act; there it may be refused."""
+def use_entry(
+    id: str, grant: Grant, principal: str, lease: Lease, method: str, target: str, opened: float | None = None
+) -> Entry:
+    """The entry of one use. It goes into the transaction that starts the act; there it may be refused.
+
+    `opened` is when the value was read, in seconds since the epoch.
+    """
     body = {
         "act": "use",
         "grant": grant.id,
@@ -114,6 +128,7 @@ def use_entry(id: str, grant: Grant, principal: str, lease: Lease, method: str, 
         "principal": principal,
         "method": method,
         "target": target,
+        "opened": opened,
     }
     return _entry(SECRET, f"secret:{id}:use", principal, body)
 
@@ -122,12 +137,20 @@ def _entry(kind: str, id: str, sender: str, body: dict[str, Any]) -> Entry:
     return Entry(id=id, kind=kind, body=json.dumps(body, ensure_ascii=False).encode(), sender=sender)
 
 
+# A use of a value that was opened before the last rotation, and on which its user holds no lease.
+IS_OLD = """
+    SELECT 1 FROM rotations WHERE name = :name AND version <> :version AND at > :opened AND NOT EXISTS (
+        SELECT 1 FROM leases l WHERE l.name = :name AND l.version = :version AND l.principal = :principal
+        AND l.until > :at)
+"""
+
+
 class GrantsView:
     """The tables of grants, of the leases that still hold, and of every use."""
 
     name = "grants"
     kinds = frozenset({GRANT, SECRET})
-    tables = ("grants", "leases", "uses")
+    tables = ("grants", "leases", "uses", "rotations")
     schema: ClassVar[str] = """
         CREATE TABLE IF NOT EXISTS grants (
             id TEXT PRIMARY KEY, name TEXT NOT NULL, principal TEXT NOT NULL, place TEXT NOT NULL,
@@ -140,13 +163,15 @@ class GrantsView:
             name TEXT NOT NULL, sequence INTEGER NOT NULL, at REAL NOT NULL, version INTEGER NOT NULL,
             "grant" TEXT NOT NULL, principal TEXT NOT NULL, method TEXT NOT NULL, target TEXT NOT NULL,
             PRIMARY KEY (name, sequence)) STRICT, WITHOUT ROWID;
+        CREATE TABLE IF NOT EXISTS rotations (
+            name TEXT PRIMARY KEY, version INTEGER NOT NULL, at REAL NOT NULL) STRICT, WITHOUT ROWID;
     """
 
     def apply(self, db: sqlite3.Connection, row: Row) -> None:
-        """Takes in a grant, its end, or a use.
+        """Takes in a grant, its end, a use, or a secret's new value.
 
         Raises:
-            Denied: rule *grant*: a use of what has ended or is spent.
+            Denied: rule *grant*: a use of what has ended or is spent, or of a value that is not the secret's any more.
         """
         body: dict[str, Any] = json.loads(row.body or b"{}")
         match body.get("step") or body.get("act"):
@@ -161,6 +186,11 @@ class GrantsView:
                 db.execute("UPDATE grants SET revoked = ? WHERE id = ? AND revoked = 0", (row.at, body["id"]))
             case "use":
                 self._use(db, row, body)
+            case "outcome" if is_rotation(body):
+                name, version = body["name"], body["version"]
+                if body.get("at_once"):
+                    db.execute("DELETE FROM leases WHERE name = ? AND version <> ?", (name, version))
+                db.execute("INSERT OR REPLACE INTO rotations VALUES (?, ?, ?)", (name, version, row.at))
 
     def _use(self, db: sqlite3.Connection, row: Row, body: dict[str, Any]) -> None:
         changed = db.execute(
@@ -170,6 +200,12 @@ class GrantsView:
         )
         if changed.rowcount == 0:
             raise spent(body["name"])
+        if body.get("opened") is not None:
+            values = {each: body[each] for each in ("name", "version", "opened", "principal")} | {"at": row.at}
+            if db.execute(IS_OLD, values).fetchone() is not None:
+                raise Denied(
+                    f"rule grant: {body['name']} has had a new value since this request was made.", next="Ask again."
+                )
         db.execute("DELETE FROM leases WHERE until <= ?", (row.at,))
         db.execute(
             "INSERT INTO leases VALUES (?, ?, ?, ?, 1) ON CONFLICT DO UPDATE SET"
@@ -182,6 +218,11 @@ class GrantsView:
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (row.sequence, row.at, *(body[each] for each in USE)),
         )
+
+
+def is_rotation(body: dict[str, Any]) -> bool:
+    """Whether the outcome of an operator's act is that a secret has a new value."""
+    return body.get("act") == "secret.rotate" and "version" in body and "failed" not in body
 
 
 def spent(name: str) -> Denied:
@@ -204,7 +245,10 @@ class Grants:
     async def load(self) -> None:
         """Reads what the tables say, and follows from there."""
         for row in await self._journal.query(f"SELECT {COLUMNS} FROM grants ORDER BY made, id"):
-            self._add(_grant(row))
+            try:
+                self._add(_grant(row))
+            except InvalidArgument:
+                _skipped(row[0])
         for principal, *rest in await self._journal.query("SELECT principal, name, version, until, uses FROM leases"):
             self._leases[principal, rest[0]] = Lease(*rest)
         self._journal.on_commit(self._committed)
@@ -233,6 +277,15 @@ class Grants:
         lease = self._leases.get((principal, name))
         return lease if lease is not None and now < lease.until else None
 
+    def held(self, now: float) -> dict[tuple[str, int], float]:
+        """By name and version: the end of the last lease on it."""
+        found: dict[tuple[str, int], float] = {}
+        for each in self._leases.values():
+            if now < each.until:
+                key = (each.name, each.version)
+                found[key] = max(each.until, found.get(key, 0.0))
+        return found
+
     def leases_on(self, name: str, now: float) -> list[tuple[str, Lease]]:
         """Who holds which version of a secret now."""
         return [
@@ -259,16 +312,24 @@ class Grants:
         body: dict[str, Any] = json.loads(row.body or b"{}")
         match body.get("step") or body.get("act"):
             case "made":
-                methods = frozenset(body["methods"])
+                try:
+                    place = place_of(body["place"])
+                except InvalidArgument:
+                    _skipped(body["id"])
+                    return
                 self._add(
                     Grant(
-                        body["id"], body["name"], body["principal"], place_of(body["place"]), methods, body["use"],
+                        body["id"], body["name"], body["principal"], place, frozenset(body["methods"]), body["use"],
                         row.at, float(body["expires"]), body["uses"],
                     )
                 )  # fmt: skip
             case "revoked" if body["id"] in self._all:
                 self._all[body["id"]] = replace(self._all[body["id"]], revoked=row.at)
-            case "use":
+            case "outcome" if is_rotation(body) and body.get("at_once"):
+                for key, each in list(self._leases.items()):
+                    if each.name == body["name"] and each.version != body["version"]:
+                        del self._leases[key]
+            case "use" if body["grant"] in self._all:
                 grant = self._all[body["grant"]]
                 left = None if grant.uses_left is None else grant.uses_left - 1
                 self._all[grant.id] = replace(grant, used=grant.used + 1, uses_left=left, last=row.at)
@@ -285,6 +346,11 @@ class Grants:
     def _add(self, grant: Grant) -> None:
         self._all[grant.id] = grant
         self._by_principal.setdefault(grant.principal, {}).setdefault(grant.place.host, []).append(grant.id)
+
+
+def _skipped(grant: str) -> None:
+    """A grant whose place cannot be read: nobody can use it. One of them must not stop a lab."""
+    logger.warning("a grant cannot be read and is left out", grant=grant)
 
 
 def _grant(row: tuple[Any, ...]) -> Grant:

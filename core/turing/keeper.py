@@ -2,13 +2,14 @@
 
 A new lock is noted in the vault as *spare*, its key is kept where it belongs, then the vault is sealed with it and the
 old lock is spare, and then the spare's key is dropped. So whenever this process dies, the key that the vault wants is
-kept, and the next unlocking drops the other one.
+kept, and the next unlocking drops the other one. Which of the two is the spare's is read from the file each time: a
+commit that reports an error may have been made, and then what is in memory is the wrong way round.
 """
 
 import os
 import sqlite3
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -26,6 +27,7 @@ from core.turing.locks import (
     new_lock,
     read_passphrase,
 )
+from core.turing.secret import Secret
 from core.turing.settings import Vault as Settings
 from core.turing.settings import Way
 from core.turing.vault import Vault
@@ -53,9 +55,19 @@ class VaultState:
 class Keeper:
     """The vault of one lab, if there is one. One call at a time, but for `state` and `vault`."""
 
-    def __init__(self, home: Path, lab: str, settings: Settings, environment: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self,
+        home: Path,
+        lab: str,
+        settings: Settings,
+        environment: Mapping[str, str] = os.environ,
+        *,
+        learn: Callable[[Iterable[Secret]], None] | None = None,
+    ) -> None:
+        """`learn` is given every value that can be read, before the vault is open."""
         self.path = home / "vault.db"
         self._home, self._lab, self._settings, self._environment = home, lab, settings, environment
+        self._learn = learn
         self._vault: Vault | None = None
         self._trouble: Error | None = None
 
@@ -139,7 +151,7 @@ class Keeper:
         vault = self.vault
         if not vault.is_locked:
             return
-        vault.unlock(self._key(vault, passphrase))
+        vault.unlock(self._key(vault, passphrase), self._learn)
         self._trouble = None
         self._drop_spare(vault)
         logger.info("the vault is open", way=vault.lock.way, secrets=len(vault))
@@ -218,14 +230,17 @@ class Keeper:
 
     def _drop_spare(self, vault: Vault) -> None:
         """Forgets the key of the lock that is not the vault's."""
-        spare = vault.spare
-        if spare is None:
+        if vault.spare is None:
             return
         try:
+            vault.refresh()
+            spare = vault.spare
+            if spare is None:
+                return
             if spare.way == "key_file":
                 self._key_file.drop(spare.key_id)
             elif spare.way == "system":
                 SystemStore(vault.id).drop(spare.key_id)
             vault.note_spare(None)
-        except (Error, OSError) as error:
+        except (Error, OSError, sqlite3.Error) as error:
             logger.warning("a key that does not open the vault is still kept", reason=str(error))

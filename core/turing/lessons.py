@@ -4,10 +4,19 @@ All of them, and not only those that were used: what is in the vault may reach a
 ways than through the vault, and has no business there either.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from core.turing.secret import Secret
+
+
+class Found(Protocol):
+    """A value that was found."""
+
+    @property
+    def name(self) -> str:
+        """The secret's."""
+        ...
 
 
 class Learner(Protocol):
@@ -21,8 +30,8 @@ class Learner(Protocol):
         """`learn` for many at once."""
         ...
 
-    def scan(self, data: bytes) -> object:
-        """Looks for what was learnt; the first look after that takes as long as indexing does."""
+    def scan(self, data: bytes) -> Sequence[Found]:
+        """What of all that was learnt is in `data`; the first look after learning takes as long as indexing does."""
         ...
 
     def forget(self, name: str) -> None:
@@ -37,8 +46,13 @@ class Lessons:
         self._learner = learner
         self._known: dict[str, set[int]] = {}
 
+    def found(self, text: str) -> str | None:
+        """The name of a secret whose value is in `text`: whatever is written down of it would be something else."""
+        hits = self._learner.scan(text.encode("utf-8", "surrogatepass")) if self._learner is not None else ()
+        return hits[0].name if hits else None
+
     def learn_all(self, secrets: Iterable[Secret]) -> None:
-        """What was there when the vault was unlocked. Decrypts and indexes: call it in a thread."""
+        """What is there, before the vault is open; what comes, before it is kept. Takes its time: use a thread."""
         if self._learner is None:
             return
         found = list(secrets)

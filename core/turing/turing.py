@@ -64,15 +64,14 @@ class Turing:
     ) -> None:
         """`learner` is told each value before it is used."""
         self.grants = Grants(journal)
-        self._keeper = Keeper(home, lab, settings)
-        self._lease_s = settings.lease_s
         self._journal, self._lessons = journal, Lessons(learner)
+        self._keeper = Keeper(home, lab, settings, learn=self._lessons.learn_all)
+        self._lease_s = settings.lease_s
         self.custody = Custody(self._keeper, self.grants, journal, self._lessons)
 
     async def __aenter__(self) -> Self:
         await self.grants.load()
         await to_thread.run_sync(self._keeper.open)
-        await to_thread.run_sync(self.custody.learn_all)
         return self
 
     async def __aexit__(
@@ -188,7 +187,7 @@ class Turing:
             until = now + self._lease_s
             lease = Lease(grant.name, max(versions), min(until, grant.expires) if grant.expires else until)
         secret = self._lessons.learn(vault.read(grant.name, lease.version, now=now))
-        return secret, use_entry(new_id(), grant, holder, lease, method, f"{address.origin}{address.path}")
+        return secret, use_entry(new_id(), grant, holder, lease, method, f"{address.origin}{address.path}", now)
 
     # --- for the operator: what there is
 
@@ -214,7 +213,8 @@ class Turing:
         """Lets `principal` use a secret there. The same `id` again is the same grant.
 
         Raises:
-            InvalidArgument: `use` says nothing that can be done, or the secret would travel in clear.
+            InvalidArgument: `use` says nothing that can be done, or the secret would travel in clear, or the words of
+                the grant hold a secret's value themselves: the journal would keep other words.
             NotFound: there is no such secret.
             Conflict: the id belongs to another grant.
             Unavailable: the journal is sealed.
@@ -225,6 +225,13 @@ class Turing:
             raise InvalidArgument(
                 "A secret travels over https, or on this machine.", next=f"Grant it for https://{place.host}"
             )
+        words = {"place": str(place), "use": use, "principal": principal, "name": name, "id": id}
+        for what, text in (words | {"methods": " ".join(methods)}).items():
+            if (value_of := self._lessons.found(text)) is not None:
+                raise InvalidArgument(
+                    f"rule secret: the {what} of the grant has in it the value of the secret {value_of}.",
+                    next=f"Grant it in other words, such as a shorter path; or give {value_of} another value.",
+                )
         wanted = Grant(id, name, principal, place, methods, use, expires=expires, uses_left=uses)
         if self.grants.get(id) is None:
             await self._journal.append(made_entry(wanted))

@@ -10,8 +10,9 @@ Rules of the file
      moved or changed does not open.
   2. What the file holds is also in memory, just as sealed. Reading opens two envelopes and touches no disk, so it may
      be done in the event loop; whatever writes waits for the disk and belongs on a thread, one call at a time.
-  3. A change is one SQLite transaction, and memory follows after the commit. A new master key re-seals every data key
-     in that transaction; values are not touched. There is no moment at which two keys are needed.
+  3. A change is one SQLite transaction, and memory follows after the commit; whatever it then holds was read or made
+     before the commit, so nothing can fail between the two. A new master key re-seals, in that transaction, every data
+     key that the file has by then; values are not touched. There is no moment at which two keys are needed.
   4. Pages are overwritten when their content goes (`secure_delete`), and there is no log beside the file between two
      changes. That is what SQL can promise: an SSD, a snapshot or a backup may still hold what was there before.
 
@@ -23,12 +24,15 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from secrets import token_hex
 
+import structlog
+
+from core.redaction.redactor import is_secret
 from core.rogers.migrate import load_migrations, migrate
 from core.rogers.tables import transaction
 from core.turing.envelope import Unopened, new_key, seal, unseal
@@ -40,6 +44,8 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 MAX_SECRETS = 100_000
 SHORTEST = 8  # bytes of a value: the redactor could not strike out less
 KEYS = {"passphrase": "passphrase", "key_file": "key in the key file", "system": "key in the system's store"}
+
+logger = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +202,9 @@ class Vault:
         """A lock that is not this vault's yet, or no more, while its key may be kept somewhere."""
         return self._contents.spare
 
-    def unlock(self, lock_key: bytes) -> None:
-        """
+    def unlock(self, lock_key: bytes, learn: Callable[[Iterable[Secret]], None] | None = None) -> None:
+        """Opens it. `learn` is given every value that can be read, and done, before anybody else can read one.
+
         Raises:
             Denied: that is another key; nothing is changed.
         """
@@ -209,7 +216,19 @@ class Vault:
                 f"The {KEYS[found.lock.way]} does not open this vault; nothing was changed.",
                 next="Try the right one. If vault.db was changed or damaged, restore it from a backup.",
             ) from None
-        self._contents = replace(found, master=master)
+        opened = replace(found, master=master)
+        if learn is not None:
+            learn(self._readable(opened, time.time()))
+        self._contents = opened
+
+    def refresh(self) -> None:
+        """Reads the file again: after a commit of which nobody knows whether it was made. A new master key locks it.
+
+        Raises:
+            sqlite3.Error: it cannot be read; what was known still is.
+        """
+        known, found = self._contents, self._read(None)
+        self._contents = replace(found, master=known.master if found.master_id == known.master_id else None)
 
     def rekey(self, lock: Lock, lock_key: bytes) -> None:
         """A new master key below a new lock: every data key is sealed again, in one transaction. The old lock is spare.
@@ -218,15 +237,16 @@ class Vault:
             Unavailable: the vault is locked, or the disk refuses.
             Conflict: something does not open; nothing was changed.
         """
-        found, new_id, new = self._contents, token_hex(8), new_key()
-        rows = [
-            (seal(new, self._data_key(found, each), self.id, "key", new_id, each.name, each.version), each)
-            for versions in found.secrets.values()
-            for each in versions
-            if each.key is not None
-        ]
+        new_id, new = token_hex(8), new_key()
         sealed = seal(lock_key, new, self.id, "master", new_id, _text(lock))
         with self._writing():
+            found = self._read(_master(self._contents))
+            rows = [
+                (seal(new, self._data_key(found, each), self.id, "key", new_id, each.name, each.version), each)
+                for versions in found.secrets.values()
+                for each in versions
+                if each.key is not None
+            ]
             self._db.executemany(
                 "UPDATE secret SET key = ? WHERE name = ? AND version = ?",
                 [(key, each.name, each.version) for key, each in rows],
@@ -235,7 +255,8 @@ class Vault:
                 "UPDATE vault SET lock = ?, spare = ?, master_id = ?, master = ?",
                 (_text(lock), _text(found.lock), new_id, sealed),
             )
-        self._contents = self._read(new)
+            changed = self._read(new)
+        self._contents = changed
 
     def note_spare(self, lock: Lock | None) -> None:
         """Notes a lock whose key is about to be kept somewhere, or that none is any more.
@@ -280,14 +301,16 @@ class Vault:
             Unavailable: the vault is locked.
             Conflict: the row was changed or moved.
         """
-        found = self._contents
-        versions = self.versions(name)
-        for each in reversed(versions):
+        self.versions(name)
+        return self._opened(self._contents, name, version, time.time() if now is None else now)
+
+    def _opened(self, found: _Contents, name: str, version: int | None, now: float) -> Secret:
+        for each in reversed(found.secrets[name]):
             if version is None or each.version == version:
                 break
         else:
             raise NotFound(f"{name} has no version {version}.", next=f"See: madlab secret versions {name}")
-        if each.value is None or each.state(time.time() if now is None else now) == "retired":
+        if each.value is None or each.state(now) == "retired":
             raise Denied(f"Version {each.version} of {name} has retired.", next="Use the current one.")
         data_key = self._data_key(found, each)
         try:
@@ -296,17 +319,15 @@ class Vault:
             raise _damaged(each) from None
         return Secret(value, name=name, version=each.version)
 
-    def readable(self, now: float) -> Iterator[Secret]:
-        """Every value that can still be read, old versions too.
-
-        Raises:
-            Unavailable: the vault is locked.
-            Conflict: a row was changed or moved.
-        """
-        for versions in self._contents.secrets.values():
+    def _readable(self, found: _Contents, now: float) -> Iterator[Secret]:
+        """Every value that can still be read, old versions too. A row that was changed or moved is passed over."""
+        for versions in found.secrets.values():
             for each in versions:
                 if each.state(now) != "retired" and each.key is not None:
-                    yield self.read(each.name, each.version, now=now)
+                    try:
+                        yield self._opened(found, each.name, each.version, now)
+                    except Conflict as error:
+                        logger.warning("a secret does not open", reason=error.message)
 
     def add(self, name: str, value: Secret, *, after: int, keep_until: float, now: float) -> Version:
         """A new version, which follows version `after` (0: a new secret). The one before retires at `keep_until`.
@@ -332,24 +353,27 @@ class Vault:
         self._contents = replace(found, secrets={**found.secrets, name: (*before, made)})
         return made
 
-    def take_in(self, carried: Sequence[Carried], now: float) -> None:
+    def take_in(self, carried: Sequence[Carried], now: float, keep_until: Mapping[str, float] | None = None) -> None:
         """Adds values from elsewhere, all or none. One whose name is there becomes its next version.
+
+        The version before it retires now, or at the moment that `keep_until` has for its name.
 
         Raises:
             Unavailable: the vault is locked, or the disk refuses.
         """
-        found = self._contents
-        made = []
+        made, keep_until = [], keep_until or {}
         with self._writing():
+            found = self._read(_master(self._contents))
             for each in carried:
                 versions = found.secrets.get(each.name, ())
                 if versions:
                     each = replace(each, version=versions[-1].version + 1, created=now)
                     sql = "UPDATE secret SET retires = ? WHERE name = ? AND version = ?"
-                    self._db.execute(sql, (now, each.name, versions[-1].version))
+                    self._db.execute(sql, (keep_until.get(each.name, now), each.name, versions[-1].version))
                 made.append(self._sealed(found, each))
             self._insert(made)
-        self._contents = self._read(found.master)
+            changed = self._read(found.master)
+        self._contents = changed
 
     def remove(self, name: str) -> None:
         """Forgets a secret with all its versions.
@@ -380,7 +404,8 @@ class Vault:
                     "UPDATE secret SET key = NULL, value = NULL WHERE name = ? AND version = ?",
                     [(each.name, each.version) for each in due],
                 )
-            self._contents = self._read(self._contents.master)
+                changed = self._read(self._contents.master)
+            self._contents = changed
         return due
 
     def _insert(self, made: Sequence[Version]) -> None:
@@ -410,6 +435,9 @@ class Vault:
         """
         try:
             with transaction(self._db):
+                (master_id,) = self._db.execute("SELECT master_id FROM vault").fetchone()
+                if master_id != self._contents.master_id:  # what is sealed with ours would never open again
+                    raise Unavailable("The vault has another master key on the disk.", next="Restart the core.")
                 yield
         except sqlite3.Error as error:
             raise Unavailable(
@@ -420,13 +448,18 @@ class Vault:
 def check_value(name: str, value: Secret) -> None:
     """
     Raises:
-        InvalidArgument: it is too short or too long to be a secret.
+        InvalidArgument: it is too short or too long to be a secret, or a plain word.
     """
     size = len(value.reveal().strip())
     if not SHORTEST <= size <= MAX_BYTES:
         raise InvalidArgument(
             f"The value of {name[:64]!r} has {size} bytes; a secret has {SHORTEST} to {MAX_BYTES}.",
             next="What is shorter cannot be told from ordinary text where it must be struck out.",
+        )
+    if not is_secret(value.reveal()):
+        raise InvalidArgument(
+            f"The value of {name[:64]!r} is a plain word, which stands in ordinary text, too.",
+            next="Use at least 16 bytes, or a digit or a sign among the letters.",
         )
 
 

@@ -81,6 +81,15 @@ def test_the_first_secret_makes_a_vault_and_says_where_its_key_is(madlab: Madlab
     assert (listed["name"], listed["version"], listed["grants"], listed["uses"]) == ("token", 1, 0, 0)
 
 
+def test_a_short_value_is_kept_with_a_warning(madlab: Madlab) -> None:
+    told = madlab("secret", "set", "short", "--from-stdin", stdin="fifteen--bytes!")
+    assert told.code == 0, told.err
+    assert "short has only 15 bytes: a file or a request in which they stand, even by chance, is refused" in told.err
+    told = madlab("secret", "rotate", "short", "--from-stdin", "--json", stdin="sixteen---bytes!")
+    assert (told.json["version"], told.err) == (2, "")
+    assert madlab("secret", "remove", "short").code == 0
+
+
 def test_a_value_is_no_argument_and_is_not_repeated(madlab: Madlab) -> None:
     told = madlab("secret", "set", "token", NEXT_TOKEN)
     assert told.code == 2

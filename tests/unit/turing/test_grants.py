@@ -1,5 +1,6 @@
 """Grants follow from the journal: what is spent is spent, whoever comes at once, and a rebuild brings the same."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -36,8 +37,16 @@ def a_use(grant: Grant, *, holder: str = "run:1", version: int = 1, until: float
     return use_entry(new_id(), grant, holder, Lease("token", version, until), "GET", URL)
 
 
+def a_rotation(version: int, *, at_once: bool) -> Entry:
+    body = {"act": "secret.rotate", "step": "outcome", "name": "token", "at_once": at_once, "version": version}
+    return Entry(f"secret:{new_id()}:outcome", "secret", json.dumps(body).encode(), sender="operator")
+
+
 async def tables(journal: Journal) -> dict[str, list[tuple[Any, ...]]]:
-    return {name: await journal.query(f"SELECT * FROM {name} ORDER BY 1, 2") for name in ("grants", "leases", "uses")}
+    return {
+        name: await journal.query(f"SELECT * FROM {name} ORDER BY 1, 2")
+        for name in ("grants", "leases", "uses", "rotations")
+    }
 
 
 async def test_a_grant_holds_for_its_principal_until_it_is_revoked(tmp_path: Path) -> None:
@@ -116,6 +125,47 @@ async def test_a_lease_holds_one_version_for_one_holder_and_counts(tmp_path: Pat
         assert grants.lease("run:1", "token", 151.0) == Lease("token", 2, 300.0, 1)
 
 
+@pytest.mark.parametrize("place", ["https://[secret hook]", "[secret hook]", "https://api.example.org/[secret a]/../x"])
+async def test_a_grant_that_cannot_be_read_is_left_out_and_the_others_hold(tmp_path: Path, place: str) -> None:
+    async with books(tmp_path) as (journal, grants):
+        bad = made_entry(a_grant("bad"))
+        bad = bad._replace(body=bad.body.replace(str(a_grant().place).encode(), place.encode()))
+        await journal.append(made_entry(a_grant("g1")), bad, made_entry(a_grant("g2")))
+        await journal.append(a_use(a_grant("bad")), revoked_entry("bad"))
+        again = Grants(journal)
+        await again.load()
+        for each in (grants, again):
+            assert [grant.id for grant in each.of(("mad:marco",), 0.0)] == ["g1", "g2"]
+
+
+async def test_a_use_is_refused_where_the_value_is_older_than_the_last_rotation_and_nobody_holds_it(
+    tmp_path: Path,
+) -> None:
+    async with books(tmp_path) as (journal, grants):
+        await journal.append(made_entry(a_grant()))
+
+        async def used(version: int, *, opened: float, at: float, holder: str = "run:1") -> bool:
+            lease = Lease("token", version, at + 50.0)
+            entry = use_entry(new_id(), a_grant(), holder, lease, "GET", URL, opened)._replace(at=at)
+            try:
+                await journal.append(entry)
+            except Denied:
+                return False
+            return True
+
+        assert await used(1, opened=10.0, at=11.0)
+        await journal.append(a_rotation(2, at_once=False)._replace(at=20.0))
+        assert await used(1, opened=15.0, at=21.0)  # its lease goes on
+        assert not await used(1, opened=15.0, at=21.0, holder="run:2")
+        assert await used(2, opened=15.0, at=21.0, holder="run:2")
+        await journal.append(a_rotation(3, at_once=True)._replace(at=30.0))
+        assert grants.lease("run:1", "token", 31.0) is None
+        assert not await used(1, opened=25.0, at=31.0)
+        assert not await used(2, opened=25.0, at=31.0, holder="run:2")
+        assert await used(1, opened=32.0, at=33.0)  # a vault that was put back
+        assert await used(3, opened=32.0, at=33.0)
+
+
 async def test_memory_tables_and_a_rebuild_say_the_same(tmp_path: Path) -> None:
     async with books(tmp_path) as (journal, grants):
         for number in range(6):
@@ -129,6 +179,8 @@ async def test_memory_tables_and_a_rebuild_say_the_same(tmp_path: Path) -> None:
                 await journal.append(a_use(grant, holder=holder, version=1 + number // 10)._replace(at=float(number)))
             if number == 17:
                 await journal.append(revoked_entry("g2"))
+            if number in (12, 24):
+                await journal.append(a_rotation(1 + number // 10, at_once=number == 12)._replace(at=float(number)))
         before = await tables(journal)
         await journal.rebuild("grants")
         assert await tables(journal) == before

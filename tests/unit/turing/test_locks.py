@@ -1,19 +1,25 @@
 """The three ways to come by a vault's key, and what each refuses."""
 
 import os
+import sqlite3
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from core.rogers import tables
 from core.turing import locks
+from core.turing import vault as vault_module
 from core.turing.envelope import new_key
 from core.turing.keeper import Keeper
 from core.turing.locks import KeyFile, Lock, SystemStore, default_key_file, derive, new_lock, read_passphrase
 from core.turing.secret import Secret
 from core.turing.settings import Vault as Settings
 from core.turing.settings import Way
+from core.turing.vault import Carried, Vault
 from protos.errors import Conflict, Denied, Error, InvalidArgument, Unavailable
 
 PASSPHRASE = "correct horse battery"
@@ -287,6 +293,79 @@ def test_a_key_that_was_kept_and_never_used_goes_with_the_next_unlocking(tmp_pat
     assert (again.state.state, again.vault.spare) == ("open", None)
     assert lock.key_id not in file.path.read_text()
     again.close()
+
+
+@pytest.mark.parametrize("failing", [1, 2, 3])
+def test_whatever_read_fails_on_the_way_to_a_new_key_the_vault_opens_afterwards(
+    tmp_path: Path, failing: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = a_keeper_with_a_secret(tmp_path)
+    read, reads = Vault._read, iter(range(1, 100))
+
+    def refuses(vault: Vault, master: bytes | None) -> object:
+        if next(reads) == failing:
+            raise sqlite3.OperationalError("disk I/O error")
+        return read(vault, master)
+
+    with monkeypatch.context() as patch, suppress(Unavailable):
+        patch.setattr(Vault, "_read", refuses)
+        keeper.rekey(None)
+    assert next(reads) > failing
+    keeper.close()
+    it_opens(tmp_path)
+
+
+def test_after_a_commit_that_was_made_and_reported_an_error_the_vault_opens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = a_keeper_with_a_secret(tmp_path)
+    commits = iter(range(1, 100))
+
+    @contextmanager
+    def transaction(db: sqlite3.Connection) -> Iterator[None]:
+        with tables.transaction(db):
+            yield
+        if next(commits) == 2:  # the first notes the spare
+            raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(vault_module, "transaction", transaction)
+    with pytest.raises(Unavailable, match="cannot be written"):
+        keeper.rekey(None)
+    keeper.close()
+    it_opens(tmp_path)
+
+
+def test_values_whose_taking_in_failed_are_not_there_and_spoil_no_new_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = a_keeper_with_a_secret(tmp_path)
+
+    def refuses(vault: Vault, master: bytes | None) -> object:
+        raise sqlite3.OperationalError("database is locked")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Vault, "_read", refuses)
+        with pytest.raises(Unavailable):
+            keeper.vault.take_in([Carried("lost", 1, 0.0, b"value-of-lost")], 0.0)
+    keeper.rekey(None)
+    keeper.close()
+    it_opens(tmp_path)
+
+
+def a_keeper_with_a_secret(home: Path) -> Keeper:
+    keeper = keeper_of(home)
+    keeper.create(None)
+    keeper.vault.add("kept", Secret(b"value-of-kept"), after=0, keep_until=0, now=0.0)
+    return keeper
+
+
+def it_opens(home: Path) -> None:
+    keeper = keeper_of(home)
+    keeper.open()
+    assert (keeper.state.state, keeper.vault.names) == ("open", ["kept"])
+    assert keeper.vault.read("kept").reveal() == b"value-of-kept"
+    assert len([line for line in (home / "vault.key").read_text().splitlines() if not line.startswith("#")]) == 1
+    keeper.close()
 
 
 @pytest.mark.parametrize("state", ["locked", "damaged"])

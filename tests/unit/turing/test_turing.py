@@ -3,13 +3,15 @@
 import base64
 import json
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from core.rogers.entry import Entry
+from core.redaction.entries import Clerk
+from core.redaction.redactor import Hit, Redactor
+from core.rogers.entry import Entry, Row
 from core.rogers.journal import Journal
 from core.turing import locks
 from core.turing.grants import Grant, GrantsView
@@ -32,16 +34,19 @@ class Notebook:
     """A learner that remembers."""
 
     known: dict[str, list[bytes]] = field(default_factory=dict)
+    asked: Callable[[], None] = lambda: None  # called with each value
 
     def learn(self, name: str, value: bytes) -> None:
+        self.asked()
         self.known.setdefault(name, []).append(value)
 
     def learn_all(self, named: Iterable[tuple[str, bytes]]) -> None:
         for name, value in named:
             self.learn(name, value)
 
-    def scan(self, data: bytes) -> object:
-        return None
+    def scan(self, data: bytes) -> list[Hit]:
+        at = ((name, each, data.find(each)) for name, values in self.known.items() for each in values)
+        return [Hit(name, "raw", start, start + len(each)) for name, each, start in at if start >= 0]
 
     def forget(self, name: str) -> None:
         self.known.pop(name, None)
@@ -288,6 +293,45 @@ async def test_the_redactor_knows_every_value_that_can_be_read(place: Place) -> 
     assert "token" not in place.notebook.known
 
 
+async def test_the_redactor_knows_every_value_before_the_vault_is_open(place: Place) -> None:
+    (place.home / "vault.key").rename(place.home / "away")
+    later, states = Notebook(), []
+    async with open_turing(place.home, place.journal, later) as turing:
+        later.asked = lambda: states.append(turing.state.state)
+        assert (turing.state.state, later.known) == ("locked", {})
+        (place.home / "away").rename(place.home / "vault.key")
+        await turing.custody.unlock()
+        assert turing.state.state == "open"
+        assert (states, sorted(later.known)) == (["locked", "locked"], ["other", "token"])
+
+
+async def test_a_request_that_waited_while_its_value_was_retired_is_not_sent(place: Place) -> None:
+    await place.granted()
+    other = place.turing.reveal_in(("run:8", "mad:marco"), "GET", URL, [("Authorization", b"secret://token")])
+    waiting = place.revealed(("Authorization", b"secret://token"))
+    await place.journal.append(*place.revealed(("Authorization", b"secret://token")).entries)  # begins a lease of run:7
+    await place.turing.custody.rotate("token", Secret(NEXT_VALUE + b"2"))
+    with pytest.raises(Denied, match="has had a new value since this request was made"):
+        await place.journal.append(*other.entries)
+    await place.journal.append(*waiting.entries)
+    waiting = place.revealed(("Authorization", b"secret://token"))
+    await place.turing.custody.rotate("token", Secret(NEXT_VALUE + b"3"), at_once=True)
+    with pytest.raises(Denied, match="has had a new value"):
+        await place.journal.append(*waiting.entries)
+    await place.journal.append(*place.revealed(("Authorization", b"secret://token")).entries)
+
+
+async def test_an_old_vault_that_was_put_back_can_be_used(place: Place) -> None:
+    await place.granted()
+    backup = (place.home / "vault.db").read_bytes()
+    await place.turing.custody.rotate("token", Secret(NEXT_VALUE + b"2"), at_once=True)
+    (place.home / "vault.db").write_bytes(backup)
+    async with open_turing(place.home, place.journal, Notebook()) as again:
+        revealed = again.reveal_in(ME, "GET", URL, [("Authorization", b"secret://token")])
+        await place.journal.append(*revealed.entries)
+        assert again.versions("token")[-1].version == 1
+
+
 # --- what the operator does
 
 
@@ -336,6 +380,23 @@ async def test_a_secret_travels_in_clear_on_this_machine_only(place: Place) -> N
 async def test_nothing_is_granted_of_what_is_not_there(place: Place) -> None:
     with pytest.raises(NotFound):
         await place.granted(name="nothing")
+
+
+@pytest.mark.parametrize("value", ["https://api1.example.org/repos", "api1.example.org", "mad:marco1", "Bearer b3"])
+async def test_a_grant_whose_words_hold_a_value_is_refused_and_the_lab_starts_again(tmp_path: Path, value: str) -> None:
+    for _ in range(2):
+        redactor = Redactor()
+        async with (
+            Journal(tmp_path / "journal.db", [GrantsView()], clean=Clerk(redactor).clean) as journal,
+            Turing(tmp_path, "lab", journal, Settings.model_validate({"key_file": "vault.key"}), redactor) as turing,
+        ):
+            await turing.custody.set("hook", Secret(value.encode()))
+            await turing.custody.set("token", Secret(VALUE))
+            place = place_of("api1.example.org/repos")
+            with pytest.raises(InvalidArgument, match="of the grant has in it the value of the secret hook") as refused:
+                await turing.grant(new_id(), "token", "mad:marco1", place, frozenset(), "header:A=Bearer b3ar {}")
+            assert value not in refused.value.message
+            assert list(turing.grants.all()) == []
 
 
 async def test_a_removed_secret_takes_its_grants_along(place: Place) -> None:
@@ -415,6 +476,43 @@ async def test_a_vault_moves_to_another_lab(place: Place, tmp_path: Path) -> Non
         assert turing.open("token").reveal() == b"changed here"
         assert await turing.custody.take_in(file, PASSPHRASE, replace=True) == (["other", "token"], [])
         assert (turing.open("token").reveal(), turing.open("token").version) == (VALUE, 3)
+
+
+async def test_an_import_leaves_what_was_set_meanwhile(place: Place) -> None:
+    file = await place.turing.custody.export(PASSPHRASE)
+    await place.turing.custody.remove("token")
+    vault = place.turing._keeper.vault
+
+    def sets(rows: Sequence[Row]) -> None:
+        if any(row.body and b"vault.import" in row.body and b"started" in row.body for row in rows):
+            vault.add("token", Secret(b"set just now"), after=0, keep_until=0, now=time.time())
+
+    place.journal.on_commit(sets)
+    assert await place.turing.custody.take_in(file, PASSPHRASE) == ([], ["other", "token"])
+    assert place.turing.open("token").reveal() == b"set just now"
+
+
+async def test_an_import_that_replaces_retires_as_a_rotation_does(place: Place) -> None:
+    file = await place.turing.custody.export(PASSPHRASE)
+    await place.granted()
+    await place.turing.custody.rotate("token", Secret(NEXT_VALUE + b"2"))
+    await place.journal.append(*place.revealed(("Authorization", b"secret://token")).entries)
+    assert await place.turing.custody.take_in(file, PASSPHRASE, replace=True) == (["other", "token"], [])
+    assert [each.state(time.time()) for each in place.turing.versions("token")] == ["retired", "leased", "current"]
+    assert place.value(b"secret://token") == NEXT_VALUE + b"2"
+    assert place.turing.open("token").reveal() == VALUE
+    assert len(place.turing.versions("other")) == 1  # it had that value
+    assert await place.turing.custody.take_in(file, PASSPHRASE, replace=True) == (["other", "token"], [])
+    assert len(place.turing.versions("token")) == 3
+
+
+async def test_a_value_that_was_damaged_is_mended_by_a_new_one(place: Place) -> None:
+    place.turing._keeper.vault._db.execute("UPDATE secret SET value = x'00' WHERE name = 'token'")
+    async with open_turing(place.home, place.journal, Notebook()) as again:
+        with pytest.raises(Conflict, match="does not open"):
+            again.open("token")
+        await again.custody.rotate("token", Secret(NEXT_VALUE))
+        assert again.open("token").reveal() == NEXT_VALUE
 
 
 @pytest.mark.parametrize(

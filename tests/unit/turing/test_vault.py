@@ -3,7 +3,7 @@
 import sqlite3
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -203,6 +203,71 @@ def test_values_from_elsewhere_come_in_together(vault: Vault) -> None:
     vault.close()
     with pytest.raises(Unavailable):
         vault.take_in([Carried("third", 1, NOW, VALUE)], NOW)
+
+
+def test_a_new_version_from_elsewhere_leaves_the_one_before_to_those_who_hold_it(vault: Vault) -> None:
+    keep(vault)
+    keep(vault, "other", VALUE)
+    new = [Carried("token", 1, NOW, NEXT_VALUE), Carried("other", 1, NOW, NEXT_VALUE)]
+    vault.take_in(new, NOW, {"token": NOW + 60})
+    assert [each.state(NOW + 59) for each in vault.versions("token")] == ["leased", "current"]
+    assert [each.state(NOW) for each in vault.versions("other")] == ["retired", "current"]
+
+
+def test_values_are_learnt_before_anybody_can_read_one(vault: Vault) -> None:
+    keep(vault)
+    vault.close()
+    with closing(Vault.open(vault.path)) as again:
+        learnt: list[bytes] = []
+
+        def learn(secrets: Iterable[Secret]) -> None:
+            for each in secrets:
+                assert again.is_locked
+                learnt.append(each.reveal())
+
+        again.unlock(KEY, learn)
+        assert learnt == [VALUE]
+        assert not again.is_locked
+
+
+def test_one_value_that_does_not_open_keeps_no_other_from_being_learnt(vault: Vault) -> None:
+    for name in ("a", "b", "c"):
+        keep(vault, name)
+    vault.close()
+    with closing(sqlite3.connect(vault.path, isolation_level=None)) as db:
+        db.execute("UPDATE secret SET value = x'00' WHERE name = 'b'")
+    with closing(Vault.open(vault.path)) as again:
+        learnt: list[str] = []
+        again.unlock(KEY, lambda secrets: learnt.extend(each.name for each in secrets))
+        assert learnt == ["a", "c"]
+
+
+def test_a_new_key_seals_what_the_file_has_and_not_what_was_known_of_it(vault: Vault) -> None:
+    keep(vault)
+    with closing(Vault.open(vault.path)) as other:
+        other.unlock(KEY)
+        keep(other, "late", NEXT_VALUE)
+    key = new_key()
+    vault.rekey(new_lock("key_file"), key)
+    vault.close()
+    with closing(Vault.open(vault.path)) as again:
+        again.unlock(key)
+        assert [again.read(name).reveal() for name in ("late", "token")] == [NEXT_VALUE, VALUE]
+
+
+def test_nothing_is_written_below_a_master_key_that_is_not_the_files(vault: Vault) -> None:
+    keep(vault)
+    key = new_key()
+    with closing(Vault.open(vault.path)) as other:
+        other.unlock(KEY)
+        other.rekey(new_lock("key_file"), key)
+    with pytest.raises(Unavailable, match="another master key"):
+        keep(vault, "lost")
+    vault.refresh()
+    assert vault.is_locked
+    vault.unlock(key)
+    keep(vault, "late")
+    assert vault.read("token").reveal() == vault.read("late").reveal() == VALUE
 
 
 def _a_link(path: Path) -> None:
