@@ -16,7 +16,7 @@ world: a run gains it with an answer that a secret has opened, and so does whoev
 import json
 import sqlite3
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from typing import ClassVar
 
@@ -68,6 +68,7 @@ class Taints:
         self._journal = journal
         self._runs: OrderedDict[str, frozenset[str]] = OrderedDict()
         self._residents: dict[str, frozenset[str]] = {}
+        self._heard: dict[str, Counter[str]] = {}  # by run: how often it was given something of each label
 
     async def of(self, identity: Identity) -> frozenset[str]:
         """What `identity` carries now."""
@@ -79,7 +80,7 @@ class Taints:
             known |= self._runs.get(identity.run, frozenset())
             self._runs[identity.run] = known
             if len(self._runs) > RUNS:
-                self._runs.popitem(last=False)
+                self._heard.pop(self._runs.popitem(last=False)[0], None)
         else:
             self._runs.move_to_end(identity.run)
         return known
@@ -90,16 +91,22 @@ class Taints:
 
     async def add(self, identity: Identity, labels: Iterable[str]) -> None:
         """From now on `identity` carries `labels` too; durable before this returns."""
+        labels = frozenset(labels)
+        self._heard.setdefault(identity.run or identity.participant, Counter()).update(labels)
         if not identity.run:
-            if gained := frozenset(labels):
-                self._residents[identity.participant] = await self.of(identity) | gained
+            if labels:
+                self._residents[identity.participant] = await self.of(identity) | labels
             return
         known = await self.of(identity)
-        gained = frozenset(labels) - known
+        gained = labels - known
         if not gained:
             return
         self._runs[identity.run] = known | gained
         await self._journal.append(_gained(identity, gained))
+
+    def heard(self, identity: Identity) -> dict[str, int]:
+        """How often `identity` was given something of each label: it grows also where the label was there already."""
+        return dict(self._heard.get(identity.run or identity.participant, ()))
 
     def put_down(self, identity: Identity) -> None:
         """A resident has nothing in hand: what it says next comes from nobody. What a run has heard it keeps."""

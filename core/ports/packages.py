@@ -9,7 +9,7 @@ outcome of its act, which is the list of what a run has installed.
 import hashlib
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, replace
 from json import loads
@@ -78,10 +78,15 @@ async def installed(journal: Journal, run: str) -> Sequence[Installed]:
 
 @dataclass
 class PackageDesk:
-    """Where requests under a rule with `packages = true` are served."""
+    """Where requests under a rule with `packages = true` are served.
+
+    `take_in` counts what a run has read: what comes from an index as it comes, since it is kept from then on; what was
+    here already as it is handed on.
+    """
 
     broker: Broker
     horace: Horace
+    take_in: Callable[[int], None]
 
     @property
     def _packages(self) -> Packages:
@@ -113,7 +118,7 @@ class PackageDesk:
     async def _listing(self, request: Request, index: Index, traffic: Traffic) -> Pieces:
         accept = ACCEPT[index.ecosystem]
         request = replace(request, headers=[*request.headers, (b"Accept", accept)])
-        async with aclosing(self.broker.fetch(request, _nothing(), traffic)) as pieces:  # type: ignore[type-var]
+        async with aclosing(self._fetched(request, traffic)) as pieces:  # type: ignore[type-var]
             head = await anext(pieces)
             if not isinstance(head, ResponseHead) or head.status != 200 or request.method == "HEAD":
                 yield head
@@ -137,8 +142,9 @@ class PackageDesk:
 
     async def _file(self, request: Request, file: File, traffic: Traffic, added: dict[str, object]) -> Pieces:
         size = await self._size(self._packages.stored(file))
+        was_here = size is not None
         if size is None:
-            async with aclosing(self.broker.fetch(request, _nothing(), traffic)) as pieces:  # type: ignore[type-var]
+            async with aclosing(self._fetched(request, traffic)) as pieces:  # type: ignore[type-var]
                 head = await anext(pieces)
                 if not isinstance(head, ResponseHead) or head.status != 200 or request.method == "HEAD":
                     yield head
@@ -156,7 +162,16 @@ class PackageDesk:
         if request.method != "HEAD":
             async with aclosing(self.horace.get(digest)) as chunks:  # type: ignore[type-var]
                 async for chunk in chunks:
+                    if was_here:
+                        self.take_in(len(chunk))
                     yield chunk
+
+    async def _fetched(self, request: Request, traffic: Traffic) -> Pieces:
+        async with aclosing(self.broker.fetch(request, _nothing(), traffic)) as pieces:  # type: ignore[type-var]
+            async for piece in pieces:
+                if isinstance(piece, bytes):
+                    self.take_in(len(piece))
+                yield piece
 
     async def _size(self, digest: str) -> int | None:
         """Of a file that is here already."""

@@ -1,7 +1,7 @@
 """A request's body and its answer on their way: what of them is known beforehand, looked through, and counted."""
 
 import hashlib
-from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
 
 from anyio import fail_after
@@ -10,6 +10,7 @@ from core.ports.services import Allowance
 from core.redaction.redactor import Redactor
 from core.redaction.refusal import SecretSeen, refuse
 from core.redaction.strainer import Strainer
+from core.turing.headers import is_for_secrets
 from protos.errors import InvalidArgument, Unavailable
 from protos.v1.web_pb2 import FetchEvent, ResponseHead
 from protos.web import PIECE_BYTES
@@ -18,7 +19,26 @@ GATHERED_BYTES = 64 * 1024  # of a body: up to here it is known before the decis
 BODY_S = 60.0  # for these
 UNKNOWN = -1  # bytes of a body that is longer and does not say how long
 
+SHOWN_CHARACTERS = 2000  # of all headers, to whoever approves a request
+
 Details = dict[str, str | int]
+
+
+def headers_shown(headers: Sequence[tuple[bytes, bytes]]) -> Details:
+    """What a decision hangs on of the headers: all of them by their digest, and for people as far as they are short.
+
+    What a caller brings as a password of its own is not written down; a handle is.
+    """
+    if not headers:
+        return {}
+    digest, lines = hashlib.sha256(), list[str]()
+    for name, value in headers:
+        digest.update(b"%s: %s\r\n" % (name, value))  # neither has a line break
+        hidden = is_for_secrets(name.decode()) and b"secret://" not in value
+        lines.append(f"{name.decode()}: {f'({len(value)} bytes)' if hidden else value.decode('utf-8', 'replace')}")
+    shown = "\n".join(lines)
+    shown = shown if len(shown) <= SHOWN_CHARACTERS else f"{shown[:SHOWN_CHARACTERS]} …"
+    return {"headers": shown, "headers_digest": f"sha256:{digest.hexdigest()}"}
 
 
 class Body:
@@ -53,6 +73,11 @@ class Body:
         return cls(bytes(begin), chunks, length, redactor)
 
     @property
+    def is_whole(self) -> bool:
+        """Whether all of it is here, so that a decision is about what it says."""
+        return self._rest is None
+
+    @property
     def details(self) -> Details:
         """What a decision hangs on: how long it is, and which one it is where that is known."""
         if self._rest is not None:
@@ -76,8 +101,10 @@ class Body:
         refuse(self._redactor, [each for header in headers for each in header], "header")
         refuse(self._redactor, [self._begin], "body")
 
-    async def paid(self, allowance: Allowance) -> AsyncIterator[bytes]:
+    async def paid(self, allowance: Allowance, check: Callable[[], None]) -> AsyncIterator[bytes]:
         """The whole body. What is looked through and what is counted is what is sent.
+
+        `check` is called before each piece of what was not known when it was decided about.
 
         Raises:
             SecretSeen: a value that the lab keeps stands in it.
@@ -90,6 +117,8 @@ class Body:
                     if strainer.hits:
                         raise SecretSeen(strainer.hits, "body")
                     if piece:
+                        if self._rest is not None:
+                            check()
                         allowance.take_out(len(piece))
                         self._hash.update(piece)
                         yield piece
@@ -106,11 +135,16 @@ class Body:
 
 
 class Answer:
-    """An answer on its way to whoever asked, with secrets struck out where some were sent along."""
+    """An answer on its way to whoever asked, with every value struck out that the lab knows.
 
-    def __init__(self, redactor: Redactor | None, *, keeps_length: bool) -> None:
+    A server may show to anybody what was sent to it with another request. Where this run knows what a secret opens
+    (`is_sealed`), what cannot be looked through is refused; else what is compressed passes unopened.
+    """
+
+    def __init__(self, redactor: Redactor, *, is_sealed: bool, keeps_length: bool) -> None:
+        self.is_sealed = is_sealed
         self._redactor, self._keeps_length = redactor, keeps_length
-        self._strainer = Strainer(redactor) if redactor is not None else None
+        self._strainer: Strainer | None = Strainer(redactor)
         self._hash = hashlib.sha256()
 
     @property
@@ -134,16 +168,18 @@ class Answer:
             yield from self._handed_on(self._strainer.flush())
 
     def _head(self, head: ResponseHead) -> ResponseHead:
-        if self._redactor is None:
+        if self._redactor.is_empty and not self.is_sealed:
             return head
+        if any(each.name.lower() == "content-encoding" and each.value.lower() != b"identity" for each in head.headers):
+            if self.is_sealed:
+                raise Unavailable("The answer is compressed, which nobody asked for.", next="Ask another server.")
+            self._strainer = None
         kept = ResponseHead(status=head.status, reason=self._redactor.redact_text(head.reason))
         for each in head.headers:
             name = each.name.lower()
             if self._redactor.scan(each.name.encode()):
                 continue
-            if name == "content-encoding" and each.value.lower() != b"identity":
-                raise Unavailable("The answer is compressed, which nobody asked for.", next="Ask another server.")
-            if name != "content-length" or self._keeps_length:  # it may get another one
+            if name != "content-length" or self._keeps_length or self._strainer is None:  # it may get another one
                 kept.headers.add(name=each.name, value=self._redactor.redact(each.value))
         return kept
 

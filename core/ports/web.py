@@ -5,8 +5,8 @@
 What is decided about is what is sent. A body that is small enough is here before the decision, which so names its
 digest: who approves a request approves its content. Secrets are put into the headers at the last moment, for exactly
 the address that was decided about; a redirect is an answer, and asking for where it leads is another request, with
-another decision and other secrets. A value that the server says back is struck out of its answer, and one that a
-caller has found somewhere does not leave.
+another decision and other secrets. A value that the lab knows is struck out of every answer, and one that a caller has
+found somewhere does not leave.
 """
 
 import json
@@ -26,13 +26,15 @@ from core.egress.urls import Url, canonical
 from core.policy.acts import Act
 from core.policy.acts import Limits as Allowed
 from core.policy.capabilities import Identity
-from core.ports.acting import acting, denying
+from core.ports.acting import PRIVATE, acting, denying
 from core.ports.packages import PackageDesk
-from core.ports.passing import Answer, Body
+from core.ports.passing import Answer, Body, headers_shown
 from core.ports.services import Allowance, Services
+from core.ports.standing import Standing
 from core.ports.watching import watching
 from core.rogers.entry import Entry
 from core.turing.secret import Secret
+from core.turing.turing import Revealed
 from protos.errors import Denied, Exhausted
 from protos.ids import is_uuid
 from protos.v1.web_pb2 import Fetched, FetchEvent, RequestHead
@@ -40,6 +42,7 @@ from protos.web import Web
 
 METHOD_CHARACTERS = 32  # of one that is no method, in the journal
 MINUTE_S = 60.0
+NOT_WHOLE = {"accept-encoding", "range", "if-range"}  # headers for an answer that cannot be looked through as one
 
 
 @dataclass
@@ -57,29 +60,38 @@ class LocalWeb(Web):
             raise Denied("rule port: nothing is reached from here.", next="Serve the MAD in a lab with a broker.")
         address = canonical(head.url)
         url = str(address)
-        self.allowance.take_act()
-        act = Act("web.fetch", self.identity.principals, url, {"method": head.method[:METHOD_CHARACTERS]})
-        async with denying(self.services, self.identity, act):
+        begun = Act("web.fetch", self.identity.principals, url, {"method": head.method[:METHOD_CHARACTERS]})
+        self.allowance.take_act(begun)
+        async with denying(self.services, self.identity, begun):
             check_method(head.method)
             headers, length = checked((each.name, each.value) for each in head.headers)
         content = await Body.of(body, length, self.services.redactor)
-        act = replace(act, details={**act.details, **content.details})
+        act = replace(begun, details={**begun.details, **headers_shown(headers), **content.details})
+        self.allowance.take_act(act, paid=begun)
+        labels = await self.services.taints.of(self.identity)
         with watching(self.services, self.identity, f"{head.method} {url}"):
             async with denying(self.services, self.identity, act):
                 content.check(url, headers)
-                sealed = self._sealed(head.method, url, headers)
-            async with aclosing(self._made(broker, act, address, content, sealed, head)) as events:  # type: ignore[type-var]
+                sealed = self._sealed(head.method, url, headers, is_private=PRIVATE in labels)
+                standing = self._standing(act, sealed, labels)
+                if not content.is_whole:
+                    standing.check_unseen()
+            async with aclosing(self._made(broker, address, content, sealed, standing, head)) as events:  # type: ignore[type-var]
                 async for event in events:
                     yield event
 
+    def _standing(self, act: Act, sealed: "_Sealed", labels: frozenset[str]) -> Standing:
+        uses = [Act("secret.use", act.principals, each, {**act.details, "url": act.target}) for each in sealed.names]
+        own = ("web", PRIVATE) if uses else ("web",)
+        return Standing(self.services, self.identity, (act, *uses), labels, own)
+
     async def _made(
-        self, broker: Broker, act: Act, url: Url, content: Body, sealed: "_Sealed", head: RequestHead
+        self, broker: Broker, url: Url, content: Body, sealed: "_Sealed", standing: Standing, head: RequestHead
     ) -> AsyncIterator[FetchEvent]:
         """The request as it was decided about, and its answer."""
-        method = head.method
+        method, (act, *needs) = head.method, standing.acts
         called = {"request": head.id} if is_uuid(head.id) else {}
-        needs = [Act("secret.use", act.principals, each, {**act.details, "url": act.target}) for each in sealed.names]
-        answer = Answer(self.services.redactor if sealed.names else None, keeps_length=method == "HEAD")
+        answer = Answer(self.services.redactor, is_sealed=sealed.is_strict, keeps_length=method == "HEAD")
         traffic = Traffic()
         async with acting(
             self.services, self.identity, act, also=sealed.entries, needs=needs, waits=False, **called
@@ -89,16 +101,18 @@ class LocalWeb(Web):
             request = Request(act.principals[0], method, url, sealed.revealed(), content.length, limits)
             if added.limits.packages:
                 added.waits = True  # what was installed is known as soon as it is
-                source = PackageDesk(broker, self.services.horace).serve(request, traffic, added)
+                desk = PackageDesk(broker, self.services.horace, self.allowance.take_in)
+                source = desk.serve(request, traffic, added)
             else:
-                source = broker.fetch(request, content.paid(self.allowance), traffic)
+                source = broker.fetch(request, content.paid(self.allowance, standing.check), traffic)
             try:
                 async with aclosing(source) as pieces:  # type: ignore[type-var]
                     async for piece in pieces:
-                        if isinstance(piece, bytes):
-                            self.allowance.take_in(len(piece))
-                        else:
+                        if not isinstance(piece, bytes):
                             added["status"] = piece.status
+                            answer.is_sealed |= PRIVATE in await self.services.taints.of(self.identity)
+                        elif not added.limits.packages:
+                            self.allowance.take_in(len(piece))
                         for event in answer.events(piece):
                             yield event
                 for event in answer.rest():
@@ -110,8 +124,11 @@ class LocalWeb(Web):
         end = Fetched(bytes_sent=traffic.sent, bytes_received=traffic.received, digest=answer.digest)
         yield FetchEvent(end=end)  # behind the outcome: whoever has it may leave at once
 
-    def _sealed(self, method: str, url: str, headers: list[tuple[bytes, bytes]]) -> "_Sealed":
+    def _sealed(self, method: str, url: str, headers: list[tuple[bytes, bytes]], *, is_private: bool) -> "_Sealed":
         """The headers with what was granted for this very request.
+
+        Where a secret goes along, or the run knows what one has opened, the answer is asked for whole and uncompressed,
+        so that it can be looked through.
 
         Raises:
             InvalidArgument: with their secrets the headers are too long.
@@ -119,23 +136,23 @@ class LocalWeb(Web):
             Unavailable: the vault is locked.
         """
         turing, me = self.services.turing, self.identity.principals
-        if turing is None:
-            return _Sealed([(name, value) for name, value in headers], ())
-        revealed = turing.reveal_in(me, method, url, [(name.decode(), value) for name, value in headers])
+        texts = [(name.decode(), value) for name, value in headers]
+        revealed = turing.reveal_in(me, method, url, texts) if turing is not None else Revealed(tuple(texts), ())
         filled = {name.lower() for name, value in revealed.headers if isinstance(value, Secret)}
-        credentials = turing.credentials(me, method, url, having=filled)
+        credentials = turing.credentials(me, method, url, having=filled) if turing is not None else []
         added = {each.header.lower() for each in credentials}
         entries = (*revealed.entries, *(each.entry for each in credentials))
-        if entries:
-            added.add("accept-encoding")  # what is compressed cannot be looked through
+        if is_strict := bool(entries) or is_private:
+            added |= NOT_WHOLE
         kept: list[tuple[bytes, bytes | Secret]] = [
             (name.encode(), value) for name, value in revealed.headers if name.lower() not in added
         ]
         kept += [(each.header.encode(), each.value) for each in credentials]
-        if not entries:
-            return _Sealed(kept, ())
-        sealed = _Sealed([*kept, (b"Accept-Encoding", b"identity")], entries)
-        check_filled(sealed.revealed())
+        if is_strict:
+            kept.append((b"Accept-Encoding", b"identity"))
+        sealed = _Sealed(kept, entries, is_strict)
+        if entries:
+            check_filled(sealed.revealed())
         return sealed
 
     def _pace(self, rule: str, allowed: Allowed) -> None:
@@ -160,6 +177,7 @@ class _Sealed:
 
     headers: Sequence[tuple[bytes, bytes | Secret]]
     entries: tuple[Entry, ...]
+    is_strict: bool  # its answer is to be looked through, or is none
 
     @property
     def names(self) -> list[str]:

@@ -65,6 +65,22 @@ carries = ["worker", "web"]
 limits = { addresses = ["127.0.0.1/32"], packages = true }
 
 [[rules]]
+name = "posts"
+kinds = ["web.fetch"]
+principals = ["mad:poster"]
+hosts = ["*:*"]
+verdict = "allow"
+limits = { addresses = ["127.0.0.1/32"] }
+
+[[rules]]
+name = "asks"
+kinds = ["web.fetch"]
+principals = ["mad:asker"]
+hosts = ["*:*"]
+verdict = "ask"
+limits = { addresses = ["127.0.0.1/32"] }
+
+[[rules]]
 name = "brief"
 kinds = ["web.fetch"]
 principals = ["mad:brief"]

@@ -14,9 +14,10 @@ from typing import Any
 
 import anyio
 import pytest
-from anyio import create_task_group, fail_after
+from anyio import CancelScope, create_task_group, fail_after
 from anyio.abc import ByteStream
 
+from core.ports.web import LocalWeb
 from protos.errors import Denied, Error, Exhausted, InvalidArgument, Unavailable
 from protos.v1.web_pb2 import RequestHead
 from tests.security.egress_world import IDLE_S, Got, World, a_world, fetch
@@ -569,6 +570,61 @@ async def test_why_a_name_is_not_reached_is_in_the_journal_only(world: World) ->
     assert error.message == "rule address: inside.test leads to no address that may be reached."
     told = (await world.acts())[0]
     assert (told["address"], told["why"]) == ("127.0.0.2", "the address is loopback")
+
+
+# --- what was decided about is what goes
+
+
+async def test_an_approval_is_for_these_headers_and_a_body_that_nobody_sees_is_not_asked_about(world: World) -> None:
+    web, approvals = world.web("asker"), world.lab.services.approvals
+    first, done = CancelScope(), anyio.Event()
+
+    async def one(name: str, value: bytes, scope: CancelScope) -> None:
+        with scope:
+            await fetch(web, world.url("/asked"), "DELETE", headers=[(name, value), ("Authorization", b"mine")])
+            done.set()
+
+    async with create_task_group() as tasks:
+        tasks.start_soon(one, "X-Nothing", b"x", first)
+        tasks.start_soon(one, "X-Data", b"A" * 3000, other := CancelScope())
+        with fail_after(20):
+            while len(asked := await approvals.pending()) < 2:
+                await anyio.lowlevel.checkpoint()
+            (harmless,) = [each for each in asked if "X-Nothing: x" in each.form]
+            assert "mine" not in harmless.form
+            assert "Authorization: (4 bytes)" in harmless.form
+            await approvals.approve(harmless.id, by="operator", uses=2)
+            await done.wait()
+        assert [each.id for each in await approvals.pending()] == [each.id for each in asked if each is not harmless]
+        other.cancel()
+    assert [each.headers.get("x-nothing") for each in world.site.asked if "/asked" in each.line] == ["x"]
+    with pytest.raises(Denied, match=r"^rule asks: .*nobody sees it"):
+        await fetch(web, world.url("/asked"), "POST", body=b"x" * 100_000)
+    assert len(await approvals.pending()) == 1
+
+
+async def test_an_upload_takes_nothing_along_that_was_read_after_it_began(world: World) -> None:
+    taints = world.lab.services.taints
+
+    async def body(web: LocalWeb, *read: str) -> AsyncIterator[bytes]:
+        yield b"a" * 70_000
+        if read == ("page",):
+            await fetch(web, world.url("/page"))
+        else:
+            await taints.add(web.identity, read)
+        yield b"what was read"
+
+    before = len(world.site.asked)
+    for mad, read in (("poster", "file"), ("poster", "page")):
+        web = world.web(mad)
+        with pytest.raises(Denied, match="while its body was sent"):
+            await fetch(web, world.url("/late"), "POST", body=body(web, read))
+    assert [each for each in world.site.asked[before:] if "/late" in each.line] == []  # none came to its end
+    for mad, labels in (("wanderer", ["file"]), ("poster", [])):
+        web = world.web(mad)
+        got = await fetch(web, world.url("/late"), "POST", body=body(web, *labels))
+        assert got.status == 200
+        assert world.site.asked[-1].body.endswith(b"what was read")
 
 
 # --- TLS

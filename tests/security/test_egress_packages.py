@@ -25,7 +25,7 @@ from core.grace.shapes import packages_json
 from core.ports.packages import installed
 from core.ports.web import LocalWeb
 from periphery.proxy import open_proxy
-from protos.errors import Denied, Unavailable
+from protos.errors import Denied, Exhausted, Unavailable
 from tests.security.egress_world import World, a_world, fetch
 from tests.servers.site import ok
 
@@ -145,6 +145,26 @@ async def test_a_file_comes_from_the_index_once(world: World) -> None:
         assert (got.status, got.body) == (200, content)
         assert [each.version for each in await installed(world.lab.journal, web.identity.run)] == ["1.0"]
     assert len([each for each in world.secure.asked if "/files/" in each.line]) == 1
+
+
+async def test_a_file_is_paid_for_as_it_comes_and_not_twice(world: World) -> None:
+    content = wheel("paid", "1.0")
+    world.answers["/simple/paid/"] = simple("paid", listed("paid", "1.0", OLD, content))
+    url = world.https("/files/paid-1.0-py3-none-any.whl")
+    world.answers["/files/paid-1.0-py3-none-any.whl"] = ok(content)
+    poor = world.web("installer")
+    await fetch(poor, world.https("/simple/paid/"))
+    before = await world.lab.services.horace.digests()
+    poor.allowance.bytes_in = poor.allowance.used_in + len(content) - 1
+    with pytest.raises(Exhausted):
+        await fetch(poor, url)
+    assert await world.lab.services.horace.digests() == before  # nothing of it is kept
+    for _ in range(2):  # from the index, and from here
+        web = world.web("installer")
+        await fetch(web, world.https("/simple/paid/"))
+        used = web.allowance.used_in
+        await fetch(web, url)
+        assert web.allowance.used_in - used == len(content)
 
 
 async def test_only_listings_and_what_they_listed_are_reached(world: World) -> None:

@@ -156,6 +156,47 @@ async def test_what_is_compressed_is_not_handed_on_when_a_secret_went_along(worl
     assert world.secure.asked[-1].headers["accept-encoding"] == "identity"
 
 
+async def test_what_a_server_shows_of_an_earlier_request_is_struck_out(world: World) -> None:
+    turing = world.lab.services.turing
+    assert turing is not None
+    seen: list[bytes] = []
+
+    async def log(stream: ByteStream, asked: Asked) -> None:
+        seen.append(asked.headers["user-agent"].encode())
+        await stream.send(ok(b"logged"))
+
+    async def show(stream: ByteStream, asked: Asked) -> None:
+        await stream.send(ok(b"the last was " + seen[-1] + b".", f"X-Last: {seen[-1].decode()}"))
+
+    world.answers |= {"/logged": log, "/visitors": show}
+    place = place_of(world.https("/logged"))
+    await turing.grant(new_id(), "token", "mad:wanderer", place, frozenset({"GET"}), "header:User-Agent={}")
+    web = world.web()
+    await fetch(web, world.https("/logged"))
+    assert seen == [VALUE]
+    parts = [("Range", b"bytes=0-20"), ("If-Range", b'"x"'), ("Accept-Encoding", b"gzip")]
+    for each in (web, world.web(), world.web("brief")):  # others, too
+        got = await fetch(each, world.https("/visitors"), headers=parts)
+        assert (got.body, got.header("x-last")) == (b"the last was [secret token].", b"[secret token]")
+        asked = {name for name in world.secure.asked[-1].headers if name not in ("host", "accept-encoding")}
+        assert asked == (set() if each is web else {"range", "if-range"})
+    world.answers["/visitors"] = ok(gzip.compress(VALUE), "Content-Encoding: gzip")
+    with pytest.raises(Unavailable, match="compressed"):
+        await fetch(web, world.https("/visitors"), headers=parts)
+    got = await fetch(world.web(), world.https("/visitors"), headers=parts)
+    assert gzip.decompress(got.body) == VALUE  # who has nothing to do with it may have it compressed
+
+
+async def test_a_handle_goes_only_where_servers_keep_it_to_themselves(world: World) -> None:
+    for header in ("User-Agent", "Referer", "X-Name", "Accept-Language", "Idempotency-Key"):
+        with pytest.raises(Denied, match=r"^rule grant: .* in the header"):
+            await fetch(world.web(), world.https("/granted"), headers=[(header, b"secret://token")])
+    assert not world.secure.asked
+    for header in ("Cookie", "X-Api-Key", "Private-Token", "apikey"):
+        await fetch(world.web(), world.https("/granted"), headers=[(header, b"secret://token")])
+        assert world.secure.asked[-1].headers[header.lower()] == VALUE.decode()
+
+
 async def test_a_value_that_fits_into_no_header_is_denied_and_not_shown(world: World) -> None:
     turing = world.lab.services.turing
     assert turing is not None
