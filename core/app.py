@@ -170,6 +170,7 @@ async def open_lab(
             egress=await stack.enter_async_context(open_egress(home, config)),
             turing=turing,
             redactor=redactor,
+            children_max=config.runs.children_max,
             canary_key=lab_key(home.path / "canaries") if config.runs.decoys else None,
             policy=policy,
             approval_s=config.approvals.expire_s,
@@ -187,7 +188,7 @@ async def open_lab(
         }
         isolation = Isolation(engines, Seen(default_cache().parent / "seen"))
         workers = Workers(home.lab, home.runtime / "s", engines, isolation, config.runs.lease_s, redactor)
-        runs = Runs(journal)
+        runs = Runs(journal, lab_key(home.path / "runs"))
         admission = Admission(max_running=config.runs.max_running, memory_mb=config.sandbox.memory_mb or _memory_mb())
         residents = Residents(services, workers, made)
         pools: dict[str, Pool[Worker]] = {}

@@ -20,7 +20,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from core.lives import Live, Lives
 from core.ports.services import Services
 from core.router import Ephemeral, Nobody
-from core.run import TAKEN_BACK, Run, State, run_id
+from core.run import TAKEN_BACK, Run, State
 from core.runs import Runs
 from core.workers import Worker, Workers
 from protos.errors import Error
@@ -30,6 +30,7 @@ from sandbox.pool import Pool
 
 logger = structlog.get_logger()
 
+ENDED = "The run that asked for it has ended."
 PEOPLE = frozenset({"operator"})  # recipients that are no MADs
 SELF = "dispatcher"  # the participant whose durable cursor says how far the bus was read
 
@@ -89,12 +90,11 @@ class Dispatcher:
         async with create_task_group() as tasks:
             await self._reconcile(tasks)
             seen = await services.journal.cursor(SELF, "")
-            head = services.journal.statistics().entries
             async with services.rogers.follow_messages(after=seen) as messages:
                 task_status.started()
                 async for message in messages:
                     try:
-                        live = await self._consider(message, replayed=message.sequence <= head)
+                        live = await self._consider(message)
                     except Error as error:  # the journal is sealed: the message waits in it for the next core
                         logger.error("a message cannot be dispatched", message=message.id, reason=error.message)
                         continue
@@ -114,42 +114,60 @@ class Dispatcher:
             logger.info("reconciled", runs=len(left), taken_back=len(taken_back), reaped=len(gone))
         entered = [self._lives.enter(run) for run in left]  # all before any goes on: a run looks for its children
         for live in entered:
+            if self._lives.is_orphan(live.run):
+                await self._lives.cancel(live.run.id, ENDED)
             tasks.start_soon(self._lives.go_on, live)
             await live.settled.wait()
 
-    async def _consider(self, message: Message, *, replayed: bool) -> Live | None:
+    async def _consider(self, message: Message) -> Live | None:
         """Requests a run where the message waits for an eMAD; buries it where it waits for nobody."""
         if message.kind not in (KIND_CALL, KIND_PROSE) or not message.recipient:
             return None
         rogers = self._services.rogers
         match self._services.registry.destination(message.recipient):
             case Ephemeral(name):
-                run = Run(
-                    id=run_id(name, message.id),
-                    mad=name,
-                    conversation=message.conversation,
-                    trigger=message.id,
-                    trigger_sequence=message.sequence,
-                    state=State.REQUESTED,
-                    created=time.time(),
-                    parent=self._lives.parent_of(message.sender, message.conversation),
-                    terms=terms_of(message),
-                )
-                if replayed and await self._runs.known(run.id):
-                    return None
-                live = self._lives.enter(run)  # before anybody can hear of it: who hears may want to cancel it
-                try:
-                    await self._runs.request(run)
-                except Error:
-                    self._lives.leave(live)
-                    raise
-                if self._lives.is_orphan(run, message.sender):
-                    await self._lives.cancel(run.id, "The run that asked for it has ended.")
-                return live
+                return await self._request(name, message)
             case Nobody() if message.recipient not in PEOPLE:
                 await rogers.dead_letter(message, f"nobody is called {message.recipient}")
                 await rogers.fault(message, "unknown_recipient", f"Nobody here is called {message.recipient[:64]!r}.")
         return None
+
+    async def _request(self, mad: str, message: Message) -> Live | None:
+        """Requests the run of `mad` that the message starts. A message that has started its run starts no other."""
+        lives, parent = self._lives, self._parent(message)
+        run = Run(
+            id=self._runs.id_of(mad, message.id),
+            mad=mad,
+            conversation=message.conversation,
+            trigger=message.id,
+            trigger_sequence=message.sequence,
+            state=State.REQUESTED,
+            created=time.time(),
+            parent=parent,
+            terms=terms_of(message),
+        )
+        claims = await self._runs.claims(run.id, mad, message.id)
+        if any(trigger == message.id for _, trigger in claims):
+            return None
+        if claims or run.id in lives.all:
+            self._services.children.close(parent, message.id)
+            sentence = f"Another message has started the run {run.id}, whose name this one would have."
+            await self._services.rogers.fault(message, "conflict", sentence, next="Ask again with a new id.")
+            return None
+        live = lives.enter(run)  # before anybody can hear of it: who hears may want to cancel it
+        try:
+            await self._runs.request(run)
+        except Error:
+            lives.leave(live)
+            raise
+        if lives.is_orphan(run):
+            await lives.cancel(run.id, ENDED)
+        return live
+
+    def _parent(self, message: Message) -> str:
+        """The run that said it, as the core wrote into it then; not empty where a run has said it."""
+        said_by_a_run = isinstance(self._services.registry.destination(message.sender), Ephemeral)
+        return message.run or (message.sender if said_by_a_run else "")
 
 
 def terms_of(message: Message) -> dict[str, float | str | list[str]]:

@@ -97,7 +97,9 @@ class Lives:
 
     def enter(self, run: Run) -> Live:
         """From here on it is live: it can be cancelled, and `go_on` takes it to its end."""
-        live = self.all[run.id] = Live(run)
+        live = self.all[run.id] = Live(run, closing=run.state is State.COLLECTING)
+        if run.parent:
+            self._services.children.count(run.parent, run.trigger)
         if run.cancel:
             live.cancel.set(run.cancel)
         if run.state not in TAKEN_BACK:
@@ -108,24 +110,17 @@ class Lives:
 
     def leave(self, live: Live) -> None:
         """The run is over, or was never durable."""
-        self._services.canaries.lift(live.run.id)
-        self.all.pop(live.run.id, None)
+        self._services.children.close(live.run.parent, live.run.trigger)
+        if self.all.get(live.run.id) is live:
+            self._services.canaries.lift(live.run.id)
+            del self.all[live.run.id]
         live.settled.set()
         live.over.set()
 
-    def parent_of(self, sender: str, conversation: str) -> str:
-        """The live run that speaks as `sender` in this conversation or in the one around it; empty if none does."""
-        around = conversation.rpartition("/")[0]
-        for each in self.all.values():
-            if each.run.mad == sender and each.run.conversation in (conversation, around):
-                return each.run.id
-        return ""
-
-    def is_orphan(self, run: Run, sender: str) -> bool:
-        """Whether a run of the core's own asked for it and has ended meanwhile."""
-        emad, parent = self._emads.get(sender), self.all.get(run.parent)
-        asked_within = emad is not None and emad.make is not None and "/" in run.conversation
-        return asked_within and (parent is None or parent.closing)
+    def is_orphan(self, run: Run) -> bool:
+        """Whether another run asked for it, and has ended or is about to."""
+        parent = self.all.get(run.parent)
+        return run.parent != "" and (parent is None or parent.closing)
 
     async def cancel(self, run: str, reason: str) -> Run:
         """Asks a run to end; it becomes `cancelled` soon. The wish survives a restart of the core.
@@ -141,7 +136,7 @@ class Lives:
         await self._runs.note(live.run, cancel=reason)
         live.run = replace(live.run, cancel=reason)  # it may have moved meanwhile
         live.cancel.set(reason)
-        if live.worker is None:
+        if live.worker is None and live.settled.is_set():  # else it has a worker that is being taken back
             live.early.cancel()
         return live.run
 
@@ -195,6 +190,7 @@ class Lives:
         try:
             if run.state is State.COLLECTING:
                 self._forget_inbox(run)
+                await self._end_children(live)
             else:
                 ending: Ending | None = None
                 with live.early:

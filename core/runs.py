@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from core.rogers.entry import Entry, Row
 from core.rogers.journal import Journal
-from core.run import Outcome, Run, State, check_move
+from core.run import Outcome, Run, State, check_move, run_id
 from protos.errors import NotFound
 from protos.ids import new_id
 
@@ -34,6 +34,7 @@ class RunsView:
             artifacts TEXT DEFAULT '[]');
         CREATE INDEX IF NOT EXISTS runs_live ON runs (created) WHERE state != 'destroyed';
         CREATE INDEX IF NOT EXISTS runs_created ON runs (created);
+        CREATE INDEX IF NOT EXISTS runs_trigger ON runs ("trigger");
         CREATE INDEX IF NOT EXISTS runs_parent ON runs (parent) WHERE parent != '';
     """
 
@@ -52,10 +53,14 @@ class RunsView:
 
 
 class Runs:
-    """Every run there was."""
+    """Every run there was. `key` is the secret of the lab that ids of runs are made with."""
 
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
+    def __init__(self, journal: Journal, key: bytes) -> None:
+        self._journal, self._key = journal, key
+
+    def id_of(self, mad: str, trigger: str) -> str:
+        """The id of the run of `mad` that a message starts, or would start: the same message never starts two."""
+        return run_id(self._key, mad, trigger)
 
     async def request(self, run: Run) -> None:
         """Makes a requested run durable. The same run again changes nothing."""
@@ -111,6 +116,13 @@ class Runs:
     async def known(self, run: str) -> bool:
         """Whether there ever was such a run."""
         return bool(await self._journal.query("SELECT 1 FROM runs WHERE id = ?", (run,)))
+
+    async def claims(self, run: str, mad: str, trigger: str) -> list[tuple[str, str]]:
+        """The runs, with their triggers, that have this id, or that this message has started."""
+        rows = await self._journal.query(
+            'SELECT id, "trigger" FROM runs WHERE id = ? OR ("trigger" = ? AND mad = ?)', (run, trigger, mad)
+        )
+        return [(str(id), str(of)) for id, of in rows]
 
     async def newest(self, limit: int = 50) -> list[Run]:
         """The newest runs first."""

@@ -57,7 +57,7 @@ from core.lab import Lab
 from core.policy.capabilities import Identity
 from core.ports.bus import say
 from core.router import Ephemeral
-from core.run import Run, State, run_id
+from core.run import Run, State
 from protos.errors import Conflict, Error, Exhausted, InvalidArgument, NotFound, Unavailable
 from protos.ids import id_from, is_uuid, new_id
 from protos.v1.message_pb2 import KIND_CALL, KIND_EVENT, KIND_PROSE, Blob, Message, Terms
@@ -168,11 +168,11 @@ async def _run_for(lab: Lab, changes: Changes, message: Message) -> str | None:
     """
     if not isinstance(lab.registry.destination(message.recipient), Ephemeral):
         return None
-    run = run_id(message.recipient, message.id)
+    run = lab.runs.id_of(message.recipient, message.id)
     with move_on_after(REQUESTED_S):
         while True:
             with changes.of(message.conversation) as changed:
-                if await lab.runs.known(run):
+                if await lab.runs.claims(run, message.recipient, message.id):
                     return run
                 await changed.wait()
     raise Unavailable(f"the run {run} is not there after {REQUESTED_S:g} s", next="see: madlab runs, and core.log")

@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import TypeVar
 
 from core.policy.acts import Act, Decision, Limits
@@ -29,6 +30,7 @@ from protos.v1.message_pb2 import KIND_EVENT, Message
 
 PRIVATE = "private"  # the label of a run that has seen what a secret opened
 TARGET_CHARACTERS = 200  # of a target, in a sentence
+DENIED_CHARACTERS = 512  # of each text in what was denied, in the journal
 
 T = TypeVar("T")
 
@@ -242,8 +244,23 @@ def _said(error: Denied) -> Decision:
 
 
 async def _note_denial(services: Services, identity: Identity, id: str, act: Act, decision: Decision) -> None:
-    body = {"act": act.kind, "step": "denied", **_intent(act, decision), "reason": decision.reason}
-    await services.journal.append(_entry(id, "denied", identity, body | {"next": decision.next}))
+    """Writes a denial down, of what is long in it the beginning and a digest: nobody shall fill the journal by asking.
+
+    Values are taken out before, or a part of one would stand at the end and not be known again.
+    """
+    cut: dict[str, str] = {}
+
+    def shortened(name: str, text: str) -> str:
+        clean = services.redactor.redact_text(text) if len(text) > DENIED_CHARACTERS else text
+        if len(clean) > DENIED_CHARACTERS:
+            cut[name] = f"sha256:{sha256(clean.encode()).hexdigest()}"
+        return clean[:DENIED_CHARACTERS]
+
+    details = {key: shortened(key, each) if isinstance(each, str) else each for key, each in act.details.items()}
+    short = replace(act, target=shortened("target", act.target), details=details)
+    why = {"reason": shortened("reason", decision.reason), "next": shortened("next", decision.next)}
+    body = {"act": act.kind, "step": "denied", **_intent(short, decision), **why}
+    await services.journal.append(_entry(id, "denied", identity, body | ({"cut": cut} if cut else {})))
 
 
 def _intent(act: Act, decision: Decision) -> dict[str, object]:

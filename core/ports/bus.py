@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from anyio import CancelScope
+
 from core.policy.acts import Act
 from core.policy.capabilities import Identity, may_enter, may_publish, may_use
 from core.policy.taint import labels_of, marked
@@ -64,10 +66,29 @@ class LocalBus(Bus):
         if self.identity.run:
             for digest in {each.digest for each in said.blobs}:
                 await may_read(self.services, self.identity, digest)
-            if said.kind not in (KIND_REPLY, KIND_FAULT) and not self.allowance.take_said(said.ByteSize()):
+            if (act := _act(self.services, self.identity, said)) is not None:
+                self.allowance.take_act(act)  # its form is as long as the message, and is what a denial writes down
+            elif said.kind not in (KIND_REPLY, KIND_FAULT) and not self.allowance.take_said(said.ByteSize()):
                 limit = self.allowance.bytes_said
                 raise Exhausted(f"The run has said its {limit} bytes.", next="Raise budget.bytes_said.")
+            if await self._starts_a_run(said):
+                return await self._say_as_parent(said)
         return await say(self.services, self.identity, said)
+
+    async def _starts_a_run(self, said: Message) -> bool:
+        """Whether it is for an eMAD, and new: saying it again is saying it once."""
+        is_for_one = isinstance(self.services.registry.destination(said.recipient), Ephemeral)
+        return is_for_one and said.kind in (KIND_CALL, KIND_PROSE) and not await self.services.rogers.find(said.id)
+
+    async def _say_as_parent(self, said: Message) -> int:
+        """Says what starts a child of the run, if it may have one more."""
+        children = self.services.children
+        children.open(self.identity.run, said.id)
+        try:
+            return await say(self.services, self.identity, said)
+        except BaseException:
+            children.close(self.identity.run, said.id)
+            raise
 
     async def ask(self, call: Message) -> Message:
         if call.kind != KIND_CALL:
@@ -140,8 +161,11 @@ class LocalBus(Bus):
         """Adds what a caller cannot be trusted to say: where it comes from, how many messages led to it, and how far
         the one who asked for a run lets it, and those it asks in turn, reach."""
         marked(said, await self.services.taints.of(self.identity))
+        said.ClearField("run")
         if not self.identity.run:
             return
+        if said.kind in (KIND_CALL, KIND_PROSE):
+            said.run = self.identity.run
         if self.identity.web is not None and said.kind in (KIND_CALL, KIND_PROSE):
             said.terms.web[:] = meet(said.terms.web or None, self.identity.web) or ()
         asked = await self._trigger()
@@ -211,7 +235,9 @@ async def say(services: Services, identity: Identity, said: Message) -> int:
 
     async def publish(permit: Permit | None = None) -> int:
         uses = permit.uses if permit is not None else ()
-        return await services.rogers.publish(said, sender=identity.participant, also=uses)
+        with CancelScope(shield=True):  # whoever hears an exception knows that it was not said
+            sequence = await services.rogers.publish(said, sender=identity.participant, also=uses)
+        return sequence
 
     act = _act(services, identity, said)
     if act is None:

@@ -24,9 +24,9 @@ class LocalFiles(Files):
 
     async def put(self, chunks: AsyncIterable[bytes], *, name: str = "", media_type: str = "") -> Blob:
         may_use(self.identity, "files")
-        self.allowance.take_act()
         name, media_type = name[:255], media_type[:255]
         act = Act("files.put", self.identity.principals, name)
+        self.allowance.take_act(act, times=3)  # as its target, and as its name in both entries
         async with acting(self.services, self.identity, act, name=name) as added:
             with watching(self.services, self.identity, f"the file {name or 'without a name'}"):
                 blob = await self.services.horace.put(self._paid(chunks), name=name, media_type=media_type)
@@ -42,11 +42,11 @@ class LocalFiles(Files):
 
     async def get(self, digest: str, *, offset: int = 0) -> AsyncIterator[bytes]:
         may_use(self.identity, "files")
-        self.allowance.take_act()
+        act = Act("files.get", self.identity.principals, digest)
+        self.allowance.take_act(act)
         await may_read(self.services, self.identity, digest)
         before = self.allowance.used_in
         taints = self.services.taints
-        act = Act("files.get", self.identity.principals, digest)
         await taints.add(self.identity, await taints.of_blob(digest))
         async with (
             acting(self.services, self.identity, act, digest=digest, offset=offset) as added,

@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 from core.egress.broker import Broker
 from core.fiedler.fiedler import Fiedler
 from core.horace.store import Horace
+from core.policy.acts import Act
 from core.policy.approvals import EXPIRE_S, Approvals
 from core.policy.policy import Policy, load_policy
 from core.policy.taint import Taints
+from core.ports.children import MOST, Children
 from core.redaction.canaries import Canaries
 from core.redaction.redactor import Redactor
 from core.registry import Registry
@@ -16,7 +18,7 @@ from core.rogers.journal import Journal
 from core.turing.turing import Turing
 from protos.errors import Exhausted
 
-ACT_BYTES = 512  # about what an act takes in the journal; a run pays it from what it may say
+ACT_BYTES = 1280  # what an act takes in the journal beside its form: two headers, the decision, the outcome
 
 
 @dataclass
@@ -33,15 +35,18 @@ class Services:
     redactor: Redactor = field(default_factory=Redactor)  # what must not be written; empty where none is given
     policy: Policy = field(default_factory=lambda: load_policy([]))
     approval_s: float = EXPIRE_S  # how long an act waits for a person
+    children_max: int = MOST  # runs that one run may have open
     canary_key: bytes | None = None  # what the decoys of runs are made of; None: no run has any
     canaries: Canaries = field(init=False)
     approvals: Approvals = field(init=False)  # enter it, and who waits hears of answers
     taints: Taints = field(init=False)
+    children: Children = field(init=False)
 
     def __post_init__(self) -> None:
         self.canaries = Canaries(self.redactor, self.journal, self.canary_key)
         self.approvals = Approvals(self.journal, expire_s=self.approval_s)
         self.taints = Taints(self.journal)
+        self.children = Children(self.children_max)
 
 
 @dataclass
@@ -74,12 +79,16 @@ class Allowance:
         if self.used_out > self.bytes_out:
             raise Exhausted(f"The run has stored its {self.bytes_out} bytes.", next="Raise budget.bytes_out.")
 
-    def take_act(self) -> None:
-        """
+    def take_act(self, act: Act, *, paid: Act | None = None, times: int = 1) -> None:
+        """Pays for an act before anything of it is written, whatever is decided; for what is more in it than in `paid`.
+
+        `times`: how often what is long in it is written.
+
         Raises:
-            Exhausted: the run has done as many acts as the journal will hold of it.
+            Exhausted: the run has said, in acts too, what the journal will hold of it.
         """
-        if not self.take_said(ACT_BYTES):
+        size = times * len(act.canonical()) - (len(paid.canonical()) if paid is not None else -ACT_BYTES)
+        if not self.take_said(max(0, size)):
             raise Exhausted(f"The run has said its {self.bytes_said} bytes.", next="Raise budget.bytes_said.")
 
     def take_said(self, size: int) -> bool:

@@ -10,7 +10,7 @@ from anyio import create_task_group, fail_after, sleep
 
 from core.horace.snapshot import take
 from core.lab import Lab
-from core.run import Run, State, run_id
+from core.run import Run, State
 from protos.ids import new_id
 from protos.tree import Caps
 from protos.v1.message_pb2 import KIND_CALL, KIND_REPLY, Message
@@ -71,7 +71,7 @@ async def echo(lab: Lab) -> str:
     )
     reply = await ask(lab, question, within_s=LIMIT_S)
     assert reply.kind == KIND_REPLY, reply.text
-    return run_id("echo", question.id)
+    return lab.runs.id_of("echo", question.id)
 
 
 async def scan(lab: Lab) -> str:
@@ -95,7 +95,7 @@ async def scan(lab: Lab) -> str:
     )
     reply = await ask(lab, question, within_s=LIMIT_S)
     assert reply.kind == KIND_REPLY, reply.text
-    return run_id("mcnamara", question.id)
+    return lab.runs.id_of("mcnamara", question.id)
 
 
 async def at_once(lab: Lab, how_many: int, one: Ask) -> tuple[float, list[Run]]:

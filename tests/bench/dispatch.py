@@ -21,7 +21,7 @@ from anyio import fail_after, sleep
 
 from core.lab import Lab
 from core.rogers.entry import Entry
-from core.run import State, run_id
+from core.run import State
 from protos.ids import new_id
 from protos.serve import answer_id
 from protos.v1.message_pb2 import Message
@@ -111,7 +111,7 @@ async def dispatch(lab: Lab) -> Road:
                     break
             road = Road((time.perf_counter() - began) * 1000, lab.journal.statistics().commits - before)
             assert each.id == answer_id(Message(id=id))
-        while (await lab.runs.get(run_id("echo", id))).state is not State.DESTROYED:
+        while (await lab.runs.get(lab.runs.id_of("echo", id))).state is not State.DESTROYED:
             await sleep(0.01)
     return road
 

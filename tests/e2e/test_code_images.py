@@ -9,7 +9,7 @@ import pytest
 from anyio import fail_after
 
 from core.lab import Lab
-from core.run import Outcome, Run, run_id
+from core.run import Outcome, Run
 from protos import tree
 from protos.ids import new_id
 from protos.v1.message_pb2 import KIND_CALL, Blob, Message, Terms
@@ -85,7 +85,7 @@ async def coded(lab: Lab, place: Path, files: Mapping[str, str], image: str = ""
     asked.terms.CopyFrom(Terms(image=image))
     with fail_after(240):
         await ask(lab, asked, within_s=240)
-        return await ended(lab, run_id("foreman", asked.id))
+        return await ended(lab, lab.runs.id_of("foreman", asked.id))
 
 
 def one_by_one(*plays: Play) -> Script:

@@ -14,7 +14,7 @@ from core.app import open_journal
 from core.home import Home
 from core.lab import Lab
 from core.rogers.bus import Rogers
-from core.run import Outcome, Run, State, run_id
+from core.run import Outcome, Run, State
 from protos.ids import new_id
 from protos.serve import answer_id
 from protos.v1.message_pb2 import KIND_CALL, KIND_REPLY, Message
@@ -60,7 +60,7 @@ async def until_over(lab: Lab, run: str) -> Run:
 
 
 async def shows_that_nothing_was_lost(lab: Lab, asked: Message) -> None:
-    run = await until_over(lab, run_id("echo", asked.id))
+    run = await until_over(lab, lab.runs.id_of("echo", asked.id))
     assert run.outcome is Outcome.SUCCEEDED, run
     said = await lab.rogers.history(asked.conversation, limit=1000)
     answers = [each for each in said if each.id == answer_id(asked)]
@@ -103,7 +103,7 @@ async def test_a_core_that_stays_away_for_longer_than_the_lease_ends_the_run_as_
         killed(core_until(home, "running"), home.path)
         await sleep(5)
         async with opened(home) as lab:
-            run = await until_over(lab, run_id("echo", asked.id))
+            run = await until_over(lab, lab.runs.id_of("echo", asked.id))
             assert run.outcome is Outcome.LOST
             answer = await lab.rogers.find(answer_id(asked))
             assert answer is not None

@@ -8,7 +8,7 @@ from anyio import create_task_group, fail_after, sleep, sleep_forever
 from typing_extensions import TypedDict
 
 from core.lab import Lab
-from core.run import Outcome, Run, State, run_id
+from core.run import Outcome, Run, State
 from protos.ids import id_from, new_id
 from protos.tools import Call, tool
 from protos.v1.message_pb2 import KIND_CALL, KIND_FAULT, KIND_REPLY, TAINT_WORKER, Message, Terms
@@ -84,7 +84,7 @@ def late(id: str, conversation: str) -> Message:
 async def ended(lab: Lab, run: str) -> Run:
     """The run when it is over."""
     with fail_after(60):
-        while (found := await lab.runs.get(run)).state is not State.DESTROYED:
+        while not await lab.runs.known(run) or (found := await lab.runs.get(run)).state is not State.DESTROYED:
             await sleep(0.02)
     return found
 
@@ -103,10 +103,10 @@ async def test_a_run_of_the_core_has_others_work_side_by_side_and_they_are_its_c
             reply = await ask(lab, asked)
             assert json.loads(reply.data) == {"texts": ["one", "two"]}
             assert list(reply.taint) == [TAINT_WORKER]  # what it says is made of what workers said
-            run = await ended(lab, run_id("lead", asked.id))
+            run = await ended(lab, lab.runs.id_of("lead", asked.id))
             assert run.outcome is Outcome.SUCCEEDED
             assert run.evidence == {"heard": 2}
-            children = [await ended(lab, run_id("echo", id_from(asked.id, each))) for each in ("one", "two")]
+            children = [await ended(lab, lab.runs.id_of("echo", id_from(asked.id, each))) for each in ("one", "two")]
             assert {each.parent for each in children} == {run.id}
             assert all(each.deadline <= time.time() + 120 for each in children)
 
@@ -115,7 +115,7 @@ async def test_a_run_of_the_core_that_is_cancelled_takes_its_children_with_it() 
     with a_home(EMADS, images=IMAGES) as home:
         async with opened(home, lead=Lead) as lab:
             asked = gather("slowly", after_s=60)
-            parent, child = run_id("lead", asked.id), run_id("echo", id_from(asked.id, "slowly"))
+            parent, child = lab.runs.id_of("lead", asked.id), lab.runs.id_of("echo", id_from(asked.id, "slowly"))
             await lab.rogers.publish(asked, sender="operator")
             with fail_after(60):
                 while not [each for each in lab.dispatcher.children(parent) if each.state is State.RUNNING]:
@@ -132,21 +132,21 @@ async def test_a_run_of_the_core_has_a_deadline_that_its_asker_sets() -> None:
             asked = gather("slowly", after_s=60, seconds=1.5)
             fault = await ask(lab, asked)
             assert fault.kind == KIND_FAULT
-            assert (await ended(lab, run_id("lead", asked.id))).outcome is Outcome.TIMED_OUT
+            assert (await ended(lab, lab.runs.id_of("lead", asked.id))).outcome is Outcome.TIMED_OUT
 
 
 async def test_after_a_restart_a_run_of_the_core_asks_again_and_has_the_same_answers() -> None:
     with a_home(EMADS, images=IMAGES) as home:
         asked = gather("patience", after_s=3)
-        child = run_id("echo", id_from(asked.id, "patience"))
         async with opened(home, lead=Lead) as lab:
+            child = lab.runs.id_of("echo", id_from(asked.id, "patience"))
             await lab.rogers.publish(asked, sender="operator")
             with fail_after(60):
                 while not [each for each in lab.dispatcher.sandboxes() if each["state"] == "running"]:
                     await sleep(0.02)
             lab.dispatcher.leave_workers()
         async with opened(home, lead=Lead) as lab:
-            run = await ended(lab, run_id("lead", asked.id))
+            run = await ended(lab, lab.runs.id_of("lead", asked.id))
             assert run.outcome is Outcome.SUCCEEDED
             assert (await lab.runs.get(child)).outcome is Outcome.SUCCEEDED
             assert len(await lab.runs.newest()) == 2
@@ -170,8 +170,8 @@ async def test_what_a_run_asked_for_and_left_ends_with_it_and_before_the_next_on
             ]
             for each in calls:
                 await lab.rogers.publish(each, sender="operator")
-            runs = [await ended(lab, run_id("hasty", each.id)) for each in calls]
-            children = [await ended(lab, run_id("patient", id_from(each.id, "late"))) for each in calls]
+            runs = [await ended(lab, lab.runs.id_of("hasty", each.id)) for each in calls]
+            children = [await ended(lab, lab.runs.id_of("patient", id_from(each.id, "late"))) for each in calls]
     assert [each.outcome for each in runs] == [Outcome.SUCCEEDED] * 2
     assert [each.outcome for each in children] == [Outcome.CANCELLED] * 2
     assert [each.parent for each in children] == [each.id for each in runs]
@@ -186,7 +186,7 @@ async def test_what_is_heard_of_when_who_asked_for_it_has_ended_is_not_begun() -
                 async with lab.rogers.follow(conversation=asked.conversation) as said:
                     await lab.rogers.publish(asked, sender="hasty")
                     heard = [await anext(said), await anext(said)]
-            run = await ended(lab, run_id("patient", asked.id))
+            run = await ended(lab, lab.runs.id_of("patient", asked.id))
     assert [each.kind for each in heard] == [KIND_CALL, KIND_FAULT]
     assert run.outcome is Outcome.CANCELLED
     assert "The run that asked for it has ended." in run.reason

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from core.lab import Lab
-from core.run import Outcome, Run, run_id
+from core.run import Outcome, Run
 from protos import tree
 from protos.errors import Denied
 from protos.ids import id_from, new_id
@@ -51,7 +51,7 @@ async def coded(lab: Lab, place: Path, **arguments: object) -> tuple[Run, bytes]
     asked = Message(id=new_id(), conversation=new_id(), recipient="foreman", kind=KIND_CALL, tool="code", blobs=[blob])
     asked.data = json.dumps({"source": blob.digest, "goal": "add shall add"} | arguments)
     await ask(lab, asked)
-    run = await ended(lab, run_id("foreman", asked.id))
+    run = await ended(lab, lab.runs.id_of("foreman", asked.id))
     diffs = [each for each in run.artifacts if each["name"] == "patch.diff"]
     return run, b"".join([chunk async for chunk in lab.horace.get(diffs[0]["digest"])]) if diffs else b""
 

@@ -7,7 +7,7 @@ import pytest
 from anyio import create_task_group, fail_after, sleep
 
 from core.lab import Lab
-from core.run import Outcome, Run, State, run_id
+from core.run import Outcome, Run, State
 from protos.ids import new_id
 from protos.v1.message_pb2 import KIND_CALL, KIND_FAULT, KIND_REPLY, TAINT_WORKER, Message
 from tests.labs import EMADS, call, lab_of, say
@@ -47,7 +47,7 @@ async def test_a_call_to_an_emad_is_answered_from_a_sandbox_that_is_gone_afterwa
     assert reply.kind == KIND_REPLY
     assert json.loads(reply.data) == {"text": "hello"}
     assert list(reply.taint) == [TAINT_WORKER]
-    run = await ended(lab, run_id("echo", asked.id))
+    run = await ended(lab, lab.runs.id_of("echo", asked.id))
     assert run.outcome is Outcome.SUCCEEDED
     assert run.started > 0
     assert run.cost["wall_s"] > 0
@@ -59,7 +59,7 @@ async def test_a_call_to_an_emad_is_answered_from_a_sandbox_that_is_gone_afterwa
 async def test_artifacts_and_evidence_of_a_run_are_kept_with_it(lab: Lab) -> None:
     id = new_id()
     reply = await call(lab, "echo", "keep", id=id, text="something")
-    run = await ended(lab, run_id("echo", id))
+    run = await ended(lab, lab.runs.id_of("echo", id))
     assert run.evidence == {"kept": 9}
     assert [each["digest"] for each in run.artifacts] == [json.loads(reply.data)["text"]]
     body = b"".join([chunk async for chunk in lab.horace.get(run.artifacts[0]["digest"])])
@@ -71,7 +71,7 @@ async def test_a_worker_that_dies_leaves_a_failed_run_and_a_fault_for_its_caller
     fault = await call(lab, "echo", "misbehave", id=id, how="exit")
     assert fault.kind == KIND_FAULT
     assert fault.sender == "core"
-    run = await ended(lab, run_id("echo", id))
+    run = await ended(lab, lab.runs.id_of("echo", id))
     assert run.outcome is Outcome.FAILED
     assert "code 7" in run.reason
 
@@ -80,14 +80,14 @@ async def test_a_tool_that_raises_is_a_failed_run(lab: Lab) -> None:
     id = new_id()
     fault = await call(lab, "echo", "misbehave", id=id, how="raise")
     assert fault.sender == "echo"
-    assert (await ended(lab, run_id("echo", id))).outcome is Outcome.FAILED
+    assert (await ended(lab, lab.runs.id_of("echo", id))).outcome is Outcome.FAILED
 
 
 async def test_a_full_workspace_is_an_outcome_of_its_own(lab: Lab) -> None:
     id = new_id()
     fault = await call(lab, "echo", "misbehave", id=id, how="fill")
     assert fault.sender == "echo"
-    run = await ended(lab, run_id("echo", id))
+    run = await ended(lab, lab.runs.id_of("echo", id))
     assert run.outcome is Outcome.OUT_OF_DISK
     assert "No space left" in run.reason
 
@@ -99,7 +99,7 @@ async def test_prose_to_an_emad_without_a_thought_engine_is_a_fault(lab: Lab) ->
 
 async def test_a_cancelled_run_ends_as_cancelled_and_says_so_to_its_caller(lab: Lab) -> None:
     asked = question("misbehave", how="hang")
-    run = run_id("echo", asked.id)
+    run = lab.runs.id_of("echo", asked.id)
     async with create_task_group() as tasks:
 
         async def cancel() -> None:
@@ -120,20 +120,20 @@ async def test_a_run_that_waits_can_be_cancelled_before_it_has_a_sandbox() -> No
         first, second = question("misbehave", how="hang"), question("say", text="never said")
         for each in (first, second):
             await lab.rogers.publish(each, sender="operator")
-        waiting = run_id("echo", second.id)
+        waiting = lab.runs.id_of("echo", second.id)
         with fail_after(60):
             while lab.dispatcher.place(waiting) != 1:
                 await sleep(0.02)
         await lab.dispatcher.cancel(waiting, "not needed any more")
         assert (await ended(lab, waiting)).outcome is Outcome.CANCELLED
-        await lab.dispatcher.cancel(run_id("echo", first.id), "done")
-        assert (await ended(lab, run_id("echo", first.id))).outcome is Outcome.CANCELLED
+        await lab.dispatcher.cancel(lab.runs.id_of("echo", first.id), "done")
+        assert (await ended(lab, lab.runs.id_of("echo", first.id))).outcome is Outcome.CANCELLED
 
 
 async def test_a_run_can_be_cancelled_as_soon_as_anybody_can_hear_of_it(lab: Lab) -> None:
     for _ in range(5):
         asked = question("misbehave", how="hang")
-        run = run_id("echo", asked.id)
+        run = lab.runs.id_of("echo", asked.id)
         await lab.rogers.publish(asked, sender="operator")
         with fail_after(60):
             while not await lab.runs.known(run):
@@ -147,7 +147,7 @@ async def test_a_run_that_overstays_its_deadline_is_timed_out() -> None:
         id = new_id()
         fault = await call(lab, "echo", "misbehave", id=id, how="hang")
         assert json.loads(fault.data)["code"] == "timed_out"
-        assert (await ended(lab, run_id("echo", id))).outcome is Outcome.TIMED_OUT
+        assert (await ended(lab, lab.runs.id_of("echo", id))).outcome is Outcome.TIMED_OUT
 
 
 async def test_a_worker_that_blocks_is_lost_when_its_lease_lapses() -> None:
@@ -155,7 +155,7 @@ async def test_a_worker_that_blocks_is_lost_when_its_lease_lapses() -> None:
         id = new_id()
         fault = await call(lab, "echo", "misbehave", id=id, how="block")
         assert json.loads(fault.data)["code"] == "lost"
-        assert (await ended(lab, run_id("echo", id))).outcome is Outcome.LOST
+        assert (await ended(lab, lab.runs.id_of("echo", id))).outcome is Outcome.LOST
 
 
 async def test_a_missing_image_is_a_failed_run_that_says_how_to_build_it() -> None:
@@ -178,4 +178,4 @@ async def test_calls_in_one_conversation_are_answered_in_order_by_one_run_each(l
     replies = [each for each in await lab.rogers.history(conversation) if each.kind == KIND_REPLY]
     assert sorted(each.in_reply_to for each in replies) == sorted(ids)
     for id in ids:
-        assert (await ended(lab, run_id("echo", id))).outcome is Outcome.SUCCEEDED
+        assert (await ended(lab, lab.runs.id_of("echo", id))).outcome is Outcome.SUCCEEDED

@@ -5,7 +5,7 @@ import json
 import pytest
 from anyio import create_task_group, fail_after, sleep
 
-from core.run import Outcome, State, run_id
+from core.run import Outcome, State
 from protos.ids import new_id
 from protos.v1.message_pb2 import Message
 from tests.labs import EMADS, a_home, call, opened
@@ -25,7 +25,7 @@ async def test_a_lab_that_starts_and_ends_leaves_the_runs_of_another_alone() -> 
                 answers.append(await call(first, "echo", "say_later", id=asked, text="undisturbed", after_s=3))
 
             tasks.start_soon(long_work)
-            run = run_id("echo", asked)
+            run = first.runs.id_of("echo", asked)
             with fail_after(60):
                 while not await first.runs.known(run) or (await first.runs.get(run)).state is not State.RUNNING:
                     await sleep(0.02)

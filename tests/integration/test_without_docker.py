@@ -16,7 +16,7 @@ from core.doctor import examine
 from core.home import Home
 from core.lab import Lab
 from core.rogers.bus import Rogers
-from core.run import Outcome, State, run_id
+from core.run import Outcome, State
 from protos.ids import new_id
 from protos.serve import answer_id
 from protos.v1.message_pb2 import KIND_CALL, KIND_FAULT, KIND_REPLY, Message
@@ -54,7 +54,7 @@ async def test_a_call_is_answered_from_a_sandbox_that_is_gone_afterwards(lab: La
     id = new_id()
     reply = await call(lab, "echo", "say", id=id, text="hello")
     assert json.loads(reply.data) == {"text": "hello"}, reply
-    run = run_id("echo", id)
+    run = lab.runs.id_of("echo", id)
     with fail_after(30):
         while (await lab.runs.get(run)).state is not State.DESTROYED:
             await sleep(0.02)
@@ -84,8 +84,8 @@ async def test_a_run_outlives_a_core_that_is_killed_and_is_taken_back(home: Home
         )
     assert died.returncode == -signal.SIGKILL, (home.path / "core.log").read_text()[-2000:]
     [kept] = os.listdir(home.runtime / "b")
-    run = run_id("echo", asked.id)
     async with opened(home) as lab:
+        run = lab.runs.id_of("echo", asked.id)
         assert (await lab.runs.get(run)).sandbox == kept
         with fail_after(40):
             while (await lab.runs.get(run)).state is not State.DESTROYED:
@@ -103,7 +103,7 @@ async def test_a_run_that_wants_more_than_was_seen_is_refused_with_what_is_missi
             id = new_id()
             answer = await call(lab, "echo", "say", id=id, text="hello")
             assert answer.kind == KIND_FAULT
-            run = await lab.runs.get(run_id("echo", id))
+            run = await lab.runs.get(lab.runs.id_of("echo", id))
             assert run.outcome is Outcome.FAILED
             assert "rule isolation: the profile wants at least 'kernel'" in run.reason
             assert "the runtime bwrap was seen to stop 'container': own kernel" in run.reason

@@ -12,7 +12,7 @@ from typing import Any
 from anyio import fail_after, sleep
 
 from core.lab import Lab
-from core.run import Run, State, run_id
+from core.run import Run, State
 from protos.ids import new_id
 from protos.serve import answer_id
 from protos.v1.message_pb2 import KIND_CALL, KIND_PROSE, KIND_REPLY, Message
@@ -110,7 +110,7 @@ class Site:
                 async for each in messages:
                     if each.id == answer_id(asked):
                         break
-            run = await self.ended(run_id("hostile", asked.id))
+            run = await self.ended(self.lab.runs.id_of("hostile", asked.id))
         return Answered(each, run, await self._said(each))
 
     async def speak(self, name: str, **given: Any) -> Any:

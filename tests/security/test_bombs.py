@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from anyio import create_task_group, sleep
 
-from core.run import Outcome, State, run_id
+from core.run import Outcome, State
 from protos.ids import new_id
 from protos.v1.message_pb2 import KIND_FAULT
 from tests.emads.hostile.bombs import MARK
@@ -59,7 +59,7 @@ async def test_a_log_without_end_is_cut_and_stays_data(site: Site) -> None:
 @pytest.mark.parametrize("act", ["orphans", "stubborn"])
 async def test_who_ignores_every_signal_is_gone_when_it_is_cancelled(act: str, site: Site) -> None:
     id = new_id()
-    run = run_id("hostile", id)
+    run = site.lab.runs.id_of("hostile", id)
     async with create_task_group() as tasks:
 
         async def cancel() -> None:

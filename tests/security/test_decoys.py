@@ -13,7 +13,7 @@ from anyio import create_task_group, fail_after, sleep
 from core.lab import Lab
 from core.redaction.canaries import decoys_of, incidents, lab_key
 from core.rogers.entry import Entry
-from core.run import Outcome, Run, State, run_id
+from core.run import Outcome, Run, State
 from protos.ids import new_id
 from protos.v1.message_pb2 import KIND_CALL, KIND_REPLY, Blob, Message
 from tests.bubblewrap_lab import need_bubblewrap
@@ -83,7 +83,7 @@ class Trap:
         question.data = json.dumps(given)
         question.blobs.extend(linked)
         answer = await ask(self.lab, question, within_s=120)
-        run = run_id("snoop", question.id)
+        run = self.lab.runs.id_of("snoop", question.id)
         with fail_after(60):
             while (found := await self.lab.runs.get(run)).state is not State.DESTROYED:
                 await sleep(0.02)

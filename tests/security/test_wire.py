@@ -15,7 +15,7 @@ from anyio import create_task_group, fail_after, sleep
 from core.gate import CONNECTIONS, hash_of
 from core.grace.screen import plain
 from core.grace.shapes import message_json
-from core.run import Outcome, run_id
+from core.run import Outcome
 from protos.ids import new_id
 from protos.v1.message_pb2 import KIND_REPLY, TAINT_WEB, TAINT_WORKER, Message
 from protos.v1.session_pb2 import OUTCOME_CANCELLED, OUTCOME_KILLED
@@ -173,7 +173,7 @@ async def test_a_chain_of_calls_counts_its_hops_whatever_it_says(site: Site) -> 
     came = await site.act("speak", name="hops", given={})
     assert came.of["came"] == "OK"
     with fail_after(60):
-        await site.ended(run_id("hostile", came.of["id"]))
+        await site.ended(site.lab.runs.id_of("hostile", came.of["id"]))
     found = await site.lab.rogers.find(came.of["id"])
     assert found is not None
     assert found.hops == 1

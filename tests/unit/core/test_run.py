@@ -34,9 +34,13 @@ def test_nothing_leads_back_from_a_fixed_outcome() -> None:
 
 
 def test_the_same_message_names_the_same_run() -> None:
-    assert run_id("echo", "m1") == run_id("echo", "m1")
-    assert run_id("echo", "m1") != run_id("echo", "m2")
-    assert run_id("echo", "m1").startswith("echo-")
+    assert run_id(b"k", "echo", "m1") == run_id(b"k", "echo", "m1")
+    assert run_id(b"k", "echo", "m1") != run_id(b"k", "echo", "m2")
+    assert run_id(b"k", "echo", "m1").startswith("echo-")
+
+
+def test_who_chooses_a_messages_id_does_not_choose_its_runs() -> None:
+    assert run_id(b"the secret of a lab", "echo", "m1") != run_id(b"of another lab", "echo", "m1")
 
 
 def test_success_without_its_evidence_is_a_failure() -> None:
