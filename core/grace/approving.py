@@ -10,7 +10,7 @@ from core.grace.client import Client
 from core.grace.life import Json
 from core.grace.runs import Follow, tell_waiting
 
-Id = Annotated[str, typer.Argument(metavar="ID", help="An approval's id, as `madlab approvals` shows it.")]
+Id = Annotated[str, typer.Argument(metavar="ID", help="As `madlab approvals` shows it: the beginning of an id.")]
 SHOWN_CHARACTERS = 600  # of a detail
 
 
@@ -76,7 +76,7 @@ def _show(approval: dict[str, Any], *, as_json: bool) -> None:
     waits = ""
     if approval["state"] == "pending" and approval["waiting"] != 1:
         waits = f", {approval['waiting']} acts wait" if approval["waiting"] else ", nobody waits now"
-    screen.say(f"{approval['id']}  {approval['state']}{waits}  {form['kind']} {form['target']}")
+    screen.say(f"{approval['short']}  {approval['state']}{waits}  {form['kind']} {form['target']}")
     screen.say(f"  who      {', '.join(form['principals'])}")
     for name, value in form["details"].items():
         text = str(value) if len(str(value)) <= SHOWN_CHARACTERS else f"{str(value)[:SHOWN_CHARACTERS]} …"
@@ -89,4 +89,4 @@ def _show(approval: dict[str, Any], *, as_json: bool) -> None:
     screen.say(f"  asked    {asked}, until {expires}")
     if approval["state"] == "pending":
         many = f" --for {approval['waiting']}" if approval["waiting"] > 1 else ""
-        screen.say(f"  answer   madlab approve {approval['id']}{many}   or   madlab deny {approval['id']}")
+        screen.say(f"  answer   madlab approve {approval['short']}{many}   or   madlab deny {approval['short']}")

@@ -15,6 +15,8 @@ from core.grace.runs import Follow, tell_waiting
 from protos.errors import InvalidArgument
 
 UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+HIDDEN = frozenset({"request", "address", "cut"})  # details for programs
+TARGET_CHARACTERS, DETAIL_CHARACTERS = 80, 40
 
 
 def add_to(app: typer.Typer) -> None:
@@ -57,13 +59,27 @@ def _show(line: dict[str, Any], *, as_json: bool) -> None:
         f"{line['act']:<12}",
         f"{decided:<28}",
         f"{line['outcome'] or 'began'}{took}",
-        line["target"],
+        _cut(line["target"], TARGET_CHARACTERS),
         line["reason"],
-        " ".join(f"{name}={value}" for name, value in line["details"].items() if value not in ("", None, [], {})),
+        " ".join(
+            f"{name}={_cut(value, DETAIL_CHARACTERS)}"
+            for name, value in line["details"].items()
+            if _is_shown(name, value)
+        ),
         f"taint={','.join(line['taint'])}" if line["taint"] else "",
         f"[{line['id']}]",
     ]
     screen.say(screen.plain("  ".join(each for each in parts if each)))
+
+
+def _is_shown(name: str, value: object) -> bool:
+    """Whether a detail tells a person something; --json has them all."""
+    return name not in HIDDEN and value not in ("", None, 0, [], {}) and not str(value).startswith("sha256:")
+
+
+def _cut(value: object, most: int) -> str:
+    text = str(value)
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def _moment(text: str) -> float:

@@ -263,6 +263,7 @@ async def _deny(request: Request) -> Response:
 
 def _approval_json(lab: Lab, approval: Approval) -> dict[str, Any]:
     return asdict(approval) | {
+        "short": approval.short,
         "form": json.loads(approval.form),
         "state": approval.said(time.time()),
         "waiting": lab.services.approvals.waiting(approval),

@@ -13,9 +13,13 @@ N wait.
 All of it is entries of the journal and the view below, so a core that dies forgets nothing: an act that comes again
 after a restart finds its question, or its answer. The view has the last word on each use: what is used up, denied or
 too late refuses the entry, and with it the act that was to start.
+
+An id is 128 bits of a hash over a form that a worker knows byte for byte: shorter, he could search for two acts of one
+id. People see and type its beginning; where several questions begin alike they are told so, and none is answered.
 """
 
 import json
+import re
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -34,6 +38,9 @@ from protos.errors import Conflict, Denied, Exhausted, NotFound
 EXPIRE_S = 600.0
 WAITING_AT_ONCE = 16  # questions of one principal that nobody has answered: more would only bury the others
 MOST_USES = 1000
+ID_DIGITS = 32  # hexadecimal
+SHORT_DIGITS = 10  # of an id, for people
+BEGINNING = re.compile(f"[0-9a-f]{{4,{ID_DIGITS}}}")  # of an id, as a person may write it
 
 State = Literal["pending", "approved", "denied"]
 
@@ -60,6 +67,11 @@ class Approval:
     used: int = 0
     by: str = ""
     decided: float = 0.0
+
+    @property
+    def short(self) -> str:
+        """The beginning of its id, for people."""
+        return self.id[:SHORT_DIGITS]
 
     def holds(self, now: float) -> bool:
         """Whether it still says something: a question that waits, a no, or a yes with a use left."""
@@ -125,15 +137,20 @@ class ApprovalsView:
         late = row.at >= known.expires
         match body["step"]:
             case "used":
+                if body.get("digest") != known.digest:
+                    raise Denied(
+                        f"rule approval: the approval {known.short} is another act's.",
+                        next="Ask again: a person is asked.",
+                    )
                 if known.state != "approved" or known.uses < 1 or late:
                     raise Spent(
-                        f"rule approval: the approval {id} is {known.said(row.at)}.",
+                        f"rule approval: the approval {known.short} is {known.said(row.at)}.",
                         next="Ask again: a person is asked.",
                     )
                 db.execute("UPDATE approvals SET uses = uses - 1, used = used + 1 WHERE id = ?", (id,))
             case "approved" | "denied" as state:
                 if late or not (known.state == "pending" or (known.state, state) == ("approved", "denied")):
-                    raise Conflict(f"The approval {id} is {known.said(row.at)}.", next="See: madlab approvals")
+                    raise Conflict(f"The approval {known.short} is {known.said(row.at)}.", next="See: madlab approvals")
                 db.execute(
                     "UPDATE approvals SET state = ?, uses = ?, expires = ?, by = ?, decided = ? WHERE id = ?",
                     (state, body.get("uses", 0), body["expires"], row.sender, row.at, id),
@@ -165,8 +182,8 @@ class Approvals:
         conversation: str,
         principal: str,
         tell: Callable[[Approval], Awaitable[None]],
-    ) -> str:
-        """Waits until a person has approved `act`, and returns the approval's id: `use` makes its use.
+    ) -> Approval:
+        """Waits until a person has approved `act`, and returns the approval: `use` makes its use.
 
         `tell` is called once the question is there, for whoever watches the conversation.
 
@@ -182,11 +199,11 @@ class Approvals:
                 found = await self._ask(act, digest, decision, conversation, principal)
                 if found.state == "denied":
                     raise Denied(
-                        f"rule {decision.rule}: {found.by or 'a person'} denied it (approval {found.id}).",
+                        f"rule {decision.rule}: {found.by or 'a person'} denied it (approval {found.short}).",
                         next="Do without it; the same act is not asked about again before the denial expires.",
                     )
                 if found.state == "approved":
-                    return found.id
+                    return found
                 if not told:
                     await tell(found)
                     told = True
@@ -199,15 +216,16 @@ class Approvals:
                 if not waiting:
                     self._waiting.pop(digest, None)
             raise Denied(
-                f"rule {decision.rule}: nobody approved it within {self._expire_s:.0f} s (approval {found.id}).",
+                f"rule {decision.rule}: nobody approved it within {self._expire_s:.0f} s (approval {found.short}).",
                 next="Have the operator at hand, then try again: madlab approvals -f",
             )
 
-    def use(self, approval: str, act: str) -> Entry:
+    def use(self, approval: Approval, act: str) -> Entry:
         """The entry that takes one use; append it with the start of the act `act`, or not at all.
 
         Appending it raises `Spent` where no use is left."""
-        return _entry(approval, f"used:{act}", "core", {"step": "used", "act": act})
+        body = {"step": "used", "act": act, "digest": approval.digest}
+        return _entry(approval.id, f"used:{act}", "core", body)
 
     def waiting(self, approval: Approval) -> int:
         """How many acts wait for it now."""
@@ -218,36 +236,43 @@ class Approvals:
 
         Raises:
             NotFound: there is no such question.
-            Conflict: it was answered otherwise, or is too old.
+            Conflict: it was answered otherwise, or is too old; several questions' ids begin with `id`.
         """
         known = await self.get(id)
         if (known.state, known.uses + known.used) == ("approved", uses):
             return known
         body = {"step": "approved", "uses": uses, "expires": time.time() + self._expire_s}
         await self._answer(known, by, body)
-        return await self.get(id)
+        return await self.get(known.id)
 
     async def deny(self, id: str, *, by: str) -> Approval:
         """Says no, also to what was approved and not used yet. Twice is once.
 
         Raises:
             NotFound: there is no such question.
-            Conflict: it is too old.
+            Conflict: it is too old; several questions' ids begin with `id`.
         """
         known = await self.get(id)
         if known.state == "denied":
             return known
         await self._answer(known, by, {"step": "denied", "expires": time.time() + self._expire_s})
-        return await self.get(id)
+        return await self.get(known.id)
 
     async def get(self, id: str) -> Approval:
-        """
+        """The question of that id, or the only one whose id begins so: of all there ever were, so that no later one can
+        take the place of one that somebody has seen.
+
         Raises:
             NotFound: there is no such question.
+            Conflict: several begin so.
         """
-        rows = await self._journal.query(SELECT + "WHERE id = ?", (id,))
+        rows = []
+        if BEGINNING.fullmatch(id):
+            rows = await self._journal.query(SELECT + "WHERE id >= ? AND id < ? LIMIT 2", (id, f"{id}g"))
         if not rows:
             raise NotFound(f"There is no approval {id[:64]!r}.", next="See: madlab approvals")
+        if len(rows) > 1:
+            raise Conflict(f"Several approvals begin with {id}.", next="Write more of it: madlab approvals --json")
         return Approval(*rows[0])
 
     async def pending(self) -> Sequence[Approval]:
@@ -264,7 +289,8 @@ class Approvals:
         # An entry of that id may have been there: then this answer was given before, perhaps with other words.
         now = await self.get(known.id)
         if now.state != body["step"] or now.uses + now.used != body.get("uses", now.uses + now.used):
-            raise Conflict(f"The approval {known.id} is {now.said(time.time())} already.", next="See: madlab approvals")
+            said = now.said(time.time())
+            raise Conflict(f"The approval {known.short} is {said} already.", next="See: madlab approvals")
 
     async def _ask(self, act: Act, digest: str, decision: Decision, conversation: str, principal: str) -> Approval:
         """The question about this digest that still holds; asked anew where none does."""
@@ -273,7 +299,7 @@ class Approvals:
         if asked and (last := Approval(*asked[0])).holds(now):
             return last
         # Made of the digest and of how often it was asked: two that ask at once ask one question.
-        id = sha256(f"{digest} {len(asked)}".encode()).hexdigest()[:10]
+        id = sha256(f"{digest} {len(asked)}".encode()).hexdigest()[:ID_DIGITS]
         body = {
             "step": "asked",
             "digest": digest,
@@ -283,12 +309,18 @@ class Approvals:
             "expires": now + self._expire_s,
         }
         await self._journal.append(_entry(id, "asked", principal, body, conversation))
-        return await self.get(id)
+        found = await self.get(id)
+        if found.digest != digest:  # an entry of that id was there: of another act
+            raise Denied(f"rule {decision.rule}: the approval {found.short} is another act's.", next="Change the act.")
+        return found
 
     def _hear(self, rows: Sequence[Row]) -> None:
         for row in rows:
-            if row.kind == "approval" and (digest := json.loads(row.body or b"{}").get("digest")):
-                for each in self._waiting.get(digest, ()):
+            if row.kind != "approval":
+                continue
+            body = json.loads(row.body or b"{}")
+            if body["step"] != "used":
+                for each in self._waiting.get(body["digest"], ()):
                     each.set()
 
 

@@ -152,32 +152,35 @@ async def permitted(services: Services, identity: Identity, act: Act, *, needs: 
         Exhausted: too many acts of this caller wait for a person already.
     """
     id = new_id()
-    labels = await services.taints.of(identity)
     if secrets := ",".join(each.target for each in needs if each.kind == "secret.use"):
-        labels -= {PRIVATE}  # it goes where a secret was granted for: what that opens came from there
         act = replace(act, details={**act.details, "secrets": secrets})
-    acts = [replace(each, taint=each.taint | labels) if labels else each for each in (act, *needs)]
-    act = acts[0]
     try:
         if act.kind == "web.fetch":
             may_reach(identity, act.target)
     except Denied as error:
         await _note_denial(services, identity, id, act, _said(error))
         raise
-    decisions = await _decided(services, identity, id, acts)
-    uses: list[Entry] = []
-    approvals: list[str] = []
-    for each, decision in zip(acts, decisions, strict=True):
-        if decision.verdict == "ask":
+    approved: dict[str, Approval] = {}  # by digest
+    while True:  # an answer takes a while: then there may be another policy, and more labels, which make it another act
+        labels = await services.taints.of(identity)
+        if secrets:
+            labels -= {PRIVATE}  # it goes where a secret was granted for: what that opens came from there
+        acts = [replace(each, taint=each.taint | labels) if labels else each for each in (act, *needs)]
+        decisions = await _decided(services, identity, id, acts)
+        asked = [(each, to) for each, to in zip(acts, decisions, strict=True) if to.verdict == "ask"]
+        if all(each.digest in approved for each, _ in asked):
+            break
+        for each, decision in asked:
+            if each.digest in approved:
+                continue
             try:
-                approvals.append(await _approved(services, identity, each, decision))
+                approved[each.digest] = await _approved(services, identity, each, decision)
             except Denied as error:
                 await _note_denial(services, identity, id, each, replace(_said(error), rule=decision.rule))
                 raise
-            uses.append(services.approvals.use(approvals[-1], f"{id}:{each.kind}"))
-    if uses:  # that took a while, and the policy may be another one
-        await _decided(services, identity, id, acts)
-    return Permit(id, act, decisions[0], tuple(uses), tuple(approvals))
+    used = [approved[each.digest] for each, _ in asked]
+    uses = [services.approvals.use(yes, f"{id}:{each.kind}") for yes, (each, _) in zip(used, asked, strict=True)]
+    return Permit(id, acts[0], decisions[0], tuple(uses), tuple(each.id for each in used))
 
 
 async def _decided(services: Services, identity: Identity, id: str, acts: Sequence[Act]) -> list[Decision]:
@@ -213,7 +216,7 @@ def denial(act: Act, decision: Decision, id: str) -> Denied:
     )
 
 
-async def _approved(services: Services, identity: Identity, act: Act, decision: Decision) -> str:
+async def _approved(services: Services, identity: Identity, act: Act, decision: Decision) -> Approval:
     async def tell(approval: Approval) -> None:
         if identity.conversation:
             await services.rogers.report([_waits(identity, approval)], sender=identity.participant)
@@ -231,8 +234,8 @@ def _waits(identity: Identity, approval: Approval) -> Message:
         conversation=identity.conversation,
         kind=KIND_EVENT,
         tool="progress",
-        text=f"waits for approval {approval.id} ({act['kind']} {act['target'][:TARGET_CHARACTERS]}):"
-        f" madlab approve {approval.id}",
+        text=f"waits for approval {approval.short} ({act['kind']} {act['target'][:TARGET_CHARACTERS]}):"
+        f" madlab approve {approval.short}",
         data=json.dumps({"approval": approval.id, "rule": approval.rule, "expires": approval.expires}),
     )
 

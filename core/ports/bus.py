@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from anyio import CancelScope
 
+from google.protobuf.json_format import MessageToDict
+
 from core.policy.acts import Act
 from core.policy.capabilities import Identity, may_enter, may_publish, may_use
 from core.policy.taint import labels_of, marked
@@ -251,14 +253,30 @@ def _act(services: Services, identity: Identity, said: Message) -> Act | None:
     """What saying it does besides being said."""
     if said.kind not in (KIND_CALL, KIND_PROSE):
         return None
-    details: dict[str, str | int] = {"blobs": ",".join(each.digest for each in said.blobs)} if said.blobs else {}
+    details = _besides(said)
     if said.kind == KIND_CALL:
         effects = services.registry.mad(said.recipient).tools[said.tool].schema.effects
         details |= {"effects": effects, "arguments": said.data}
         return Act("bus.call", identity.principals, f"{said.recipient}.{said.tool}", details, labels_of(said))
     if not isinstance(services.registry.destination(said.recipient), Ephemeral):
         return None
-    return Act("run.start", identity.principals, said.recipient, details | {"text": said.text}, labels_of(said))
+    if said.data:
+        details["data"] = said.data
+    return Act("run.start", identity.principals, said.recipient, details, labels_of(said))
+
+
+def _besides(said: Message) -> dict[str, str | int]:
+    """What a message asks for beside its arguments: who approves the one approves the other."""
+    details: dict[str, str | int] = {}
+    if said.text:
+        details["text"] = said.text
+    if said.HasField("terms"):
+        details["terms"] = json.dumps(MessageToDict(said.terms, preserving_proto_field_name=True), sort_keys=True)
+    if said.deadline:
+        details["deadline"] = str(said.deadline)
+    if said.blobs:
+        details["blobs"] = json.dumps([[each.digest, each.name, each.media_type] for each in said.blobs])
+    return details
 
 
 def arguments_of(call: Message) -> object:

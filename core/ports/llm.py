@@ -118,7 +118,8 @@ class LocalLlm(Llm):
     async def _decided(self, fiedler: Fiedler, request: CompleteRequest | EmbedRequest) -> tuple[Entry, ...]:
         """What of approvals is used up with the first attempt, which Fiedler journals himself."""
         alias = request.model or fiedler.repertoire.default
-        act = Act("llm.complete", self.identity.principals, alias)
+        labels = await self.services.taints.of(self.identity)  # a rule may ask because of them
+        act = Act("llm.complete", self.identity.principals, alias, taint=labels)
         if self.services.policy.decide(act).verdict == "ask":  # who approves a request approves what it says
             said = type(request)()
             said.ParseFromString(request.SerializeToString())

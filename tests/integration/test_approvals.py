@@ -1,8 +1,11 @@
 """An act that the policy marks *ask* waits for a person, in its exact form; each approval lets one act through."""
 
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 import anyio
@@ -12,7 +15,7 @@ from anyio import create_task_group, fail_after
 from core.home import Home
 from core.lab import Lab
 from core.policy.acts import Act
-from core.policy.approvals import Approval
+from core.policy.approvals import ID_DIGITS, Approval
 from core.policy.capabilities import Identity
 from core.policy.policy import Policy
 from core.policy.rules import BUILT_IN, parse_policy, read_policy
@@ -38,6 +41,15 @@ principals = ["mad:marco"]
 verdict = "ask"
 reason = "storing is looked at"
 """
+PAGES = """
+[[rules]]
+name = "pages"
+kinds = ["web.fetch"]
+principals = ["mad:marco"]
+hosts = ["a.test"]
+verdict = "ask"
+limits = { bytes_down = 1000 }
+"""
 LIMIT_S = 30
 
 
@@ -57,7 +69,8 @@ async def store(lab: Lab, done: list[str], name: str = "a", identity: Identity |
     who = identity or marco()
     try:
         async with acting(lab.services, who, Act("files.put", who.principals, name)):
-            done.append("stored")
+            pass
+        done.append("stored")  # and its outcome is durable
     except Error as error:
         done.append(error.message)
 
@@ -68,6 +81,15 @@ async def asked(lab: Lab, *, besides: int = 0) -> Approval:
         while len(found := await lab.services.approvals.pending()) <= besides:
             await anyio.sleep(0.01)
     return found[besides]
+
+
+async def ask_as(lab: Lab, id: str, question: Approval) -> None:
+    """The same question once more, under an id of our choice."""
+    names = ("digest", "form", "rule", "reason", "expires")
+    body = {"approval": id, "step": "asked"} | {each: getattr(question, each) for each in names}
+    said = json.dumps(body).encode()
+    entry = Entry(f"approval:{id}:asked", "approval", said, "c", sender=question.principal, at=time.time())
+    await lab.journal.append(entry)
 
 
 async def acts_of(lab: Lab, step: str) -> list[dict[str, Any]]:
@@ -93,8 +115,8 @@ async def test_it_waits_in_its_exact_form_is_told_and_begins_when_a_person_says_
             }
             with fail_after(LIMIT_S):
                 told = await anext(aiter(said))
-            assert f"waits for approval {question.id}" in told.text
-            assert f"madlab approve {question.id}" in told.text
+            assert f"waits for approval {question.short}" in told.text
+            assert f"madlab approve {question.short}" in told.text
             await lab.services.approvals.approve(question.id, by="operator")
             with fail_after(LIMIT_S):
                 while not done:
@@ -171,6 +193,91 @@ async def test_a_policy_that_forbids_it_meanwhile_has_the_last_word() -> None:
             assert (await lab.services.approvals.get(question.id)).uses == 1  # and is not used up
 
 
+async def test_a_policy_that_allows_less_of_it_meanwhile_holds() -> None:
+    with a_home() as home:
+        async with a_lab(home) as lab, create_task_group() as tasks:
+            found: list[int] = []
+            lab.services.policy = Policy([parse_policy(PAGES, "policy.toml"), read_policy(BUILT_IN)])
+            who = Identity("marco", frozenset({"web"}), run="marco-1", conversation="c")
+
+            async def fetch() -> None:
+                async with acting(
+                    lab.services, who, Act("web.fetch", who.principals, "https://a.test/", {"method": "GET"})
+                ) as added:
+                    found.append(added.limits.bytes_down)
+
+            tasks.start_soon(fetch)
+            question = await asked(lab)
+            less = PAGES.replace("bytes_down = 1000", "bytes_down = 10")
+            lab.services.policy = Policy([parse_policy(less, "policy.toml"), read_policy(BUILT_IN)])
+            await lab.services.approvals.approve(question.id, by="operator")
+            with fail_after(LIMIT_S):
+                while not found:
+                    await anyio.sleep(0.01)
+            assert found == [10]
+
+
+async def test_what_the_run_has_learnt_while_it_waited_makes_it_another_act() -> None:
+    with a_home() as home:
+        async with a_lab(home) as lab, create_task_group() as tasks:
+            done: list[str] = []
+            tasks.start_soon(store, lab, done)
+            question = await asked(lab)
+            await lab.services.taints.add(marco(), {"file"})
+            await lab.services.approvals.approve(question.id, by="operator")
+            again = await asked(lab)
+            assert json.loads(again.form)["taint"] == ["file", "worker"]
+            assert done == []
+            assert (await lab.services.approvals.get(question.id)).uses == 1
+            await lab.services.approvals.approve(again.id, by="operator")
+            with fail_after(LIMIT_S):
+                while not done:
+                    await anyio.sleep(0.01)
+            assert done == ["stored"]
+
+
+async def test_an_approval_carries_no_other_act_not_even_one_of_the_same_id() -> None:
+    with a_home() as home:
+        async with a_lab(home) as lab, create_task_group() as tasks:
+            approvals, done = lab.services.approvals, list[str]()
+            tasks.start_soon(store, lab, done)
+            question = await asked(lab)
+            assert len(question.id) * 4 >= 128
+            other = replace(question, digest="sha256:" + "0" * 64)
+            await approvals.approve(question.id, by="operator", uses=2)
+            with fail_after(LIMIT_S):
+                while not done:
+                    await anyio.sleep(0.01)
+            with pytest.raises(Denied, match="another act's"):
+                await lab.journal.append(approvals.use(other, "x"))
+            # As if somebody had found an act whose question has the id of one about "a".
+            evil = Act("files.put", marco().principals, "a2", taint=frozenset({"worker"}))
+            id = sha256(f"{evil.digest} 0".encode()).hexdigest()[:ID_DIGITS]
+            await ask_as(lab, id, question)
+            await approvals.approve(id, by="operator")
+            done.clear()
+            with fail_after(LIMIT_S):
+                await store(lab, done, "a2")
+            assert "another act's" in done[0]
+
+
+async def test_people_see_the_beginning_of_an_id_and_an_answer_to_several_that_begin_so_is_none() -> None:
+    with a_home() as home:
+        async with a_lab(home) as lab, create_task_group() as tasks:
+            approvals = lab.services.approvals
+            tasks.start_soon(store, lab, [])
+            question = await asked(lab)
+            assert len(question.short) < len(question.id)
+            assert (await approvals.get(question.short)).id == question.id
+            for wrong in ("", question.id[:3], f"{question.short}*", "%", "_" * 10, question.id.upper() + "A"):
+                with pytest.raises(NotFound):
+                    await approvals.approve(wrong, by="operator")
+            await ask_as(lab, question.short + "0" * 22, replace(question, digest="sha256:" + "0" * 64))
+            with pytest.raises(Conflict, match="Several"):
+                await approvals.approve(question.short, by="operator")
+            assert (await approvals.deny(question.id, by="operator")).id == question.id
+
+
 async def test_nobody_there_is_a_no_after_a_while() -> None:
     with a_home("[approvals]\nexpire_s = 1\n") as home:
         async with a_lab(home) as lab:
@@ -215,7 +322,7 @@ async def test_a_use_and_what_stands_with_it_are_durable_with_the_start_or_not_a
                     await anyio.sleep(0.01)
             beside = Entry(new_id(), "act", b'{"act": "x"}')
             with pytest.raises(Denied, match="used up"):
-                await lab.journal.append(approvals.use(question.id, "x"), beside)
+                await lab.journal.append(approvals.use(question, "x"), beside)
             assert not await lab.journal.query("SELECT 1 FROM journal WHERE id = ?", (beside.id,))
 
 

@@ -73,13 +73,14 @@ def test_an_act_waits_is_shown_in_its_exact_form_and_goes_on_when_approved(madla
     with madlab.started(*KEEP) as call:
         found = waiting(madlab)
         shown = madlab("approvals").out
-        for each in (found["id"], "files.put kept.txt", "mad:echo", "rule stores: storing is looked at", "approve"):
+        for each in (found["short"], "files.put kept.txt", "mad:echo", "rule stores: storing is looked at", "approve"):
             assert str(each) in shown
+        assert str(found["id"]) not in shown
         with madlab.started("approvals", "-f", "--json") as following:
             assert following.stdout is not None
             assert json.loads(following.stdout.readline())["id"] == found["id"]
         assert "waiting    1 for a person, see: madlab approvals" in madlab("status").out
-        told = madlab("approve", found["id"])
+        told = madlab("approve", found["short"])
         assert (told.code, told.out) == (0, "approved: files.put kept.txt by mad:echo\n")
         assert call.wait(LIMIT_S) == 0
     assert madlab("approvals").err == "Nothing waits for a person.\n"
@@ -177,7 +178,10 @@ def test_the_audit_tells_intent_decision_and_outcome(madlab: Madlab) -> None:
     of_operator = madlab("audit", "--principal", "operator", "--json").json["acts"]
     assert {each["principal"] for each in of_operator} == {"operator"}
     assert madlab("audit", "--since", "0s", "--json").json["acts"] == []
-    assert "files.put" in madlab("audit", "--since", "1h").out
+    shown = madlab("audit", "--since", "1h").out
+    assert "files.put" in shown
+    assert done["details"]["digest"].startswith("sha256:")
+    assert "sha256:" not in shown
     assert madlab("audit", "--since", "soon").code == 2
     with madlab.started("audit", "-f", "--json") as following:
         assert following.stdout is not None

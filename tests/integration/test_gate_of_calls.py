@@ -1,6 +1,7 @@
 """Calls, starts of runs and requests to models pass the same gate as every act, and are journalled once."""
 
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -10,13 +11,15 @@ from anyio import create_task_group, fail_after, sleep
 from core.lab import Lab
 from core.policy.approvals import Approval
 from core.policy.capabilities import Identity
+from core.policy.policy import Policy
+from core.policy.rules import BUILT_IN, parse_policy, read_policy
 from core.ports.context import context_for
 from core.ports.services import unlimited
 from protos.errors import Denied
 from protos.ids import new_id
 from protos.llm import prompt
 from protos.mad import Context
-from protos.v1.message_pb2 import KIND_CALL, KIND_PROSE, Message
+from protos.v1.message_pb2 import KIND_CALL, KIND_PROSE, Blob, Message, Terms
 from protos.v1.session_pb2 import Assignment
 from tests.labs import ECHO, a_home, opened
 from tests.model_server import ModelServer, Play, model_server
@@ -90,11 +93,11 @@ def lead(lab: Lab, *, run: str = "lead-1") -> Context:
     )
 
 
-async def asked(lab: Lab) -> Approval:
+async def asked(lab: Lab, *, besides: int = 0) -> Approval:
     with fail_after(LIMIT_S):
-        while not (found := await lab.services.approvals.pending()):
+        while len(found := await lab.services.approvals.pending()) <= besides:
             await sleep(0.01)
-    return found[0]
+    return found[besides]
 
 
 def call(mad: str, tool: str, **arguments: str) -> Message:
@@ -124,6 +127,33 @@ async def test_a_call_that_needs_a_person_is_said_in_the_transaction_that_uses_t
         assert len(await lab.services.approvals.newest()) == 1
 
 
+async def test_what_a_call_asks_for_beside_its_arguments_is_approved_with_it() -> None:
+    async with a_lab() as (lab, _), create_task_group() as tasks:
+        bus, plain = lead(lab, run="").bus, call("echo", "keep", text="a")
+        plain.terms.usd = 1.0
+        tasks.start_soon(bus.publish, plain)
+        approval = await asked(lab)
+        assert json.loads(approval.form)["details"]["terms"] == '{"usd": 1.0}'
+        await lab.services.approvals.approve(approval.id, by="operator", uses=9)
+        with fail_after(LIMIT_S):
+            await lab.rogers.answer_to(plain.id)
+        others = (
+            Message(text="and do something else"),
+            Message(terms=Terms(usd=100.0)),
+            Message(terms=Terms(usd=1.0, web=["evil.test"])),
+            Message(terms=Terms(usd=1.0), deadline=time.time() + 3600),
+            Message(blobs=[Blob(digest="sha256:" + "0" * 64, name="a")]),
+            Message(blobs=[Blob(digest="sha256:" + "0" * 64, name="b")]),
+        )
+        for number, more in enumerate(others):
+            other = call("echo", "keep", text="a")
+            other.MergeFrom(more)
+            tasks.start_soon(bus.publish, other)
+            await asked(lab, besides=number)
+            assert await lab.rogers.find(other.id) is None
+        tasks.cancel_scope.cancel()
+
+
 async def test_a_call_and_prose_that_are_denied_are_not_said_and_are_one_entry_each() -> None:
     async with a_lab() as (lab, _):
         bus = lead(lab, run="").bus
@@ -138,6 +168,23 @@ async def test_a_call_and_prose_that_are_denied_are_not_said_and_are_one_entry_e
         acts = await lab.journal.query("SELECT b.body FROM journal j JOIN body b USING (sequence) WHERE kind = 'act'")
         told = [json.loads(each[0]) for each in acts]
         assert [(each["act"], each["step"]) for each in told] == [("bus.call", "denied"), ("run.start", "denied")]
+
+
+async def test_who_approves_a_prompt_because_of_what_has_flowed_into_it_approves_its_words() -> None:
+    async with a_lab() as (lab, _), create_task_group() as tasks:
+        rule = POLICY + "\n[[rules]]\nname = 'words'\nkinds = ['llm.complete']\nprincipals = ['*']\ntaint = ['file']\n"
+        rules = parse_policy(f"{rule}verdict = 'ask'\n", "policy.toml")
+        lab.services.policy = Policy([rules, read_policy(BUILT_IN)])
+        ctx = lead(lab)
+        await lab.services.taints.add(Identity("lead", frozenset(), run="lead-1", conversation="c"), {"file"})
+
+        async def complete() -> None:
+            async for _ in ctx.llm.complete(prompt("Is it?", model="cheap")):
+                pass
+
+        tasks.start_soon(complete)
+        assert "Is it?" in json.loads((await asked(lab)).form)["details"]["begins"]
+        tasks.cancel_scope.cancel()
 
 
 async def test_a_model_that_needs_a_person_is_asked_once_it_was_approved_and_the_use_goes_with_its_start() -> None:

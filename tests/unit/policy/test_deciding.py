@@ -117,7 +117,12 @@ def test_a_path_is_what_it_begins_with_in_whole_segments() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/docs/../admin", "/docs/%2e%2e/admin", "/docs%2fadmin", "/docs//admin", "/docs/.;/a"]
+    "path",
+    [
+        *("/docs/../admin", "/docs/%2e%2e/admin", "/docs%2fadmin", "/docs//admin", "/docs/.;/a"),
+        *("/docs/;/admin", "/docs/admin;x", "/docs%3bx/a", "/docs%3Bx", "/docs%3f", "/docs%23", "/docs/%252fadmin"),
+        *("/docs%20/a", "/docs/%20a", "/docs./a", "/docs/a.", "/docs/%00", "/docs%09", "/docs/%c0%afadmin"),
+    ],
 )
 def test_a_path_that_servers_read_in_several_ways_is_allowed_by_no_prefix_and_forbidden_by_every(path: str) -> None:
     policy = of(rule("'a.test'", "allow", "paths = ['/docs']", who="mad:other"))
@@ -125,6 +130,12 @@ def test_a_path_that_servers_read_in_several_ways_is_allowed_by_no_prefix_and_fo
     policy = of(rule("'a.test'", "deny", "paths = ['/admin']"), rule("'a.test'"))
     assert decided(policy, fetch(f"https://a.test{path}")) == "deny r0"
     assert decided(policy, fetch("https://a.test/docs")) == "allow r1"
+
+
+@pytest.mark.parametrize("path", ["/docs/a.b", "/docs/.x/y", "/docs/a%20b", "/docs/%C3%A4", "/docs/a?b;c=%25."])
+def test_a_path_that_all_servers_read_alike_is_what_it_seems(path: str) -> None:
+    policy = of(rule("'a.test'", "allow", "paths = ['/docs']", who="mad:other"))
+    assert decided(policy, fetch(f"https://a.test{path}", by=("mad:other",))) == "allow r0"
 
 
 def test_schemes_methods_and_what_has_flowed_in_are_asked_about_where_a_rule_names_them() -> None:
