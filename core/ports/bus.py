@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from anyio import CancelScope
-
 from google.protobuf.json_format import MessageToDict
 
 from core.policy.acts import Act
