@@ -372,9 +372,9 @@ def test_each_of_them_was_there_to_be_taken_out(place: Place) -> None:
     assert [name for name in place.values if f"[secret {name}]".encode() not in written] == []
 
 
-def test_who_was_told_one_that_he_had_not_sent_was_caught_with_it(place: Place) -> None:
-    caught = [each for each in place.client.get("/api/v1/incidents", limit=1000)["incidents"] if each["ended"]]
-    assert {each["what"] for each in caught} == {"the value of secret umlauts"}
+def test_who_asks_a_server_that_knows_one_that_he_had_not_sent_does_not_hear_it(place: Place) -> None:
+    assert "[secret umlauts] again." in "\n".join(place.told)
+    assert [each for each in place.client.get("/api/v1/incidents", limit=1000)["incidents"] if each["ended"]] == []
 
 
 def test_the_journal_is_whole(place: Place) -> None:
