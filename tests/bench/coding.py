@@ -90,7 +90,9 @@ def make(root: Path) -> Path:
         path = root / f"package{at % 200:03}" / f"module{at % 7}" / f"file{at:05}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(f"def number_{at}_{line}():\n    return {line * at}\n\n\n" for line in range(at % 40)))
-    for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x"]):
+    quiet = ["config", "gc.auto", "0"]  # else git packs in the background what is being cloned, and the clone breaks
+    commit = ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x"]
+    for command in (["init", "-q"], quiet, ["add", "-A"], commit):
         subprocess.run(["git", *command], cwd=root, check=True)
     return root
 
