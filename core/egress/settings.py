@@ -43,8 +43,8 @@ class PackagesSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    pip: Bases = ("https://pypi.org/simple",)
-    npm: Bases = ("https://registry.npmjs.org",)
+    pip: Bases = ()  # the addresses of indexes; none is asked that is not named here
+    npm: Bases = ()
     min_age_days: Annotated[float, Field(ge=0, le=3650)] = 7  # what is younger is not there yet
     undated: bool = False  # take what an index does not tell the age of
 

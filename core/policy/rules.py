@@ -4,7 +4,7 @@
     name = "hopper-packages"
     kinds = ["web.fetch"]
     principals = ["mad:hopper"]
-    hosts = ["pypi.org", "files.pythonhosted.org"]
+    hosts = ["pip.example.org", "files.example.org"]
     methods = ["GET", "HEAD"]
     verdict = "allow"
     limits = { packages = true, bytes_down = 500_000_000 }
