@@ -96,7 +96,7 @@ _write_command() {
 #!/bin/sh
 '''exec' "$PWD/.venv/bin/python" -I "\$0" "\$@"
 ' '''
-from core.grace.cli import main
+from core.grace.cli.main import main
 
 main()
 COMMAND

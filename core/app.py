@@ -46,8 +46,8 @@ from core.fiedler.ledger import Ledger
 from core.fiedler.money import picodollars
 from core.fiedler.providers.hosted import Hosts
 from core.fiedler.store import Store
-from core.grace.api import door
-from core.grace.serving import serve
+from core.grace.door.api import door
+from core.grace.door.serving import serve
 from core.home import Home
 from core.horace.names import Names
 from core.horace.store import Horace

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.grace.client import Client
+from core.grace.cli.client import Client
 from core.home import Home
 from tests.labs import a_home
 
 ROOT = Path(__file__).parents[1]
-COMMAND = (sys.executable, "-m", "core.grace.cli")
+COMMAND = (sys.executable, "-m", "core.grace.cli.main")
 LIMIT_S = 180
 ECHO = 'emads = []\n[residents]\necho = { class = "tests.emads.echo:Echo" }\n'
 

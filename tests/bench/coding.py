@@ -17,7 +17,7 @@ from pathlib import Path
 from anyio import to_thread
 
 from core.coding.patch import compute
-from core.grace.client import Client
+from core.grace.cli.client import Client
 from core.horace.snapshot import take
 from core.lab import Lab
 from periphery.hopper.workspace import Workspace

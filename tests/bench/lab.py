@@ -28,7 +28,7 @@ from tests.labs import EMADS, a_home, lab_of
 READY_S, IDLE_MIB, WORKER_MIB = 2.0, 120.0, 20.0
 AT_ONCE = 4  # plain containers: what the engine takes best
 IDLE_S = 2.0
-THE_CORE = "import core.app, core.grace.cli"
+THE_CORE = "import core.app, core.grace.cli.main"
 
 
 async def run() -> list[Figure]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from anyio.from_thread import start_blocking_portal
 
-from core.grace.client import Client
+from core.grace.cli.client import Client
 from core.home import Home
 from tests.agents import Agent
 from tests.agents.troupe import PROTOCOLS, Troupe, alias, settings

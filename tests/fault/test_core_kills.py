@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from anyio import fail_after, sleep
 
-from core.grace.client import Client
+from core.grace.cli.client import Client
 from core.home import Home
 from protos.errors import Error
 from protos.ids import new_id

@@ -15,7 +15,7 @@ import pytest
 from anyio import fail_after, sleep
 from anyio.from_thread import start_blocking_portal
 
-from core.grace.client import Client
+from core.grace.cli.client import Client
 from protos.tools import Call, tool
 from protos.v1.message_pb2 import KIND_PROSE
 from tests.commands import COMMAND, ROOT, Madlab, environment

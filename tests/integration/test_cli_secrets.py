@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from anyio.from_thread import start_blocking_portal
 
-from core.grace.cli import run
+from core.grace.cli.main import run
 from tests.commands import COMMAND, ROOT, Madlab, a_lab, environment
 from tests.labs import a_home
 from tests.model_server import ModelServer, Play, model_server

@@ -3,7 +3,7 @@
 import pytest
 from anyio import fail_after, sleep
 
-from core.grace.shapes import status_json
+from core.grace.door.shapes import status_json
 from core.policy.capabilities import RESIDENT_PORTS, Identity
 from core.ports.bus import LocalBus
 from core.ports.services import unlimited

@@ -7,7 +7,7 @@ each took, one a line.
 import sys
 import time
 
-from core.grace.client import Client
+from core.grace.cli.client import Client
 from protos.ids import new_id
 from protos.serve import answer_id
 from protos.v1.message_pb2 import Message

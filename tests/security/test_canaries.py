@@ -29,7 +29,7 @@ from anyio.from_thread import start_blocking_portal
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from core.grace.client import Client
+from core.grace.cli.client import Client
 from core.home import Home
 from protos.errors import Denied
 from protos.ids import new_id

@@ -21,7 +21,7 @@ from shutil import which
 import pytest
 from anyio import to_thread
 
-from core.grace.shapes import packages_json
+from core.grace.door.shapes import packages_json
 from core.ports.packages import installed
 from core.ports.web import LocalWeb
 from periphery.proxy import open_proxy

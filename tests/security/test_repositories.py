@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from core.grace.packing import open_source
+from core.grace.cli.packing import open_source
 from protos.errors import InvalidArgument
 from protos.tree import TreeRefused
 from tests.commands import Madlab, a_lab

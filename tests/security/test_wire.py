@@ -13,8 +13,8 @@ import pytest
 from anyio import create_task_group, fail_after, sleep
 
 from core.gate import CONNECTIONS, hash_of
-from core.grace.screen import plain
-from core.grace.shapes import message_json
+from core.grace.cli.screen import plain
+from core.grace.door.shapes import message_json
 from core.run import Outcome
 from protos.ids import new_id
 from protos.v1.message_pb2 import KIND_REPLY, TAINT_WEB, TAINT_WORKER, Message

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from core.grace import pages
-from core.grace.browsing import told_apart
+from core.grace.cli import pages
+from core.grace.cli.browsing import told_apart
 from protos.errors import Exhausted, InvalidArgument, Unavailable
 
 PAGE: dict[str, Any] = {

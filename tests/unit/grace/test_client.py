@@ -16,8 +16,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from core.grace.client import LEASE_HEADER, Broken, Client, Unreachable
-from core.grace.serving import serve
+from core.grace.cli.client import LEASE_HEADER, Broken, Client, Unreachable
+from core.grace.door.serving import serve
 from core.home import Home
 from protos.errors import Exhausted, InvalidArgument, NotFound
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from anyio import Event, create_task_group, fail_after, sleep_forever
 
-from core.grace import events
-from core.grace.events import Changes, EventStream, Item
+from core.grace.door import events
+from core.grace.door.events import Changes, EventStream, Item
 from core.rogers.entry import Row
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core.grace.packing import open_source
+from core.grace.cli.packing import open_source
 from core.home import Home
 from protos.errors import InvalidArgument, NotFound
 from protos.tree import TreeRefused

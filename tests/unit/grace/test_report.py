@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from core.grace.report import Severity, parse, says_no, show
+from core.grace.cli.report import Severity, parse, says_no, show
 from protos.errors import Unavailable
 
 RUN = {"id": "mcnamara-1", "outcome": "partial"}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.grace.screen import plain, size, span
+from core.grace.cli.screen import plain, size, span
 
 
 @pytest.mark.parametrize(

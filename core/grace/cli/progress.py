@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from core.grace import screen
+from core.grace.cli import screen
 
 
 class Progress:

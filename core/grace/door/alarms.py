@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from core.grace.edge import number_of
+from core.grace.door.edge import number_of
 from core.lab import Lab
 from core.redaction.canaries import incidents
 

@@ -23,8 +23,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from core.grace.alarms import routes as alarm_routes
-from core.grace.edge import (
+from core.grace.door.alarms import routes as alarm_routes
+from core.grace.door.edge import (
     Answers,
     BlobBody,
     Empty,
@@ -38,9 +38,9 @@ from core.grace.edge import (
     refuse,
     refuse_http,
 )
-from core.grace.events import Changes, EventStream, Item
-from core.grace.oversight import routes as oversight_routes
-from core.grace.shapes import (
+from core.grace.door.events import Changes, EventStream, Item
+from core.grace.door.oversight import routes as oversight_routes
+from core.grace.door.shapes import (
     blob_json,
     conversation_json,
     mads_json,
@@ -50,9 +50,9 @@ from core.grace.shapes import (
     status_json,
     version_json,
 )
-from core.grace.streams import BlobStream
-from core.grace.trail import Trail
-from core.grace.vault import routes as vault_routes
+from core.grace.door.streams import BlobStream
+from core.grace.door.trail import Trail
+from core.grace.door.vault import routes as vault_routes
 from core.lab import Lab
 from core.policy.capabilities import Identity
 from core.ports.bus import say

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core.grace import screen
-from core.grace.client import Client
-from core.grace.life import Json
-from core.grace.runs import tell_waiting
-from core.grace.scanning import failed, watch
-from core.grace.talk import fault
+from core.grace.cli import screen
+from core.grace.cli.client import Client
+from core.grace.cli.life import Json
+from core.grace.cli.runs import tell_waiting
+from core.grace.cli.scanning import failed, watch
+from core.grace.cli.talk import fault
 from protos.errors import InvalidArgument, Unavailable
 
 if TYPE_CHECKING:
-    from core.grace.pages import Browsed
+    from core.grace.cli.pages import Browsed
 
 RESULT_BYTES = 64 * 1024**2
 GREEN = ("succeeded", "partial")
@@ -46,8 +46,8 @@ def browse(
 
     With a GOAL a model answers it, with quotes that stand on the pages. Downloads are kept in quarantine.
     """
-    from core.grace import pages
-    from core.grace.progress import progress
+    from core.grace.cli import pages
+    from core.grace.cli.progress import progress
 
     client = Client.to(context.obj, waiting=tell_waiting)
     urls, goal = told_apart(words)
@@ -125,7 +125,7 @@ def _download(client: Client, blobs: Sequence[dict[str, Any]], name: str) -> byt
 
 def _write(client: Client, run: dict[str, Any], found: "Browsed", out: Path) -> list[Path]:
     """Writes what was found, and returns the files. Their names are ours; downloads go below `quarantine`."""
-    from core.grace import pages
+    from core.grace.cli import pages
 
     wanted: list[tuple[Path, str]] = []
     kept = {each["name"]: each["digest"] for each in run["artifacts"]}

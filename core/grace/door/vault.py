@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from core.grace.edge import Empty, Strict, json_of, number_of
+from core.grace.door.edge import Empty, Strict, json_of, number_of
 from core.lab import Lab
 from core.turing.grants import Grant
 from core.turing.headers import adding_of

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from core.grace import screen
+from core.grace.cli import screen
 
 FILES, COMMANDS = 30, 10  # so many are listed
 SHOWN_LINES = 2_000  # of a diff; the rest is in the file

@@ -9,11 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from core.fiedler.store import NO_MODEL
-from core.grace import screen
-from core.grace.client import Client
-from core.grace.life import Json
-from core.grace.runs import tell_waiting
-from core.grace.talk import ask as answer_to
+from core.grace.cli import screen
+from core.grace.cli.client import Client
+from core.grace.cli.life import Json
+from core.grace.cli.runs import tell_waiting
+from core.grace.cli.talk import ask as answer_to
 
 Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="What to ask; - reads it from stdin.")]
 

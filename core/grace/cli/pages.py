@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from core.grace import screen
+from core.grace.cli import screen
 from protos.errors import Exhausted, Unavailable
 
 QUARANTINE = "quarantine"

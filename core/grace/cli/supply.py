@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from core.fiedler.store import Store, Weights, catalogue, choose, chosen, weights_called
-from core.grace import screen
-from core.grace.life import Json
+from core.grace.cli import screen
+from core.grace.cli.life import Json
 from core.home import Home
 from protos.errors import Conflict, Error, InvalidArgument, NotFound
 

@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 import typer
 
-from core.grace import screen
-from core.grace.client import Client
-from core.grace.life import Json
+from core.grace.cli import screen
+from core.grace.cli.client import Client
+from core.grace.cli.life import Json
 
 
 def add_to(app: typer.Typer) -> None:

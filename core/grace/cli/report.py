@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from core.grace import screen
+from core.grace.cli import screen
 from protos.errors import Unavailable
 
 MANY = 100_000

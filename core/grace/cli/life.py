@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core.grace import screen
-from core.grace.client import Client, Unreachable
+from core.grace.cli import screen
+from core.grace.cli.client import Client, Unreachable
 from core.home import Home
 from protos.errors import BY_CODE, Conflict, Error, InvalidArgument, Unavailable
 
@@ -78,7 +78,7 @@ def _unlock(client: Client, passphrase_file: str, passphrase_fd: int | None) -> 
     vault = client.get("/api/v1/vault")
     if vault["state"] not in ("locked", "damaged"):
         return
-    from core.grace.secrets import open_vault, vault_sentence
+    from core.grace.cli.secrets import open_vault, vault_sentence
 
     if passphrase_file or passphrase_fd is not None or (vault["way"] == "passphrase" and sys.stdin.isatty()):
         open_vault(client, passphrase_file, passphrase_fd)
@@ -91,8 +91,8 @@ def _start(home: Home) -> "subprocess.Popen[bytes]":
     log = home.path / "core.log"
     if log.exists() and log.stat().st_size > LOG_BYTES:
         log.replace(home.path / "core.log.1")
-    command = [sys.executable, "-m", "core.grace.cli", "--home", str(home.path), "up", "--foreground", "--json"]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    command = [sys.executable, "-m", "core.grace.cli.main", "--home", str(home.path), "up", "--foreground", "--json"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[3])}
     with log.open("ab") as words:
         os.fchmod(words.fileno(), 0o600)
         return subprocess.Popen(

@@ -14,7 +14,7 @@ from typing import Any
 from anyio import Event, create_task_group, sleep
 from starlette.types import Receive, Scope, Send
 
-from core.grace.streams import cancel_when_gone
+from core.grace.door.streams import cancel_when_gone
 from core.rogers.entry import Row
 
 HEARTBEAT_S = 10.0

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core.grace import screen
-from core.grace.client import Client, Fault
-from core.grace.runs import place, tell_waiting
+from core.grace.cli import screen
+from core.grace.cli.client import Client, Fault
+from core.grace.cli.runs import place, tell_waiting
 from core.home import Home
 from protos.errors import Conflict, Exhausted, InvalidArgument, Unavailable
 
 if TYPE_CHECKING:
-    from core.grace.packing import Source
-    from core.grace.progress import Progress
+    from core.grace.cli.packing import Source
+    from core.grace.cli.progress import Progress
 
 BASELINE_BYTES = 4 * 1024**2
 REPORT_BYTES = 64 * 1024**2
@@ -58,7 +58,7 @@ def scan(
     history: Annotated[bool, typer.Option(help="Look into the git history too.")] = True,
 ) -> None:
     """Scan a directory, a git repository or an archive in a sandbox."""
-    from core.grace.progress import progress
+    from core.grace.cli.progress import progress
 
     client = Client.to(context.obj, waiting=tell_waiting)
     client.get("/api/v1/status")  # is anybody there? Asked before any packing.
@@ -112,7 +112,7 @@ def _follow(client: Client, run: str, shown: "Progress") -> None:
 
 
 def _open(path: Path, home: str | None, history: bool) -> "Source":
-    from core.grace.packing import open_source
+    from core.grace.cli.packing import open_source
 
     return open_source(path, Home.find(home), history=history, note=lambda text: screen.note(f"Note: {text}"))
 
@@ -160,7 +160,7 @@ def _judge(
     client: Client, run: dict[str, Any], format: Format, out: Path | None, fail_on: Threshold | None, *, strict: bool
 ) -> int:
     """Prints or writes the report, and returns the exit code."""
-    from core.grace import report
+    from core.grace.cli import report
 
     found = report.parse(_artifact(client, run, "report.json"), run)
     if format is Format.SARIF:

@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from core.grace import (
+from core.grace.cli import (
     approving,
     auditing,
     branch,
@@ -33,8 +33,8 @@ from core.grace import (
     talk,
     upkeep,
 )
-from core.grace.client import Fault
-from core.grace.screen import note
+from core.grace.cli.client import Fault
+from core.grace.cli.screen import note
 from protos.errors import Conflict, Denied, Error, Exhausted, InvalidArgument, NotFound, Unauthenticated, Unavailable
 
 NO, USAGE, UNREACHABLE, FAILED = 1, 2, 3, 4

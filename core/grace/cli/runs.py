@@ -6,9 +6,9 @@ from urllib.parse import quote
 
 import typer
 
-from core.grace import screen
-from core.grace.client import Client
-from core.grace.life import Json
+from core.grace.cli import screen
+from core.grace.cli.client import Client
+from core.grace.cli.life import Json
 
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, as `madlab runs` shows it.")]
 Follow = Annotated[bool, typer.Option("-f", "--follow", help="Go on with what comes.")]

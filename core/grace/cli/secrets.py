@@ -11,9 +11,9 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from core.grace import screen
-from core.grace.client import Client
-from core.grace.life import Json
+from core.grace.cli import screen
+from core.grace.cli.client import Client
+from core.grace.cli.life import Json
 from protos.errors import InvalidArgument
 
 VALUE_BYTES = 64 * 1024

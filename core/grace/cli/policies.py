@@ -6,9 +6,9 @@ from urllib.parse import quote
 
 import typer
 
-from core.grace import screen
-from core.grace.client import Client
-from core.grace.life import Json
+from core.grace.cli import screen
+from core.grace.cli.client import Client
+from core.grace.cli.life import Json
 from protos.errors import InvalidArgument
 
 NO = 1

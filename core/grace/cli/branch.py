@@ -10,10 +10,10 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, BinaryIO, cast
 
 import typer
 
-from core.grace import screen
-from core.grace.client import Client
-from core.grace.life import Json
-from core.grace.runs import RunId, place, tell_waiting
+from core.grace.cli import screen
+from core.grace.cli.client import Client
+from core.grace.cli.life import Json
+from core.grace.cli.runs import RunId, place, tell_waiting
 from protos.errors import Conflict, InvalidArgument, NotFound
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class Coded:
     @property
     def trailers(self) -> list[str]:
         """What its commit says of it."""
-        from core.grace.patches import clean_room, tests
+        from core.grace.cli.patches import clean_room, tests
 
         told = {
             "Run": self.id,
@@ -255,7 +255,7 @@ def _check_flags(coded: Sequence[Coded], changes: "Changes") -> None:
         Conflict: parts of the patch were refused, or it would add secrets.
     """
     from core.coding.patch import render
-    from core.grace.patches import warnings
+    from core.grace.cli.patches import warnings
 
     found = [each for run in coded for each in warnings({"refused": run.evidence.get("refused")})]
     found += [f"refused: {each.path}: {each.why}" for each in changes.refused]

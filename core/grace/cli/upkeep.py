@@ -6,17 +6,17 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core.grace import screen
-from core.grace.client import CHUNK, Client
-from core.grace.life import Json
-from core.grace.progress import Progress, progress
-from core.grace.runs import tell_waiting
-from core.grace.scanning import GREEN, failed, watch
+from core.grace.cli import screen
+from core.grace.cli.client import CHUNK, Client
+from core.grace.cli.life import Json
+from core.grace.cli.progress import Progress, progress
+from core.grace.cli.runs import tell_waiting
+from core.grace.cli.scanning import GREEN, failed, watch
 from core.home import Home
 from protos.errors import NotFound, Unavailable
 
 if TYPE_CHECKING:
-    from core.grace.packing import Source
+    from core.grace.cli.packing import Source
 
 NO = 1
 INDEX = "advisories"  # the name under which scans find it
@@ -81,7 +81,7 @@ def import_file(
     json: Json = False,
 ) -> None:
     """Take in an OSV database. It is read in a sandbox; scans use it from then on."""
-    from core.grace.packing import open_source
+    from core.grace.cli.packing import open_source
 
     client = Client.to(context.obj, waiting=tell_waiting)
     client.get("/api/v1/status")
@@ -93,7 +93,7 @@ def import_file(
 def update(context: typer.Context, json: Json = False) -> None:
     """Fetch the OSV database from `advisories.url` and take it in."""
     from core.config import load
-    from core.grace.packing import Source, read
+    from core.grace.cli.packing import Source, read
 
     home = Home.find(context.obj)
     client = Client.to(context.obj, waiting=tell_waiting)

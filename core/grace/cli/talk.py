@@ -9,10 +9,10 @@ from urllib.parse import quote
 
 import typer
 
-from core.grace import screen
-from core.grace.client import CHUNK, Client, Fault
-from core.grace.life import Json
-from core.grace.runs import Follow, one_line, pages, tell_waiting
+from core.grace.cli import screen
+from core.grace.cli.client import CHUNK, Client, Fault
+from core.grace.cli.life import Json
+from core.grace.cli.runs import Follow, one_line, pages, tell_waiting
 from protos.errors import InvalidArgument, Unavailable
 
 ANSWERS = ("reply", "fault")

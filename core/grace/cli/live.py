@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from core.grace import screen
-from core.grace.models import money
-from core.grace.patches import counted
+from core.grace.cli import screen
+from core.grace.cli.models import money
+from core.grace.cli.patches import counted
 
 if TYPE_CHECKING:
     from rich.console import Console

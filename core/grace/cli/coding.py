@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core.grace import screen
-from core.grace.client import Client, Fault
-from core.grace.life import Json
-from core.grace.runs import RunId, place, tell_waiting
-from core.grace.scanning import check_writable, failed
+from core.grace.cli import screen
+from core.grace.cli.client import Client, Fault
+from core.grace.cli.life import Json
+from core.grace.cli.runs import RunId, place, tell_waiting
+from core.grace.cli.scanning import check_writable, failed
 from core.home import Home
 from protos.errors import Conflict, Error, InvalidArgument
 
 if TYPE_CHECKING:
-    from core.grace.live import Live
-    from core.grace.packing import Source
+    from core.grace.cli.live import Live
+    from core.grace.cli.packing import Source
 
 SUCCEEDED = "succeeded"
 UNFINISHED = frozenset({"out_of_budget", "timed_out", "stuck", "cancelled"})
@@ -57,7 +57,7 @@ def code(
     json: Json = False,
 ) -> None:
     """Have code written in a sandbox, and get a tested patch. The directory itself is never touched."""
-    from core.grace.progress import progress
+    from core.grace.cli.progress import progress
 
     client = Client.to(context.obj, waiting=tell_waiting)
     client.get("/api/v1/status")  # is anybody there? Asked before any packing.
@@ -123,7 +123,7 @@ def _have_coded(
     json: bool,
 ) -> None:
     """Asks for code, follows the run, and tells what has come of it."""
-    from core.grace.branch import write_diff
+    from core.grace.cli.branch import write_diff
 
     message = {
         "recipient": "foreman",
@@ -210,7 +210,7 @@ def as_json(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _source(repo: Path, home: str | None) -> "Source":
-    from core.grace.packing import open_source
+    from core.grace.cli.packing import open_source
 
     if repo.is_file():
         raise InvalidArgument(f"{repo} is a file", next="name a repository or a directory")
@@ -237,7 +237,7 @@ def _base(repo: Path) -> str:
 
 def _watch(client: Client, run: str, *, json: bool) -> dict[str, Any]:
     """Follows a run to its end and returns it. Ctrl-C asks whether to leave it or to cancel it; the next one leaves."""
-    from core.grace.live import live
+    from core.grace.cli.live import live
 
     after, cancelling = 0, False
     while True:
@@ -288,9 +288,9 @@ def _tell(client: Client, run: dict[str, Any], out: Path | None) -> None:
     """The diff on stdout, and what speaks for it on stderr."""
     from io import BytesIO
 
-    from core.grace import patches
-    from core.grace.live import summary
-    from core.grace.models import money
+    from core.grace.cli import patches
+    from core.grace.cli.live import summary
+    from core.grace.cli.models import money
 
     evidence = run["evidence"] or {}
     told = as_json(run)

@@ -15,9 +15,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from core.config import load
-from core.grace.edge import Empty, Strict, after_of, json_of, number_of
-from core.grace.events import EventStream, Item
-from core.grace.trail import Trail, line_of, merged
+from core.grace.door.edge import Empty, Strict, after_of, json_of, number_of
+from core.grace.door.events import EventStream, Item
+from core.grace.door.trail import Trail, line_of, merged
 from core.lab import Lab
 from core.policy.acts import Act, Decision, Kind
 from core.policy.approvals import MOST_USES, Approval

@@ -8,7 +8,7 @@ from typing import Any
 
 from core import VERSION
 from core.dispatcher import terms_of
-from core.grace.vault import vault_json
+from core.grace.door.vault import vault_json
 from core.horace.store import Version
 from core.lab import Lab
 from core.ports.packages import installed

@@ -5,10 +5,10 @@ from urllib.parse import quote
 
 import typer
 
-from core.grace import screen
-from core.grace.client import Client
-from core.grace.life import Json
-from core.grace.runs import Follow, tell_waiting
+from core.grace.cli import screen
+from core.grace.cli.client import Client
+from core.grace.cli.life import Json
+from core.grace.cli.runs import Follow, tell_waiting
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="As `madlab approvals` shows it: the beginning of an id.")]
 SHOWN_CHARACTERS = 600  # of a detail

@@ -8,10 +8,10 @@ from urllib.parse import urlencode
 
 import typer
 
-from core.grace import screen
-from core.grace.client import Client
-from core.grace.life import Json
-from core.grace.runs import Follow, tell_waiting
+from core.grace.cli import screen
+from core.grace.cli.client import Client
+from core.grace.cli.life import Json
+from core.grace.cli.runs import Follow, tell_waiting
 from protos.errors import InvalidArgument
 
 UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}

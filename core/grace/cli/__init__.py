@@ -1,0 +1,1 @@
+"""The command `madlab`: an ordinary client of the door."""
