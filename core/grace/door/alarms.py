@@ -6,8 +6,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from core.grace.door.edge import number_of
-from core.lab import Lab
+from core.grace.door.edge import lab_of, number_of
 from core.redaction.canaries import incidents
 
 PAGE = 1000
@@ -19,6 +18,6 @@ def routes() -> Iterator[Route]:
 
 
 async def _incidents(request: Request) -> Response:
-    lab: Lab = request.app.state.lab
+    lab = lab_of(request)
     limit = number_of(request, "limit", 50, PAGE, least=1)
     return JSONResponse({"incidents": await incidents(lab.journal, limit=limit)})

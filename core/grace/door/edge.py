@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.types import Message as Part
 
+from core.lab import Lab
 from core.policy.targets import host_pattern
 from protos.errors import (
     Conflict,
@@ -24,6 +25,7 @@ from protos.errors import (
 )
 from protos.ids import new_id
 
+PAGE = 1000  # the longest that a page of a list is
 BODY_BYTES = 256 * 1024  # of a JSON request; what is bigger goes in as a blob
 PATIENCE_S = 1.0  # with a client that is still sending what is refused already
 LOOK = "look for the request's id in core.log"
@@ -105,6 +107,17 @@ class ShutdownBody(Strict):
 
 class Empty(Strict):
     """Nothing."""
+
+
+def lab_of(request: Request) -> Lab:
+    """The lab that this door belongs to."""
+    lab: Lab = request.app.state.lab
+    return lab
+
+
+def wants_stream(request: Request) -> bool:
+    """Whether the client asks for server-sent events."""
+    return "text/event-stream" in request.headers.get("accept", "")
 
 
 async def json_of(request: Request, model: type[Body]) -> Body:

@@ -15,7 +15,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from core.config import load
-from core.grace.door.edge import Empty, Strict, after_of, json_of, number_of
+from core.grace.door.callers import caller_of
+from core.grace.door.edge import Empty, Strict, after_of, json_of, lab_of, number_of
 from core.grace.door.events import EventStream, Item
 from core.grace.door.trail import Trail, line_of, merged
 from core.lab import Lab
@@ -31,7 +32,6 @@ from core.policy.versions import record, versions
 from core.ports.acting import denial
 from protos.errors import Denied, InvalidArgument, NotFound
 
-OPERATOR = "operator"
 TRIED_AT_ONCE = 200  # decisions between two looks at what else there is to do
 DAYS_S = 30 * 86_400.0  # how far back a policy is tried
 
@@ -88,7 +88,7 @@ def routes() -> Iterator[Route]:
 
 
 async def _policy(request: Request) -> Response:
-    lab = _lab(request)
+    lab = lab_of(request)
     policy, history = lab.services.policy, await versions(lab.journal)
     return JSONResponse(
         {
@@ -105,7 +105,7 @@ async def _policy(request: Request) -> Response:
 
 async def _reload(request: Request) -> Response:
     """Reads the files again. What they say holds from the next decision on; where one is wrong, nothing changes."""
-    lab = _lab(request)
+    lab = lab_of(request)
     await json_of(request, Empty)
     policy = load_policy(load(lab.home).policy)
     version = await record(lab.journal, policy)
@@ -114,7 +114,7 @@ async def _reload(request: Request) -> Response:
 
 
 async def _check(request: Request) -> Response:
-    lab, body = _lab(request), await json_of(request, _CheckBody)
+    lab, body = lab_of(request), await json_of(request, _CheckBody)
     act = Act(body.kind, await _principals(lab, body.principals), body.target, body.details, frozenset(body.taint))
     decision = _capable(lab, act) or lab.services.policy.decide(act)
     return JSONResponse(_decision_json(lab.services.policy, act, decision))
@@ -152,7 +152,7 @@ def _capable(lab: Lab, act: Act) -> Decision | None:
 
 
 async def _explain(request: Request) -> Response:
-    lab, id = _lab(request), request.path_params["id"].removeprefix("act:")
+    lab, id = lab_of(request), request.path_params["id"].removeprefix("act:")
     rows = await _trail(request).entries_of(id)
     lines = [line for row in rows if (line := line_of(row)) is not None]
     if not lines:
@@ -234,7 +234,7 @@ def _decision_json(policy: Policy, act: Act, decision: Decision) -> dict[str, An
 
 
 async def _approvals(request: Request) -> Response | EventStream:
-    lab = _lab(request)
+    lab = lab_of(request)
     approvals, trail = lab.services.approvals, _trail(request)
     if "text/event-stream" in request.headers.get("accept", ""):
 
@@ -250,15 +250,17 @@ async def _approvals(request: Request) -> Response | EventStream:
 
 
 async def _approve(request: Request) -> Response:
-    lab, body = _lab(request), await json_of(request, _ApproveBody)
-    found = await lab.services.approvals.approve(request.path_params["id"], by=OPERATOR, uses=body.uses)
+    lab, body = lab_of(request), await json_of(request, _ApproveBody)
+    found = await lab.services.approvals.approve(request.path_params["id"], by=caller_of(request).name, uses=body.uses)
     return JSONResponse(_approval_json(lab, found))
 
 
 async def _deny(request: Request) -> Response:
-    lab = _lab(request)
+    lab = lab_of(request)
     await json_of(request, Empty)
-    return JSONResponse(_approval_json(lab, await lab.services.approvals.deny(request.path_params["id"], by=OPERATOR)))
+    return JSONResponse(
+        _approval_json(lab, await lab.services.approvals.deny(request.path_params["id"], by=caller_of(request).name))
+    )
 
 
 def _approval_json(lab: Lab, approval: Approval) -> dict[str, Any]:
@@ -290,7 +292,7 @@ async def _audit(request: Request) -> Response | EventStream:
 
 async def _verify(request: Request) -> Response:
     """Checks the journal, and that it still holds what checkpoints from elsewhere know of it."""
-    lab, body = _lab(request), await json_of(request, _VerifyBody)
+    lab, body = lab_of(request), await json_of(request, _VerifyBody)
     key = body.key or name_of(await to_thread.run_sync(open_key, lab.home.path / KEY))
     kept = [each.head for each in read_lines(body.lines, lab.home.lab, key)]
     found = await lab.journal.verify(kept)
@@ -302,11 +304,6 @@ def _moment(text: str) -> float:
         return float(text)
     except ValueError:
         raise InvalidArgument(f"since: {text[:40]!r} is no moment", next="give seconds since the epoch") from None
-
-
-def _lab(request: Request) -> Lab:
-    lab: Lab = request.app.state.lab
-    return lab
 
 
 def _trail(request: Request) -> Trail:

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from core.grace.door.edge import Empty, Strict, json_of, number_of
+from core.grace.door.edge import Empty, Strict, json_of, lab_of, number_of
 from core.lab import Lab
 from core.turing.grants import Grant
 from core.turing.headers import adding_of
@@ -110,25 +110,25 @@ def vault_json(lab: Lab) -> dict[str, Any]:
 
 
 async def _vault(request: Request) -> Response:
-    return JSONResponse(vault_json(request.app.state.lab))
+    return JSONResponse(vault_json(lab_of(request)))
 
 
 async def _create(request: Request) -> Response:
     body = await json_of(request, _LockBody)
     await _of(request).custody.create(body.passphrase)
-    return JSONResponse(vault_json(request.app.state.lab), 201)
+    return JSONResponse(vault_json(lab_of(request)), 201)
 
 
 async def _unlock(request: Request) -> Response:
     body = await json_of(request, _LockBody)
     await _of(request).custody.unlock(body.passphrase)
-    return JSONResponse(vault_json(request.app.state.lab))
+    return JSONResponse(vault_json(lab_of(request)))
 
 
 async def _rekey(request: Request) -> Response:
     body = await json_of(request, _LockBody)
     await _of(request).custody.rekey(body.passphrase)
-    return JSONResponse(vault_json(request.app.state.lab))
+    return JSONResponse(vault_json(lab_of(request)))
 
 
 async def _export(request: Request) -> Response:
@@ -171,14 +171,14 @@ async def _list(request: Request) -> Response:
                 "last": max((each.last for each in grants), default=0) or None,
             }
         )
-    return JSONResponse({"vault": vault_json(request.app.state.lab), "secrets": found})
+    return JSONResponse({"vault": vault_json(lab_of(request)), "secrets": found})
 
 
 async def _set(request: Request) -> Response:
     body = await json_of(request, _ValueBody)
     with _value(body) as value:
         made = await _of(request).custody.set(request.path_params["name"], value)
-    return JSONResponse(_version_json(made, time.time()) | {"vault": vault_json(request.app.state.lab)}, 201)
+    return JSONResponse(_version_json(made, time.time()) | {"vault": vault_json(lab_of(request))}, 201)
 
 
 async def _rotate(request: Request) -> Response:
@@ -237,7 +237,7 @@ def _value(body: _ValueBody) -> Secret:
 
 async def _grants(request: Request) -> Response:
     """Who could use it now: by grants, and as the key of a provider."""
-    lab, name, now = request.app.state.lab, request.path_params["name"], time.time()
+    lab, name, now = lab_of(request), request.path_params["name"], time.time()
     grants = _known(request)
     return JSONResponse(
         {
@@ -282,7 +282,7 @@ async def _revoke(request: Request) -> Response:
 
 async def _uses(request: Request) -> Response:
     """Who did, the latest first; and how often a provider's key was."""
-    lab, name = request.app.state.lab, request.path_params["name"]
+    lab, name = lab_of(request), request.path_params["name"]
     _known(request)
     uses = await _of(request).grants.uses(name, limit=number_of(request, "limit", 100, USES))
     providers = []
@@ -330,7 +330,7 @@ def _grant_json(grant: Grant, now: float) -> dict[str, Any]:
 
 
 def _of(request: Request) -> Turing:
-    return _turing(request.app.state.lab)
+    return _turing(lab_of(request))
 
 
 def _turing(lab: Lab) -> Turing:

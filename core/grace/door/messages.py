@@ -1,0 +1,116 @@
+"""The door's routes for what is said: messages go in, conversations come out, as pages or live."""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+from anyio import move_on_after
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from core.grace.door.callers import caller_of
+from core.grace.door.edge import PAGE, BlobBody, MessageBody, after_of, json_of, lab_of, number_of, wants_stream
+from core.grace.door.events import Changes, EventStream, Item
+from core.grace.door.shapes import conversation_json, message_json
+from core.lab import Lab
+from core.ports.bus import say
+from core.router import Ephemeral
+from protos.errors import Exhausted, InvalidArgument, NotFound, Unavailable
+from protos.ids import is_uuid, new_id
+from protos.v1.message_pb2 import KIND_CALL, KIND_PROSE, Blob, Message, Terms
+
+REQUESTED_S = 5.0  # the dispatcher hears of a message within a millisecond or so
+
+
+def routes() -> Iterator[Route]:
+    """The routes of this part of the door."""
+    for method, path, endpoint in (
+        ("POST", "/messages", _publish),
+        ("GET", "/conversations", _conversations),
+        ("GET", "/conversations/{id}/messages", _messages),
+    ):
+        yield Route("/api/v1" + path, endpoint, methods=[method])
+
+
+async def _publish(request: Request) -> Response:
+    lab, body = lab_of(request), await json_of(request, MessageBody)
+    if body.id and not is_uuid(body.id):
+        raise InvalidArgument("id: it must be a UUIDv7 in lower case", next="leave it out and one is made")
+    lab.registry.mad(body.recipient)
+    message = Message(
+        id=body.id or new_id(),
+        conversation=body.conversation or new_id(),
+        recipient=body.recipient,
+        blobs=[await _attached(lab, each) for each in body.blobs],
+    )
+    if body.terms.model_fields_set:
+        message.terms.CopyFrom(Terms(**body.terms.model_dump(exclude_none=True)))
+    if body.kind == "call":
+        lab.registry.check_call(body.recipient, body.tool, body.arguments)
+        message.kind, message.tool, message.data = KIND_CALL, body.tool, json.dumps(body.arguments, ensure_ascii=False)
+    elif not body.text.strip():
+        raise InvalidArgument("text: there is nothing to say", next="write a sentence")
+    else:
+        message.kind, message.text = KIND_PROSE, body.text
+    _check_queue(lab, body.recipient)
+    sequence = await say(lab.services, caller_of(request).identity, message)
+    answer = {"id": message.id, "conversation": message.conversation, "sequence": sequence}
+    return JSONResponse(answer | {"run": await _run_for(lab, request.app.state.changes, message)}, 202)
+
+
+async def _run_for(lab: Lab, changes: Changes, message: Message) -> str | None:
+    """The run that `message` starts, once it is there; None where no run is needed.
+
+    Raises:
+        Unavailable: nobody has taken the message up. It is said all the same, and saying it again does no harm.
+    """
+    if not isinstance(lab.registry.destination(message.recipient), Ephemeral):
+        return None
+    run = lab.runs.id_of(message.recipient, message.id)
+    with move_on_after(REQUESTED_S):
+        while True:
+            with changes.of(message.conversation) as changed:
+                if await lab.runs.claims(run, message.recipient, message.id):
+                    return run
+                await changed.wait()
+    raise Unavailable(f"the run {run} is not there after {REQUESTED_S:g} s", next="see: madlab runs, and core.log")
+
+
+def _check_queue(lab: Lab, recipient: str) -> None:
+    """
+    Raises:
+        Exhausted: the message would start a run, and too many wait already.
+    """
+    most = lab.config.runs.queue_max
+    if isinstance(lab.registry.destination(recipient), Ephemeral) and lab.dispatcher.counts()["queued"] >= most:
+        raise Exhausted(f"{most} runs wait already", next="try again later, or raise runs.queue_max")
+
+
+async def _attached(lab: Lab, blob: BlobBody) -> Blob:
+    """A link to a blob that is there, with the size that it has."""
+    found = await lab.horace.stat(blob.digest)
+    return Blob(digest=found.digest, size=found.size, name=blob.name, media_type=blob.media_type)
+
+
+async def _conversations(request: Request) -> Response:
+    limit, before = number_of(request, "limit", 100, PAGE), number_of(request, "before", 0, 2**62)
+    found = await lab_of(request).rogers.conversations(limit=limit, before=before or None)
+    return JSONResponse({"conversations": [conversation_json(each) for each in found]})
+
+
+async def _messages(request: Request) -> Response | EventStream:
+    rogers, conversation = lab_of(request).rogers, request.path_params["id"]
+    after, limit = after_of(request), number_of(request, "limit", 100, PAGE, least=1)
+    if wants_stream(request):
+
+        @asynccontextmanager
+        async def source() -> AsyncIterator[AsyncIterator[Item]]:
+            async with rogers.follow(conversation=conversation, after=after) as messages:
+                yield ((each.sequence, message_json(each)) async for each in messages)
+
+        return EventStream(source, request.app.state.closing)
+    page = await rogers.history(conversation, after=after, limit=limit)
+    if not page and not after:
+        raise NotFound(f"there is no conversation {conversation[:64]!r}", next="see: madlab runs")
+    return JSONResponse({"messages": [message_json(each) for each in page]})
