@@ -1,0 +1,1 @@
+"""Dewey: search over everything that was said and done, and the archive."""

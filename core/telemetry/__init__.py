@@ -1,0 +1,1 @@
+"""What the lab tells a collector: traces, metrics and logs, without content."""
