@@ -69,7 +69,7 @@ _STEPS = (
     _Step(b"\\\\", re.compile(rb"\\{2,}"), lambda _: b"\\", _collapse),
     _step(b"\\u", rb"\\u(?:[dD][89abAB][0-9A-Fa-f]{2}\\u[dD][c-fC-F][0-9A-Fa-f]{2}|[0-9A-Fa-f]{4})", _unicode),
     _step(b"\\x", rb"\\x([0-9A-Fa-f]{2})", lambda match: bytes([int(match[1], 16)])),
-    _Step(b"\\", _LINE, lambda _: b"\n", lambda data: _LINE.sub(b"\n", data)),
+    _Step(b"\\", _LINE, lambda _: b"\n", lambda data: data.replace(b"\\n", b"\n").replace(b"\\r", b"\n")),
     _Step(b"\\", re.compile(rb"\\"), lambda _: b"", lambda data: data.replace(b"\\", b"")),
     _step(b"%", rb"%([0-9A-Fa-f]{2})", lambda match: _BYTES.get(match[1]) or bytes([int(match[1], 16)])),
     _step(b"&", rb"&#x([0-9A-Fa-f]{1,6});", lambda match: _point(match[1], 16)),

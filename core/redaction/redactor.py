@@ -36,7 +36,8 @@ GROWTH = 8
 QUICK = 64  # values up to which an automaton may be of the kind that is quick and large
 
 _WORD = re.compile(rb"[A-Za-z_.:/]+|sha256:[0-9a-f]*")
-_TEXT = re.compile(rb"[\t-\r\x1b-\x7f]{9,}")  # within binary data: long enough for an escaped value
+_IS_TEXT = bytes(9 <= each <= 13 or 27 <= each <= 127 for each in range(256))  # 1 for each byte that is text
+_TEXT = b"\1" * 9  # within binary data: long enough for an escaped value
 _TEXT_AT_END = re.compile(rb"(?<![\t-\r\x1b-\x7f])[\t-\r\x1b-\x7f]*\Z")
 _ODD = re.compile(r"[^A-Za-z0-9._/-]")
 _HALF_ESCAPE = re.compile(rb"(?<!\\)(?:\\\\)*(\\(?:u[0-9A-Fa-f]{0,3}|x[0-9A-Fa-f]?)?)\Z")
@@ -203,10 +204,10 @@ class Redactor:
 
     def _found_in_text_of(self, data: bytes) -> Iterator[Hit]:
         """The same in each stretch of text that is long enough for an escaped value: first in all of them at once."""
-        texts = [each for each in _TEXT.finditer(data) if not is_plain(each[0])]
-        if texts and self._found(plain(b"\0".join(each[0] for each in texts))):
-            for each in texts:
-                yield from self._found_escaped(each[0], each.start())
+        texts = [(start, text) for start, text in _texts_of(data) if not is_plain(text)]
+        if texts and self._found(plain(b"\0".join(text for _, text in texts))):
+            for start, text in texts:
+                yield from self._found_escaped(text, start)
 
     def _found(self, data: bytes) -> list[Hit]:
         found: list[Hit] = []
@@ -306,6 +307,17 @@ def is_secret(value: bytes) -> bool:
 def marker(name: str) -> bytes:
     """What stands in the place of a value."""
     return f"[secret {name}]".encode()
+
+
+def _texts_of(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The stretches of text in binary `data`, and where they begin."""
+    kinds = data.translate(_IS_TEXT)  # so that the searching is C's: a pattern takes ten times as long
+    start = kinds.find(_TEXT)
+    while start >= 0:
+        end = kinds.find(0, start)
+        end = end if end >= 0 else len(data)
+        yield start, data[start:end]
+        start = kinds.find(_TEXT, end)
 
 
 def _merged(hits: list[Hit]) -> list[Hit]:
