@@ -21,6 +21,7 @@ from anyio import fail_after, sleep
 
 from core.lab import Lab
 from core.rogers.entry import Entry
+from core.rogers.journal import Journal
 from core.run import State
 from protos.ids import new_id
 from protos.serve import answer_id
@@ -70,7 +71,7 @@ async def warm(rounds: int = WARM_ROUNDS) -> list[Figure]:
         for _ in range(rounds + 1):
             await filled(lab)
             roads.append(await dispatch(lab))
-            commits.append(await lone_commit(lab))
+            commits.append(await lone_commit(lab.journal))
     number = statistics.median(each.commits for each in roads[1:])
     figures = []
     for percent, limit_ms in ((50, WARM_P50_MS), (99, WARM_P99_MS)):
@@ -133,8 +134,8 @@ async def filled(lab: Lab) -> None:
     await sleep(0.05)
 
 
-async def lone_commit(lab: Lab) -> float:
+async def lone_commit(journal: Journal) -> float:
     """How long one entry alone takes to be durable, in milliseconds."""
     began = time.perf_counter()
-    await lab.journal.append(Entry(id=new_id(), kind="bench", body=b"x" * 300, conversation="bench", sender="bench"))
+    await journal.append(Entry(id=new_id(), kind="bench", body=b"x" * 300, conversation="bench", sender="bench"))
     return (time.perf_counter() - began) * 1000

@@ -76,7 +76,7 @@ async def run() -> list[Figure]:
                     "straight": partial(measure, "straight"),
                     "near request": lambda: timed(lambda: fetched(web, f"http://bench.test:{port}/")),
                     "near straight": lambda: timed(lambda: gotten(http, f"http://127.0.0.1:{port}/")),
-                    "commit": partial(lone_commit, lab),
+                    "commit": partial(lone_commit, lab.journal),
                 }
             )
             of |= await in_turns(

@@ -2,7 +2,7 @@
 
 Both are asked in turns, of a server in this same process, over real HTTP. Ours also checks the request, holds and
 journals its worst case before a byte leaves, hands on what comes, and settles. The figure for the first token is what
-is added, against a limit in milliseconds.
+is added, against 2 ms and the one commit that stands on the way: the worst case is durable before a byte leaves.
 
 Memory is the process's own after many calls, beside what it was once warm: after some calls, with a journal larger than
 its connections keep pages of. SQLite fills its page cache (16 MB for the writer, 4 MB for each reader) once and no
@@ -24,6 +24,7 @@ from core.rogers.entry import Entry
 from core.rogers.journal import READERS
 from protos.ids import new_id
 from protos.llm import prompt
+from tests.bench.dispatch import lone_commit
 from tests.bench.figure import Figure, in_turns
 from tests.model_server import ModelServer, Play, model_server
 from tests.orchestras import CALLER, KEY, Hall, hall
@@ -50,6 +51,7 @@ async def run() -> list[Figure]:
                 {
                     "first": partial(_first, partial(_through, ours)),
                     "bare first": partial(_first, partial(_bare, sdk)),
+                    "commit": partial(lone_commit, ours.journal),
                     "streams": partial(_together, partial(_through, ours), STREAMS),
                     "bare streams": partial(_together, partial(_bare, sdk), STREAMS),
                 }
@@ -62,8 +64,9 @@ async def run() -> list[Figure]:
                 await _keep_up(ours, server, calls - done)
                 memory[calls], done = _memory_mb(), calls
     added = of["first"] - of["bare first"]
+    limit = f"{ADDED_MS:g} ms + a lone commit of {of['commit']:.2f}"
     return [
-        Figure("added to the first token", added, "ms", "limit", ADDED_MS, 1.0),
+        Figure("added to the first token", added, "ms", limit, ADDED_MS + of["commit"], 1.0),
         Figure(f"{STREAMS} streams", of["streams"], "ms", "the bare SDK's", of["bare streams"], STREAMS_RATIO),
         *(Figure(f"memory after {n} calls", mb, "MB", "warm", before, MEMORY_RATIO) for n, mb in memory.items()),
     ]

@@ -56,7 +56,7 @@ async def run() -> list[Figure]:
                 "call": partial(ours, "call"),
                 "bare call": partial(theirs, "call"),
                 "publish": partial(ours, "publish"),
-                "lone commit": partial(lone_commit, lab),
+                "lone commit": partial(lone_commit, lab.journal),
                 "single": partial(ours, "single"),
                 "bare single": partial(theirs, "single"),
                 "batch": partial(ours, "batch"),
