@@ -114,6 +114,7 @@ engine_ensure || stop_with "these tests run real sandboxes and need a Docker eng
 engine_gvisor "$PWD/$python"
 
 want bwrap bubblewrap "sandboxes without Docker"
+want chromium-headless-shell chromium-headless-shell "the page is driven in a real browser"
 
 step "Images"
 ensure_images base mcnamara hopper marco llama
