@@ -64,6 +64,7 @@ from core.policy.versions import PolicyView, record
 from core.ports.links import LinksView
 from core.ports.packages import InstalledView
 from core.ports.services import Services
+from core.products import ProductsView
 from core.redaction.canaries import IncidentsView, lab_key
 from core.redaction.entries import Clerk
 from core.redaction.logs import Strained
@@ -223,7 +224,7 @@ def settle_memory() -> None:
 def open_journal(home: Home, clerk: Clerk | None = None) -> Journal:
     """The journal of a home, with every view that the core keeps; enter it to open it. `clerk` cleans what goes in."""
     ours: list[View] = [RunsView(), LinksView(), Names(), ApprovalsView(), TaintView(), PolicyView(), GrantsView()]
-    ours += [IncidentsView(), InstalledView()]
+    ours += [IncidentsView(), InstalledView(), ProductsView()]
     views = [*VIEWS, *LEDGER_VIEWS, *ours]
     return Journal(home.path / "journal.db", views, clean=clerk.clean if clerk else None)
 

@@ -288,6 +288,7 @@ def _tell(client: Client, run: dict[str, Any], out: Path | None) -> None:
     """The diff on stdout, and what speaks for it on stderr."""
     from io import BytesIO
 
+    from core.coding import telling
     from core.grace.cli import patches
     from core.grace.cli.live import summary
     from core.grace.cli.models import money
@@ -304,14 +305,14 @@ def _tell(client: Client, run: dict[str, Any], out: Path | None) -> None:
         ("outcome", f"{run['outcome']}{': ' + run['reason'] if run['reason'] else ''}"),
         ("summary", " ".join(str(evidence.get("summary") or "-").split())[:400]),
         ("patch", summary(*(told["patch"][name] for name in ("files", "added", "removed")))),
-        ("before", patches.tests(evidence.get("tests_before"))),
-        ("after", patches.tests(evidence.get("tests_after"))),
-        ("proof", patches.clean_room(evidence)),
+        ("before", telling.tests(evidence.get("tests_before"))),
+        ("after", telling.tests(evidence.get("tests_after"))),
+        ("proof", telling.clean_room(evidence)),
         ("model", model + (": a small model, so read its work with care" if evidence.get("small_model") else "")),
         ("cost", f"{told['cost']['tokens']:,} tokens, {money(told['cost']['usd'])}"),
     ]
     lists = [("commands", patches.commands(evidence)), ("files", patches.files(evidence.get("patch_report")))]
-    lists.append(("mind", patches.warnings(evidence)))
+    lists.append(("mind", telling.warnings(evidence)))
     screen.note("")
     last = ""
     for name, value in [*facts, *((name, value) for name, values in lists for value in values), ("run", run["id"])]:
