@@ -5,7 +5,7 @@ npm's packument. Files younger than the age gate are taken out, so the installer
 enough by itself, and nothing fails. What is left is remembered with its digest; a file that was in no listing is not
 fetched.
 The time is the index's own word ("upload-time", `time`). An index that tells none cannot be gated: its files are taken
-out too, unless the operator says `undated = true`.
+out too, unless the operator says `undated = true`. Archives of Debian packages are another matter (`debian`).
 """
 
 import base64
@@ -21,9 +21,11 @@ from urllib.parse import unquote, urljoin
 
 from anyio import CapacityLimiter
 
+from core.egress import debian
+from core.egress.debian import Deb
 from core.egress.settings import PackagesSettings
 from core.egress.urls import canonical
-from protos.errors import InvalidArgument, Unavailable
+from protos.errors import Denied, InvalidArgument, Unavailable
 
 LISTING_BYTES = 32 << 20
 LISTINGS_AT_ONCE = 2  # of the whole lab: one takes ten times its bytes while it is sifted
@@ -68,6 +70,8 @@ class Packages:
             for ecosystem, bases in (("pip", settings.pip), ("npm", settings.npm))
             for base in bases
         ]
+        self._archives = [str(canonical(base)).rstrip("/") + "/" for base in settings.apt]
+        self._debs: OrderedDict[str, tuple[str, float]] = OrderedDict()  # our digest and the time, by address
         self.turns = CapacityLimiter(LISTINGS_AT_ONCE)
         self._files: dict[str, OrderedDict[str, File]] = {}  # what each owner was shown, by address
         self._stored: OrderedDict[tuple[str, str], str] = OrderedDict()  # our digest, by the index's
@@ -89,6 +93,27 @@ class Packages:
         known = self._files[owner].get(url) if owner in self._files else None
         return known if known is not None and self._is_old(known.uploaded, now) else None
 
+    def is_list(self, url: str) -> bool:
+        """Whether a canonical address is a list of a configured archive."""
+        return any(url.startswith(base) and debian.is_list(url.removeprefix(base)) for base in self._archives)
+
+    def deb(self, url: str) -> Deb | None:
+        """The package of a configured archive at a canonical address, if it is one."""
+        found = (debian.package(url.removeprefix(base)) for base in self._archives if url.startswith(base))
+        return next((each for each in found if each is not None), None)
+
+    def check_age(self, deb: Deb, uploaded: float, now: float) -> None:
+        """
+        Raises:
+            Denied: rule *packages*: it is too young, or nobody tells how old it is.
+        """
+        if not self._is_old(uploaded, now):
+            old = f"is {max(0.0, now - uploaded) / DAY_S:.1f} days old" if uploaded else "is of unknown age"
+            raise Denied(
+                f"rule packages: {deb.name} {old}; {self._settings.min_age_days:g} days are wanted.",
+                next="Ask for an older version, or name an archive as it was then (a snapshot) in [egress.packages].",
+            )
+
     def learn(self, owner: str, files: Mapping[str, File]) -> None:
         """Remembers what `owner` was shown, by address."""
         shown = self._files.setdefault(owner, OrderedDict())
@@ -107,6 +132,16 @@ class Packages:
         self._stored[file.algorithm, file.digest] = digest
         while len(self._stored) > REMEMBERED:
             self._stored.popitem(last=False)
+
+    def keep_deb(self, url: str, digest: str, uploaded: float) -> None:
+        """The package at `url`, whose content never changes, was stored under this digest."""
+        self._debs[url] = (digest, uploaded)
+        while len(self._debs) > REMEMBERED:
+            self._debs.popitem(last=False)
+
+    def stored_deb(self, url: str) -> tuple[str, float]:
+        """Under which digest a package was stored, and its time; nothing where it was not."""
+        return self._debs.get(url, ("", 0.0))
 
     def stored(self, file: File) -> str:
         """The digest under which a file would be stored; empty where that is not known yet."""

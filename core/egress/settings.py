@@ -45,6 +45,7 @@ class PackagesSettings(BaseModel):
 
     pip: Bases = ()  # the addresses of indexes; none is asked that is not named here
     npm: Bases = ()
+    apt: Bases = ()  # of archives: what stands before dists/ and pool/
     min_age_days: Annotated[float, Field(ge=0, le=3650)] = 7  # what is younger is not there yet
     undated: bool = False  # take what an index does not tell the age of
 

@@ -18,6 +18,7 @@ from typing import ClassVar
 from anyio import to_thread
 
 from core.egress.broker import Broker
+from core.egress.debian import HEAD_BYTES, Deb, built, modified
 from core.egress.packages import ACCEPT, LISTING_BYTES, File, Index, Packages
 from core.egress.request import Request, Traffic
 from core.horace.store import Horace
@@ -109,6 +110,11 @@ class PackageDesk:
         index = self._packages.index(url)
         if index is not None:
             return self._listing(request, index, traffic)
+        deb = self._packages.deb(url)
+        if deb is not None:
+            return self._deb(request, deb, traffic, added)
+        if self._packages.is_list(url):
+            return self._fetched(request, traffic)  # signed: apt itself sees whether it is what it should be
         raise Denied(
             "rule packages: that is neither a listing of a configured index nor a file that one has listed"
             " and that is old enough.",
@@ -158,11 +164,51 @@ class PackageDesk:
         if file.is_package and request.method == "GET":
             about = Installed(file.ecosystem, file.project, file.version, file.name, digest, file.uploaded)
             added["package"] = asdict(about)
+        async for piece in self._kept(request, digest, size, is_paid=not was_here):
+            yield piece
+
+    async def _deb(self, request: Request, deb: Deb, traffic: Traffic, added: dict[str, object]) -> Pieces:
+        """
+        Raises:
+            Denied: rule *packages*: it is too young.
+        """
+        url, packages = str(request.url), self._packages
+        digest, uploaded = packages.stored_deb(url)
+        size = await self._size(digest)
+        was_here = size is not None
+        if size is None:
+            async with aclosing(self._fetched(request, traffic)) as pieces:  # type: ignore[type-var]
+                head = await anext(pieces)
+                if not isinstance(head, ResponseHead) or head.status != 200 or request.method == "HEAD":
+                    yield head
+                    async for rest in pieces:
+                        yield rest
+                    return
+                said = next((each.value for each in head.headers if each.name.lower() == "last-modified"), b"")
+                uploaded = modified(said)
+                packages.check_age(deb, uploaded, time.time())  # before more of it is fetched
+
+                def check(begin: bytes) -> None:
+                    nonlocal uploaded
+                    uploaded = max(uploaded, built(begin)) if uploaded else 0.0
+                    packages.check_age(deb, uploaded, time.time())
+
+                blob = await self.horace.put(_begun(pieces, check), name=deb.name)
+            digest, size = blob.digest, blob.size
+            packages.keep_deb(url, digest, uploaded)
+        packages.check_age(deb, uploaded, time.time())
+        if request.method == "GET":
+            added["package"] = asdict(Installed("apt", deb.project, deb.version, deb.name, digest, uploaded))
+        async for piece in self._kept(request, digest, size, is_paid=not was_here):
+            yield piece
+
+    async def _kept(self, request: Request, digest: str, size: int, *, is_paid: bool) -> Pieces:
+        """A file that is here."""
         yield _found(size, b"application/octet-stream")
         if request.method != "HEAD":
             async with aclosing(self.horace.get(digest)) as chunks:  # type: ignore[type-var]
                 async for chunk in chunks:
-                    if was_here:
+                    if not is_paid:
                         self.take_in(len(chunk))
                     yield chunk
 
@@ -179,6 +225,23 @@ class PackageDesk:
             return (await self.horace.stat(digest)).size if digest else None
         except NotFound:
             return None
+
+
+async def _begun(pieces: Pieces, check: Callable[[bytes], None]) -> AsyncIterator[bytes]:
+    """What comes, once `check` has seen how it begins."""
+    begin: bytes | None = b""
+    async for piece in pieces:
+        if not isinstance(piece, bytes):
+            continue
+        if begin is not None:
+            begin += piece
+            if len(begin) < HEAD_BYTES:
+                continue
+            check(begin[:HEAD_BYTES])
+            piece, begin = begin, None
+        yield piece
+    if begin is not None:
+        check(begin)
 
 
 async def _checked(file: File, pieces: Pieces) -> AsyncIterator[bytes]:

@@ -39,7 +39,15 @@ class Proxy:
         url = f"http://{self.address}"
         names = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "npm_config_proxy", "npm_config_https_proxy")
         trusted = str(self.authority().file)
-        return dict.fromkeys(names, url) | dict.fromkeys(TRUST, trusted) | {"no_proxy": LOOPBACK, "NO_PROXY": LOOPBACK}
+        settings = self.directory / "apt.conf"  # apt hears of proxies, and of nobody whom to trust
+        settings.write_text(f'Acquire::https::CAInfo "{trusted}";\n')
+        apt = {"APT_CONFIG": str(settings)}
+        return (
+            apt
+            | dict.fromkeys(names, url)
+            | dict.fromkeys(TRUST, trusted)
+            | {"no_proxy": LOOPBACK, "NO_PROXY": LOOPBACK}
+        )
 
 
 @asynccontextmanager

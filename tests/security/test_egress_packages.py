@@ -1,4 +1,4 @@
-"""pip and npm in a sandbox: what they find is old enough, is what the index listed, and is written down.
+"""pip, npm and apt in a sandbox: what they find is old enough, is what the index listed, and is written down.
 
 The installers are the real ones, behind the proxy of a sandbox, which asks the port; the indexes are ours, with TLS.
 """
@@ -14,6 +14,7 @@ import tarfile
 import zipfile
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from functools import cache, partial
 from pathlib import Path
 from shutil import which
@@ -80,7 +81,9 @@ async def world(anyio_backend: str, tmp_path_factory: pytest.TempPathFactory) ->
         base = world.https("")
         egress = world.lab.services.egress
         assert egress is not None
-        settings = egress.settings.packages.model_copy(update={"pip": (f"{base}/simple",), "npm": (f"{base}/npm",)})
+        settings = egress.settings.packages.model_copy(
+            update={"pip": (f"{base}/simple",), "npm": (f"{base}/npm",), "apt": (f"{base}/debian",)}
+        )
         egress.packages = type(egress.packages)(settings)
         yield world
 
@@ -233,6 +236,106 @@ async def test_npm_finds_the_newest_version_that_is_old_enough(world: World, tmp
     packages = await installed(world.lab.journal, web.identity.run)
     digest = hashlib.sha256(tarball("thing", "1.2.0")).hexdigest()
     assert [(each.ecosystem, each.version) for each in packages] == [("npm", "1.2.0")], digest
+
+
+@cache
+def deb(name: str, version: str, built: datetime) -> bytes:
+    """The least that dpkg takes for a package; the archive and its members say when it was built."""
+    control = f"Package: {name}\nVersion: {version}\nArchitecture: all\nMaintainer: us <us@example.test>\n"
+    control += "Description: a thing\n"
+
+    def tar(**files: bytes) -> bytes:
+        content = io.BytesIO()
+        with tarfile.open(fileobj=content, mode="w:gz") as file:
+            for each, data in files.items():
+                about = tarfile.TarInfo(f"./{each}")
+                about.size = len(data)
+                file.addfile(about, io.BytesIO(data))
+        return content.getvalue()
+
+    members = {"debian-binary": b"2.0\n", "control.tar.gz": tar(control=control.encode())}
+    members["data.tar.gz"] = tar(thing=version.encode())
+    made = b"!<arch>\n"
+    for each, data in members.items():
+        made += f"{each:<16}{int(built.timestamp()):<12}{0:<6}{0:<6}{100644:<8}{len(data):<10}`\n".encode()
+        made += data + b"\n" * (len(data) % 2)
+    return made
+
+
+def offer_debs(world: World, **uploaded: tuple[str, datetime, datetime | None]) -> None:
+    """An archive with these packages: name → version, when it was built, when the archive says it got it."""
+    listing = ""
+    for name, (version, built, at) in uploaded.items():
+        content = deb(name, version, built)
+        path = f"pool/main/{name}/{name}_{version}_all.deb"
+        listing += f"Package: {name}\nVersion: {version}\nArchitecture: all\nFilename: {path}\nSize: {len(content)}\n"
+        listing += f"SHA256: {hashlib.sha256(content).hexdigest()}\nMaintainer: us\nDescription: a thing\n\n"
+        dated = [f"Last-Modified: {format_datetime(at, usegmt=True)}"] if at else []
+        world.answers[f"/debian/{path}"] = ok(content, *dated)
+    lists = {"main/binary-all/Packages": listing.encode(), "main/binary-amd64/Packages": b""}
+    release = f"Suite: old\nCodename: old\nDate: {format_datetime(OLD, usegmt=True)}\nArchitectures: all amd64\n"
+    release += "Components: main\nSHA256:\n"
+    for path, content in lists.items():
+        world.answers[f"/debian/dists/old/{path}"] = ok(content)
+        release += f" {hashlib.sha256(content).hexdigest()} {len(content)} {path}\n"
+    world.answers["/debian/dists/old/Release"] = ok(release.encode())
+    for path in ("InRelease", "Release.gpg"):
+        world.answers[f"/debian/dists/old/{path}"] = ok(b"", status="404 Not Found")
+
+
+@pytest.mark.skipif(which("apt-get") is None, reason="apt is Debian's")
+async def test_apt_gets_what_is_old_enough_and_hears_of_the_rest_why_not(world: World, tmp_path: Path) -> None:
+    offer_debs(
+        world,
+        thing=("1.0", OLD, OLD),
+        newthing=("2.0", OLD, YOUNG),  # built long ago, it says, and only just put there
+        rebuilt=("1.0", YOUNG, OLD),
+        undated=("1.0", OLD, None),
+    )
+    for each in ("state/lists/partial", "cache/archives/partial", "etc", "log"):
+        (tmp_path / each).mkdir(parents=True)
+    (tmp_path / "status").write_text("")
+    (tmp_path / "sources").write_text(f"deb [trusted=yes] {world.https('/debian')} old main\n")
+    places = {"Dir::State": "state", "Dir::Cache": "cache", "Dir::Etc": "etc", "Dir::Log": "log"}
+    places |= {"Dir::State::status": "status", "Dir::Etc::sourcelist": "sources", "Dir::Etc::sourceparts": "none"}
+    options = [word for key, place in places.items() for word in ("-o", f"{key}={tmp_path / place}")]
+    options += ["-o", "APT::Architecture=amd64", "-o", "APT::Sandbox::User=", "-o", "Acquire::Languages=none"]
+    options += ["-o", "Acquire::Retries=0", "-q"]
+    web = world.web("installer")
+    ran = await run(world, web, tmp_path, "apt-get", *options, "update")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    ran = await run(world, web, tmp_path, "apt-get", *options, "download", "thing")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert (tmp_path / "thing_1.0_all.deb").read_bytes() == deb("thing", "1.0", OLD)
+    found = await installed(world.lab.journal, web.identity.run)
+    assert [(each.ecosystem, each.project, each.version) for each in found] == [("apt", "thing", "1.0")]
+    for name in ("newthing", "rebuilt", "undated"):
+        ran = await run(world, web, tmp_path, "apt-get", *options, "download", name)
+        assert ran.returncode != 0
+        assert not list(tmp_path.glob(f"{name}_*"))
+    assert len(await installed(world.lab.journal, web.identity.run)) == 1
+
+
+async def test_what_an_archive_has_is_fetched_once_and_nothing_else_of_it(world: World) -> None:
+    offer_debs(world, once=("1.0", OLD, OLD), newthing=("2.0", OLD, YOUNG))
+    url = world.https("/debian/pool/main/once/once_1.0_all.deb")
+    for _ in range(2):
+        web = world.web("installer")
+        assert (await fetch(web, url)).body == deb("once", "1.0", OLD)
+        assert [each.version for each in await installed(world.lab.journal, web.identity.run)] == ["1.0"]
+    assert len([each for each in world.secure.asked if "/pool/" in each.line]) == 1
+    with pytest.raises(Denied, match=r"^rule packages: newthing_2.0_all.deb is 2\.\d days old; 7 days are wanted"):
+        await fetch(web, world.https("/debian/pool/main/newthing/newthing_2.0_all.deb"))
+    world.answers["/debian/pool/main/odd/odd_1.0_all.deb"] = ok(
+        b"no package " * 20, f"Last-Modified: {format_datetime(OLD, usegmt=True)}"
+    )
+    before = await world.lab.services.horace.digests()
+    with pytest.raises(Unavailable, match="no Debian package"):
+        await fetch(web, world.https("/debian/pool/main/odd/odd_1.0_all.deb"))
+    assert await world.lab.services.horace.digests() == before
+    for path in ("/debian/dists/old/Release?x=1", "/debian/project/trace", "/debian/dists/../x", "/debian/pool/x.deb"):
+        with pytest.raises(Denied, match=r"^rule packages"):
+            await fetch(web, world.https(path))
 
 
 async def test_what_a_run_has_installed_is_shown_with_it(world: World) -> None:
