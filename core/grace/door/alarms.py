@@ -2,19 +2,38 @@
 
 from collections.abc import Iterator
 
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
+from core.grace.door import answers
 from core.grace.door.edge import lab_of, number_of
+from core.grace.door.routes import Endpoint, number
 from core.redaction.canaries import incidents
 
 PAGE = 1000
 
 
-def routes() -> Iterator[Route]:
-    """All of them, below `/api/v1`."""
-    yield Route("/api/v1/incidents", _incidents, methods=["GET"])
+class Incident(BaseModel):
+    """A secret or a decoy was seen where it must not be; `ended` names the run that was ended for it."""
+
+    id: str
+    at: answers.Moment
+    conversation: str
+
+
+class Incidents(BaseModel):
+    """A page of incidents."""
+
+    incidents: list[Incident]
+
+
+def routes() -> Iterator[Endpoint]:
+    """What this part of the door answers."""
+    yield Endpoint(
+        "GET", "/incidents", _incidents, "Where a secret or a decoy was seen, the newest first.",
+        query=(number("limit", "at most so many", default=50),), answer=Incidents,
+    )  # fmt: skip
 
 
 async def _incidents(request: Request) -> Response:

@@ -9,14 +9,18 @@ Rules of the file
   4. It ends at once: a stream in progress never holds up a shutdown, since its reader can take it up again.
 """
 
+from typing import Any, cast
+
 from anyio import Event
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.routing import Route
 
 from core.grace.door import alarms, files, messages, oversight, runs, vault, whole
 from core.grace.door.edge import Answers, refuse, refuse_http
 from core.grace.door.events import Changes
+from core.grace.door.routes import Endpoint, routes_of
 from core.grace.door.trail import Trail
 from core.lab import Lab
 from protos.errors import Error
@@ -24,13 +28,27 @@ from protos.errors import Error
 PARTS = (whole, messages, runs, files, vault, oversight, alarms)
 
 
+def endpoints() -> list[Endpoint]:
+    """All that the door answers."""
+    return [_adopted(each) for part in PARTS for each in part.routes()]
+
+
+def _adopted(each: Endpoint | Route) -> Endpoint:
+    """Until every part declares its endpoints: a bare route is the operator's alone."""
+    if isinstance(each, Endpoint):
+        return each
+    (method,) = (each.methods or {"GET"}) - {"HEAD"}
+    return Endpoint(cast(Any, method), each.path, each.endpoint, "", base="", shown=False)
+
+
 def door(lab: Lab) -> Starlette:
     """The application. `app.state.closing`, once set, ends its streams."""
     app = Starlette(
-        routes=[route for part in PARTS for route in part.routes()],
+        routes=routes_of(endpoints()),
         middleware=[Middleware(Answers, lease_s=lab.config.runs.lease_s)],
         exception_handlers={Error: refuse, HTTPException: refuse_http},  # type: ignore[dict-item]
     )
+    app.router.redirect_slashes = False
     app.state.lab = lab
     app.state.closing = Event()
     app.state.changes = Changes()

@@ -35,6 +35,10 @@ class Caller:
         """Whether it may do what only a person at the lab may."""
         return self.name == OPERATOR
 
+    def may_call(self, mad: str, tool: str = "") -> bool:
+        """Whether it may call that tool; without a tool, say anything to that MAD."""
+        return not self.identity.ports.isdisjoint({"call:*", f"call:{mad}", f"call:{mad}.{tool}"})
+
 
 THE_OPERATOR = Caller(Identity(OPERATOR, ANY_CALL, outside=True), local=True, sees_all=True)
 
@@ -63,7 +67,8 @@ def admit(request: Request, *, clients: bool, local: bool) -> None:
     caller = caller_of(request)
     if local and not caller.local:
         raise Denied(
-            "rule local: this is done over the lab's own socket only.", next="Use the command line on the lab's machine."
+            "rule local: this is done over the lab's own socket only.",
+            next="Use the command line on the lab's machine.",
         )
     if not clients and not caller.is_operator:
         raise Denied("rule operator: this is the operator's to do.", next="Ask the operator of the lab.")

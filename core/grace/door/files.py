@@ -5,23 +5,30 @@ from contextlib import aclosing
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
+from core.grace.door import answers
 from core.grace.door.callers import caller_of
 from core.grace.door.edge import NameBody, json_of, lab_of
+from core.grace.door.routes import Endpoint, text
 from core.grace.door.shapes import blob_json, version_json
 from core.grace.door.streams import BlobStream
 
+BYTES = "application/octet-stream"
 
-def routes() -> Iterator[Route]:
-    """The routes of this part of the door."""
-    for method, path, endpoint in (
-        ("POST", "/blobs", _put_blob),
-        ("GET", "/blobs/{digest}", _get_blob),
-        ("GET", "/files/{name}", _get_file),
-        ("PUT", "/files/{name}", _put_file),
-    ):
-        yield Route("/api/v1" + path, endpoint, methods=[method])
+
+def routes() -> Iterator[Endpoint]:
+    """What this part of the door answers."""
+    yield Endpoint(
+        "POST", "/blobs", _put_blob, "Stores bytes, streamed, under their digest.",
+        takes=BYTES, query=(text("name", "carried in the answer, not kept"), text("media_type", "likewise")),
+        answer=answers.Blob, status=201, clients=True,
+    )  # fmt: skip
+    yield Endpoint("GET", "/blobs/{digest}", _get_blob, "The bytes of that digest.", media=BYTES, clients=True)
+    yield Endpoint("GET", "/files/{name}", _get_file, "The newest version of a named file.", answer=answers.Version)
+    yield Endpoint(
+        "PUT", "/files/{name}", _put_file, "Makes a blob the newest version of a named file.",
+        body=NameBody, answer=answers.Version,
+    )  # fmt: skip
 
 
 async def _put_blob(request: Request) -> Response:

@@ -5,16 +5,19 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 from anyio import move_on_after
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
+from core.grace.door import answers
 from core.grace.door.callers import caller_of
 from core.grace.door.edge import PAGE, BlobBody, MessageBody, after_of, json_of, lab_of, number_of, wants_stream
 from core.grace.door.events import Changes, EventStream, Item
+from core.grace.door.routes import AFTER, Endpoint, number
 from core.grace.door.shapes import conversation_json, message_json
 from core.lab import Lab
 from core.ports.bus import say
+from core.rogers.bus import Conversation
 from core.router import Ephemeral
 from protos.errors import Exhausted, InvalidArgument, NotFound, Unavailable
 from protos.ids import is_uuid, new_id
@@ -23,14 +26,43 @@ from protos.v1.message_pb2 import KIND_CALL, KIND_PROSE, Blob, Message, Terms
 REQUESTED_S = 5.0  # the dispatcher hears of a message within a millisecond or so
 
 
-def routes() -> Iterator[Route]:
-    """The routes of this part of the door."""
-    for method, path, endpoint in (
-        ("POST", "/messages", _publish),
-        ("GET", "/conversations", _conversations),
-        ("GET", "/conversations/{id}/messages", _messages),
-    ):
-        yield Route("/api/v1" + path, endpoint, methods=[method])
+class Said(BaseModel):
+    """What was said is durable. `run` is the one that it started."""
+
+    id: str
+    conversation: str
+    sequence: int
+    run: str | None
+
+
+class Conversations(BaseModel):
+    """A page of conversations."""
+
+    conversations: list[Conversation]
+
+
+class Messages(BaseModel):
+    """A page of messages."""
+
+    messages: list[answers.Message]
+
+
+def routes() -> Iterator[Endpoint]:
+    """What this part of the door answers."""
+    yield Endpoint(
+        "POST", "/messages", _publish, "Says something to a MAD. The same id again is the same message.",
+        body=MessageBody, answer=Said, status=202, clients=True,
+    )  # fmt: skip
+    yield Endpoint(
+        "GET", "/conversations", _conversations, "Conversations, the last spoken in first.",
+        query=(number("limit", "at most so many", default=100), number("before", "go on behind this one's `last`")),
+        answer=Conversations,
+    )  # fmt: skip
+    yield Endpoint(
+        "GET", "/conversations/{id}/messages", _messages, "What was said in a conversation, oldest first.",
+        query=(AFTER, number("limit", "at most so many", default=100)),
+        answer=Messages, events=answers.Message, clients=True,
+    )  # fmt: skip
 
 
 async def _publish(request: Request) -> Response:

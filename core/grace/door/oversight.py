@@ -5,19 +5,20 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from anyio import to_thread
 from anyio.lowlevel import checkpoint
-from pydantic import Field
+from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from core.config import load
+from core.grace.door import answers
 from core.grace.door.callers import caller_of
 from core.grace.door.edge import Empty, Strict, after_of, json_of, lab_of, number_of
 from core.grace.door.events import EventStream, Item
+from core.grace.door.routes import AFTER, Endpoint, choice, number, text
 from core.grace.door.trail import Trail, line_of, merged
 from core.lab import Lab
 from core.policy.acts import Act, Decision, Kind
@@ -28,7 +29,7 @@ from core.policy.checkpoints import KEY, LINE_BYTES, MOST_LINES, name_of, open_k
 from core.policy.policy import Policy, load_policy
 from core.policy.rules import BUILT_IN, OURS, Label, Rule, parse_policy, read_policy
 from core.policy.targets import address_of
-from core.policy.versions import record, versions
+from core.policy.versions import Version, record, versions
 from core.ports.acting import denial
 from protos.errors import Denied, InvalidArgument, NotFound
 
@@ -36,7 +37,7 @@ TRIED_AT_ONCE = 200  # decisions between two looks at what else there is to do
 DAYS_S = 30 * 86_400.0  # how far back a policy is tried
 
 
-class _CheckBody(Strict):
+class CheckBody(Strict):
     """An act that nobody does."""
 
     kind: Kind
@@ -46,7 +47,7 @@ class _CheckBody(Strict):
     taint: Annotated[list[Label], Field(max_length=4, default_factory=list)]
 
 
-class _BacktestBody(Strict):
+class BacktestBody(Strict):
     """A policy to be tried."""
 
     text: Annotated[str, Field(max_length=200_000)]
@@ -54,34 +55,174 @@ class _BacktestBody(Strict):
     days: Annotated[float | None, Field(gt=0, le=3660)] = None
 
 
-class _VerifyBody(Strict):
+class VerifyBody(Strict):
     """Signed checkpoints that were kept elsewhere, and whose they must be."""
 
     lines: Annotated[list[Annotated[str, Field(max_length=LINE_BYTES)]], Field(max_length=MOST_LINES)]
     key: Annotated[str, Field(max_length=100)] = ""  # the public half; else that of the lab's own key file
 
 
-class _ApproveBody(Strict):
+class ApproveBody(Strict):
     """How many acts of that form may begin."""
 
     uses: Annotated[int, Field(ge=1, le=MOST_USES)] = 1
 
 
-def routes() -> Iterator[Route]:
-    """All of them, below `/api/v1`."""
-    for method, path, endpoint in (
-        ("GET", "/policy", _policy),
-        ("POST", "/policy/check", _check),
-        ("POST", "/policy/reload", _reload),
-        ("GET", "/policy/explain/{id:path}", _explain),
-        ("POST", "/policy/backtest", _backtest),
-        ("GET", "/approvals", _approvals),
-        ("POST", "/approvals/{id}/approve", _approve),
-        ("POST", "/approvals/{id}/deny", _deny),
-        ("GET", "/audit", _audit),
-        ("POST", "/journal/verify", _verify),
-    ):
-        yield Route("/api/v1" + path, endpoint, methods=[method])
+class PolicyNow(BaseModel):
+    """The policy."""
+
+    version: int
+    digest: answers.Digest
+    since: answers.Moment
+    versions: list[Version]
+    files: list[dict[str, Any]]
+    rules: list[dict[str, Any]]
+    taint: dict[str, str]
+
+
+class Reloaded(BaseModel):
+    """The policy that holds now."""
+
+    version: int
+    digest: answers.Digest
+    at: answers.Moment
+    rules: int
+
+
+class Decided(BaseModel):
+    """What the rules say of an act."""
+
+    verdict: Literal["allow", "ask", "deny"]
+    rule: str
+    file: str
+    reason: str
+    next: str
+    says: str
+    limits: dict[str, Any] | None
+
+
+class AuditLine(BaseModel):
+    """One privileged act."""
+
+    id: str
+    sequence: int
+    at: answers.Moment
+    principal: str
+    conversation: str
+    act: str
+    target: str
+    verdict: str
+    rule: str
+    outcome: str
+    ended: answers.Moment | None
+    reason: str
+    taint: list[str]
+    details: dict[str, Any]
+
+
+class Explained(BaseModel):
+    """Why an act was decided as it was."""
+
+    act: AuditLine
+    next: str
+    now: Decided | None
+    rule: dict[str, Any] | None
+    suggestion: str
+
+
+class Backtested(BaseModel):
+    """What another policy would have changed."""
+
+    acts: int
+    same: int
+    since: answers.Moment
+    groups: list[dict[str, Any]]
+
+
+class ApprovalNow(BaseModel):
+    """A question to a person, and how it stands."""
+
+    id: str
+    short: str
+    principal: str
+    conversation: str
+    form: dict[str, Any]
+    rule: str
+    reason: str
+    asked: answers.Moment
+    expires: answers.Moment
+    state: str
+    uses: int
+    used: int
+    by: str
+    decided: answers.Moment
+    waiting: int
+
+
+class Approvals(BaseModel):
+    """Questions to a person."""
+
+    approvals: list[ApprovalNow]
+
+
+class Audit(BaseModel):
+    """Privileged acts, the oldest first."""
+
+    acts: list[AuditLine]
+
+
+class VerifiedWith(answers.Verified):
+    """What a check of the journal found, with whose checkpoints were looked for."""
+
+    key: str
+
+
+def routes() -> Iterator[Endpoint]:
+    """What this part of the door answers."""
+    yield Endpoint("GET", "/policy", _policy, "The rules that hold, in their order.", answer=PolicyNow)
+    yield Endpoint(
+        "POST", "/policy/check", _check, "What the rules say of an act that nobody does.",
+        body=CheckBody, answer=Decided,
+    )  # fmt: skip
+    yield Endpoint(
+        "POST", "/policy/reload", _reload, "Reads the files of rules again.", body=Empty, answer=Reloaded,
+    )  # fmt: skip
+    yield Endpoint(
+        "GET", "/policy/explain/{id:path}", _explain, "Why an act was decided as it was, and what holds today.",
+        answer=Explained,
+    )  # fmt: skip
+    yield Endpoint(
+        "POST", "/policy/backtest", _backtest, "Which recorded acts another policy would have decided otherwise.",
+        body=BacktestBody, answer=Backtested,
+    )  # fmt: skip
+    yield Endpoint(
+        "GET", "/approvals", _approvals, "Acts that wait for a person.",
+        query=(
+            choice("all", "also those that are decided or expired", "0", "1"),
+            number("limit", "at most so many of all", default=50),
+            AFTER,
+        ),
+        answer=Approvals, events=ApprovalNow,
+    )  # fmt: skip
+    yield Endpoint(
+        "POST", "/approvals/{id}/approve", _approve, "Lets an act begin, so many times.",
+        body=ApproveBody, answer=ApprovalNow,
+    )  # fmt: skip
+    yield Endpoint("POST", "/approvals/{id}/deny", _deny, "Says no to an act.", body=Empty, answer=ApprovalNow)
+    yield Endpoint(
+        "GET", "/audit", _audit, "Privileged acts with intent, decision and outcome.",
+        query=(
+            text("principal", "of this one only", longest=200),
+            text("since", "seconds since the epoch", longest=40),
+            number("limit", "at most so many", default=200),
+            AFTER,
+        ),
+        answer=Audit, events=AuditLine,
+    )  # fmt: skip
+    yield Endpoint(
+        "POST", "/journal/verify", _verify, "Checks the journal, and that it holds what checkpoints know of it.",
+        body=VerifyBody, answer=VerifiedWith,
+    )  # fmt: skip
 
 
 # --- the policy
@@ -114,7 +255,7 @@ async def _reload(request: Request) -> Response:
 
 
 async def _check(request: Request) -> Response:
-    lab, body = lab_of(request), await json_of(request, _CheckBody)
+    lab, body = lab_of(request), await json_of(request, CheckBody)
     act = Act(body.kind, await _principals(lab, body.principals), body.target, body.details, frozenset(body.taint))
     decision = _capable(lab, act) or lab.services.policy.decide(act)
     return JSONResponse(_decision_json(lab.services.policy, act, decision))
@@ -192,7 +333,7 @@ def _suggestion(act: Act) -> str:
 
 
 async def _backtest(request: Request) -> Response:
-    body = await json_of(request, _BacktestBody)
+    body = await json_of(request, BacktestBody)
     policy = Policy([parse_policy(body.text, body.name), read_policy(BUILT_IN)])
     since = time.time() - (body.days * 86_400 if body.days else DAYS_S)
     found = Backtest(policy)
@@ -250,7 +391,7 @@ async def _approvals(request: Request) -> Response | EventStream:
 
 
 async def _approve(request: Request) -> Response:
-    lab, body = lab_of(request), await json_of(request, _ApproveBody)
+    lab, body = lab_of(request), await json_of(request, ApproveBody)
     found = await lab.services.approvals.approve(request.path_params["id"], by=caller_of(request).name, uses=body.uses)
     return JSONResponse(_approval_json(lab, found))
 
@@ -292,7 +433,7 @@ async def _audit(request: Request) -> Response | EventStream:
 
 async def _verify(request: Request) -> Response:
     """Checks the journal, and that it still holds what checkpoints from elsewhere know of it."""
-    lab, body = lab_of(request), await json_of(request, _VerifyBody)
+    lab, body = lab_of(request), await json_of(request, VerifyBody)
     key = body.key or name_of(await to_thread.run_sync(open_key, lab.home.path / KEY))
     kept = [each.head for each in read_lines(body.lines, lab.home.lab, key)]
     found = await lab.journal.verify(kept)

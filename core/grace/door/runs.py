@@ -4,31 +4,76 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
+from core.grace.door import answers
 from core.grace.door.callers import caller_of
 from core.grace.door.edge import PAGE, Empty, RemarkBody, after_of, json_of, lab_of, number_of, wants_stream
 from core.grace.door.events import Changes, EventStream, Item
+from core.grace.door.routes import AFTER, Endpoint, number
 from core.grace.door.shapes import message_json, packages_json, run_json
 from core.lab import Lab
+from core.ports.packages import Installed
 from core.run import Run, State
 from protos.errors import Conflict
 from protos.ids import id_from, new_id
 from protos.v1.message_pb2 import KIND_EVENT, KIND_PROSE, Message
 
 
-def routes() -> Iterator[Route]:
-    """The routes of this part of the door."""
-    for method, path, endpoint in (
-        ("GET", "/runs", _runs),
-        ("GET", "/runs/{id}", _run),
-        ("POST", "/runs/{id}/cancel", _cancel),
-        ("GET", "/runs/{id}/logs", _logs),
-        ("POST", "/runs/{id}/remarks", _remark),
-    ):
-        yield Route("/api/v1" + path, endpoint, methods=[method])
+class Runs(BaseModel):
+    """A page of runs."""
+
+    runs: list[answers.Run]
+
+
+class Whole(answers.Run):
+    """One run with all that is known of it."""
+
+    evidence: dict[str, Any]
+    artifacts: list[dict[str, Any]]
+    packages: list[Installed]
+    messages: list[answers.Message]
+
+
+class Lines(BaseModel):
+    """Lines that runs wrote."""
+
+    logs: list[answers.Message]
+
+
+class Remarked(BaseModel):
+    """A remark is said; `runs` has its message's id for each run that was told."""
+
+    id: str
+    sequence: int
+    runs: dict[str, str]
+
+
+def routes() -> Iterator[Endpoint]:
+    """What this part of the door answers."""
+    yield Endpoint(
+        "GET", "/runs", _runs, "Runs, the newest first.",
+        query=(number("limit", "at most so many", default=50),), answer=Runs, clients=True,
+    )  # fmt: skip
+    yield Endpoint(
+        "GET", "/runs/{id}", _run, "One run, with evidence, artifacts and its first 1,000 messages.",
+        answer=Whole, clients=True,
+    )  # fmt: skip
+    yield Endpoint(
+        "POST", "/runs/{id}/cancel", _cancel, "Asks that a run end.",
+        body=Empty, answer=answers.Run, status=202, clients=True,
+    )  # fmt: skip
+    yield Endpoint(
+        "GET", "/runs/{id}/logs", _logs, "The lines of a run and of those that work for it.",
+        query=(AFTER, number("limit", "at most so many", default=PAGE)),
+        answer=Lines, events=answers.Message, clients=True,
+    )  # fmt: skip
+    yield Endpoint(
+        "POST", "/runs/{id}/remarks", _remark, "Says something to a run at work, which reads it at its next step.",
+        body=RemarkBody, answer=Remarked, status=202, clients=True,
+    )  # fmt: skip
 
 
 async def _runs(request: Request) -> Response:

@@ -13,6 +13,9 @@ import uvicorn
 from anyio import TASK_STATUS_IGNORED, CancelScope, create_task_group, sleep_forever
 from anyio.abc import TaskStatus
 from starlette.applications import Starlette
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from core.grace.door.callers import CALLER, THE_OPERATOR
 
 GRACE_S = 2  # for requests in progress at a shutdown
 
@@ -41,7 +44,7 @@ async def serve(app: Starlette, path: Path, *, task_status: TaskStatus[None] = T
     """
     with closing(listen(path)) as listener:
         config = uvicorn.Config(
-            app, lifespan="off", ws="none", http="h11", log_config=None, access_log=False,
+            _of_owner(app), lifespan="off", ws="none", http="h11", log_config=None, access_log=False,
             server_header=False, date_header=False, timeout_graceful_shutdown=GRACE_S,
         )  # fmt: skip
         server = Server(config, task_status.started)
@@ -60,6 +63,15 @@ async def serve(app: Starlette, path: Path, *, task_status: TaskStatus[None] = T
                     server.should_exit = True
         finally:
             path.unlink(missing_ok=True)  # noqa: ASYNC240  one name in a memory file system
+
+
+def _of_owner(app: ASGIApp) -> ASGIApp:
+    """The application for whoever can open the lab's own socket: the operator."""
+
+    async def owned(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, CALLER: THE_OPERATOR}, receive, send)
+
+    return owned
 
 
 def listen(path: Path) -> socket.socket:

@@ -9,16 +9,17 @@ import binascii
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
+from core.grace.door import answers
 from core.grace.door.edge import Empty, Strict, json_of, lab_of, number_of
+from core.grace.door.routes import Endpoint, number
 from core.lab import Lab
-from core.turing.grants import Grant
+from core.turing.grants import Grant, Use
 from core.turing.headers import adding_of
 from core.turing.places import place_of
 from core.turing.principals import principal_of
@@ -28,19 +29,19 @@ from core.turing.vault import Version
 from protos.errors import InvalidArgument, NotFound
 
 VAULT_BYTES = 64 << 20  # of an exported vault
-USES = 1000
+MOST_USES = 1000
 METHOD = r"^[A-Z][A-Z-]{0,19}$"
 
 Passphrase = Annotated[str | None, Field(max_length=1024)]
 
 
-class _LockBody(Strict):
+class LockBody(Strict):
     """What opens the vault, where that is a passphrase."""
 
     passphrase: Passphrase = None
 
 
-class _SealBody(Strict):
+class SealBody(Strict):
     """What an exported vault is sealed with."""
 
     passphrase: Annotated[str, Field(max_length=1024)]
@@ -53,14 +54,14 @@ class _ImportHead(Strict):
     replace: bool = False
 
 
-class _ValueBody(Strict):
+class ValueBody(Strict):
     """A value, in base64."""
 
     value: Annotated[str, Field(max_length=2 * MAX_BYTES)]
     at_once: bool = False
 
 
-class _GrantBody(Strict):
+class GrantBody(Strict):
     """Who may use a secret where, and how long."""
 
     id: Annotated[str, Field(pattern="^[a-z0-9]{6,32}$")]
@@ -72,33 +73,154 @@ class _GrantBody(Strict):
     uses: Annotated[int | None, Field(ge=1, le=2**53)] = None
 
 
-class _RevokeBody(Strict):
+class RevokeBody(Strict):
     """Which grants end: one, those of one principal, or all there are of the secret."""
 
     id: str = ""
     to: str = ""
 
 
-def routes() -> Iterator[Route]:
-    """All of them, below `/api/v1`."""
-    for method, path, endpoint in (
-        ("GET", "/vault", _vault),
-        ("POST", "/vault", _create),
-        ("POST", "/vault/unlock", _unlock),
-        ("POST", "/vault/rekey", _rekey),
-        ("POST", "/vault/export", _export),
-        ("POST", "/vault/import", _import),
-        ("GET", "/secrets", _list),
-        ("PUT", "/secrets/{name}", _set),
-        ("POST", "/secrets/{name}/rotate", _rotate),
-        ("POST", "/secrets/{name}/remove", _remove),
-        ("GET", "/secrets/{name}/versions", _versions),
-        ("GET", "/secrets/{name}/grants", _grants),
-        ("POST", "/secrets/{name}/grants", _grant),
-        ("POST", "/secrets/{name}/revoke", _revoke),
-        ("GET", "/secrets/{name}/uses", _uses),
-    ):
-        yield Route("/api/v1" + path, endpoint, methods=[method])
+class VersionNow(BaseModel):
+    """One version of a secret."""
+
+    name: str
+    version: int
+    state: str
+    created: answers.Moment
+    retires: answers.Moment | None
+
+
+class VersionHeld(VersionNow):
+    """One version of a secret, with who holds a lease on it."""
+
+    leases: list[dict[str, Any]]
+
+
+class Versions(BaseModel):
+    """All versions of a secret."""
+
+    versions: list[VersionHeld]
+
+
+class Rotated(VersionNow, Versions):
+    """The new version, and all there are."""
+
+
+class Made(VersionNow):
+    """The first version, and the vault that holds it."""
+
+    vault: answers.Vault
+
+
+class Sealed(BaseModel):
+    """An exported vault, in base64."""
+
+    file: str
+
+
+class TakenIn(BaseModel):
+    """Names that were taken in, and names that were left as they are."""
+
+    taken: list[str]
+    left: list[str]
+
+
+class SecretNow(BaseModel):
+    """A secret, without its value."""
+
+    name: str
+    version: int
+    created: answers.Moment
+    grants: int
+    uses: int
+    last: answers.Moment | None
+
+
+class Secrets(BaseModel):
+    """All secrets."""
+
+    vault: answers.Vault
+    secrets: list[SecretNow]
+
+
+class Removed(BaseModel):
+    """A secret that is gone."""
+
+    removed: str
+
+
+class GrantNow(BaseModel):
+    """Who may use a secret where."""
+
+    id: str
+    name: str
+    principal: str
+    place: str
+    methods: list[str]
+    use: str
+    state: Literal["held", "revoked", "spent", "expired"]
+    made: answers.Moment
+    expires: answers.Moment | None
+    uses_left: int | None
+    used: int
+    last: answers.Moment | None
+
+
+class Grants(BaseModel):
+    """Who could use a secret: by grants, and as the key of a provider."""
+
+    grants: list[GrantNow]
+    ended: list[GrantNow]
+    providers: list[dict[str, Any]]
+
+
+class Revoked(BaseModel):
+    """Grants that have ended."""
+
+    revoked: list[GrantNow]
+
+
+class Uses(BaseModel):
+    """Who used a secret."""
+
+    uses: list[Use]
+    providers: list[dict[str, Any]]
+
+
+def routes() -> Iterator[Endpoint]:
+    """What this part of the door answers."""
+    yield Endpoint("GET", "/vault", _vault, "How the vault is.", answer=answers.Vault)
+    yield Endpoint("POST", "/vault", _create, "Makes the vault.", body=LockBody, answer=answers.Vault, status=201)
+    yield Endpoint("POST", "/vault/unlock", _unlock, "Opens the vault.", body=LockBody, answer=answers.Vault)
+    yield Endpoint(
+        "POST", "/vault/rekey", _rekey, "Gives the vault a new key.", body=LockBody, answer=answers.Vault, local=True
+    )
+    yield Endpoint(
+        "POST", "/vault/export", _export, "Every value, sealed with a passphrase.",
+        body=SealBody, answer=Sealed, local=True,
+    )  # fmt: skip
+    yield Endpoint(
+        "POST", "/vault/import", _import, "Takes in an exported vault: a line of JSON, then the file.",
+        takes="application/octet-stream", answer=TakenIn, local=True,
+    )  # fmt: skip
+    yield Endpoint("GET", "/secrets", _list, "Secrets by name; no value.", answer=Secrets)
+    yield Endpoint("PUT", "/secrets/{name}", _set, "Sets a secret.", body=ValueBody, answer=Made, status=201)
+    yield Endpoint(
+        "POST", "/secrets/{name}/rotate", _rotate, "Gives a secret a new value.",
+        body=ValueBody, answer=Rotated, status=201,
+    )  # fmt: skip
+    yield Endpoint("POST", "/secrets/{name}/remove", _remove, "Removes a secret.", body=Empty, answer=Removed)
+    yield Endpoint("GET", "/secrets/{name}/versions", _versions, "Its versions, with leases.", answer=Versions)
+    yield Endpoint("GET", "/secrets/{name}/grants", _grants, "Who could use it.", answer=Grants)
+    yield Endpoint(
+        "POST", "/secrets/{name}/grants", _grant, "Grants its use. The same id again is the same grant.",
+        body=GrantBody, answer=GrantNow, status=201,
+    )  # fmt: skip
+    yield Endpoint("POST", "/secrets/{name}/revoke", _revoke, "Ends grants.", body=RevokeBody, answer=Revoked)
+    yield Endpoint(
+        "GET", "/secrets/{name}/uses", _uses, "Who used it, the latest first.",
+        query=(number("limit", "at most so many", default=100),), answer=Uses,
+    )  # fmt: skip
 
 
 def vault_json(lab: Lab) -> dict[str, Any]:
@@ -114,25 +236,25 @@ async def _vault(request: Request) -> Response:
 
 
 async def _create(request: Request) -> Response:
-    body = await json_of(request, _LockBody)
+    body = await json_of(request, LockBody)
     await _of(request).custody.create(body.passphrase)
     return JSONResponse(vault_json(lab_of(request)), 201)
 
 
 async def _unlock(request: Request) -> Response:
-    body = await json_of(request, _LockBody)
+    body = await json_of(request, LockBody)
     await _of(request).custody.unlock(body.passphrase)
     return JSONResponse(vault_json(lab_of(request)))
 
 
 async def _rekey(request: Request) -> Response:
-    body = await json_of(request, _LockBody)
+    body = await json_of(request, LockBody)
     await _of(request).custody.rekey(body.passphrase)
     return JSONResponse(vault_json(lab_of(request)))
 
 
 async def _export(request: Request) -> Response:
-    body = await json_of(request, _SealBody)
+    body = await json_of(request, SealBody)
     file = await _of(request).custody.export(body.passphrase)
     return JSONResponse({"file": base64.b64encode(file).decode()})
 
@@ -175,14 +297,14 @@ async def _list(request: Request) -> Response:
 
 
 async def _set(request: Request) -> Response:
-    body = await json_of(request, _ValueBody)
+    body = await json_of(request, ValueBody)
     with _value(body) as value:
         made = await _of(request).custody.set(request.path_params["name"], value)
     return JSONResponse(_version_json(made, time.time()) | {"vault": vault_json(lab_of(request))}, 201)
 
 
 async def _rotate(request: Request) -> Response:
-    body = await json_of(request, _ValueBody)
+    body = await json_of(request, ValueBody)
     with _value(body) as value:
         made = await _of(request).custody.rotate(request.path_params["name"], value, at_once=body.at_once)
     return JSONResponse(_version_json(made, time.time()) | {"versions": _all_versions(request)}, 201)
@@ -225,7 +347,7 @@ def _version_json(version: Version, now: float) -> dict[str, Any]:
     }
 
 
-def _value(body: _ValueBody) -> Secret:
+def _value(body: ValueBody) -> Secret:
     try:
         return Secret(base64.b64decode(body.value, validate=True))
     except binascii.Error:
@@ -253,7 +375,7 @@ async def _grants(request: Request) -> Response:
 
 
 async def _grant(request: Request) -> Response:
-    body = await json_of(request, _GrantBody)
+    body = await json_of(request, GrantBody)
     made = await _of(request).grant(
         body.id,
         request.path_params["name"],
@@ -268,7 +390,7 @@ async def _grant(request: Request) -> Response:
 
 
 async def _revoke(request: Request) -> Response:
-    body, now = await json_of(request, _RevokeBody), time.time()
+    body, now = await json_of(request, RevokeBody), time.time()
     to = principal_of(body.to) if body.to else ""
     grants = [
         each for each in _known(request) if body.id in ("", each.id) and to in ("", each.principal) and not each.revoked
@@ -284,7 +406,7 @@ async def _uses(request: Request) -> Response:
     """Who did, the latest first; and how often a provider's key was."""
     lab, name = lab_of(request), request.path_params["name"]
     _known(request)
-    uses = await _of(request).grants.uses(name, limit=number_of(request, "limit", 100, USES))
+    uses = await _of(request).grants.uses(name, limit=number_of(request, "limit", 100, MOST_USES))
     providers = []
     for provider, each in lab.config.providers.items():
         if each.key_secret == name:

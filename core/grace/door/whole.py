@@ -2,25 +2,63 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from typing import Any, Literal
 
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
+from core.grace.door import answers
+from core.grace.door.callers import caller_of
 from core.grace.door.edge import ShutdownBody, json_of, lab_of
+from core.grace.door.routes import Endpoint, text
 from core.grace.door.shapes import mads_json, status_json
 
 
-def routes() -> Iterator[Route]:
-    """The routes of this part of the door."""
-    for method, path, endpoint in (
-        ("GET", "/status", _status),
-        ("GET", "/tools", _tools),
-        ("GET", "/mads", _mads),
-        ("GET", "/journal/verify", _verify),
-        ("POST", "/shutdown", _shutdown),
-    ):
-        yield Route("/api/v1" + path, endpoint, methods=[method])
+class Tool(BaseModel):
+    """A tool of a MAD."""
+
+    name: str
+    mad: str
+    tool: str
+    description: str
+    effects: str
+    idempotent: bool
+    input_schema: dict[str, Any]
+    output_schema: dict[str, Any]
+
+
+class Tools(BaseModel):
+    """Tools."""
+
+    tools: list[Tool]
+
+
+class Mads(BaseModel):
+    """All MADs."""
+
+    mads: list[answers.Mad]
+
+
+class Stopping(BaseModel):
+    """The core ends."""
+
+    stopping: Literal[True]
+
+
+def routes() -> Iterator[Endpoint]:
+    """What this part of the door answers."""
+    yield Endpoint("GET", "/status", _status, "How the lab is.", answer=answers.Status)
+    yield Endpoint(
+        "GET", "/tools", _tools, "Tools with their schemas. A client gets those that it may call.",
+        query=(text("mad", "of this MAD only", longest=64),), answer=Tools, clients=True,
+    )  # fmt: skip
+    yield Endpoint("GET", "/mads", _mads, "Every MAD and how it fares.", answer=Mads)
+    yield Endpoint("GET", "/journal/verify", _verify, "Checks the whole journal.", answer=answers.Verified)
+    yield Endpoint(
+        "POST", "/shutdown", _shutdown, "Ends the core; its runs with it, or they wait for the next core.",
+        body=ShutdownBody, answer=Stopping, status=202,
+    )  # fmt: skip
 
 
 async def _status(request: Request) -> Response:
@@ -28,13 +66,19 @@ async def _status(request: Request) -> Response:
 
 
 async def _tools(request: Request) -> Response:
-    tools = lab_of(request).registry.tools(request.query_params.get("mad"))
+    caller = caller_of(request)
+    found = lab_of(request).registry.tools(request.query_params.get("mad"))
+    tools = [each for each in found if caller.may_call(each.mad, each.schema.name)]
     return JSONResponse(
         {
             "tools": [
                 {
                     "name": f"{each.mad}.{each.schema.name}",
+                    "mad": each.mad,
+                    "tool": each.schema.name,
                     "description": each.schema.description,
+                    "effects": each.schema.effects,
+                    "idempotent": each.schema.idempotent,
                     "input_schema": each.schema.input_schema,
                     "output_schema": each.schema.output_schema,
                 }
