@@ -1,0 +1,102 @@
+"""The page's files, served to anybody who reaches the listener: they hold no secret, and can do nothing without a token.
+
+Whatever the page shows it asks `/api/v1` for. Any address of the page gives the same shell, which reads the address
+itself; files are checked by their ETag on each load, so that a new core is a new page.
+"""
+
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from importlib.resources import files
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from protos.errors import NotFound
+
+PLACES = ("runs", "patches", "reports", "conversations", "search", "lab")
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+CSP = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self'",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+        "trusted-types 'none'",
+    )
+)
+HEADERS = {
+    "content-security-policy": CSP,
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+    "cache-control": "no-cache",
+}
+
+
+@dataclass(frozen=True)
+class Asset:
+    """One file of the page."""
+
+    content: bytes
+    media_type: str
+    etag: str
+
+
+def routes() -> Iterator[Route]:
+    """The shell at every address of the page, and its files."""
+    yield Route("/", _shell, methods=["GET"])
+    for each in PLACES:
+        yield Route(f"/{each}", _shell, methods=["GET"])
+        yield Route(f"/{each}/{{rest:path}}", _shell, methods=["GET"])
+    yield Route("/assets/{name:path}", _asset, methods=["GET"])
+
+
+@cache
+def assets() -> dict[str, Asset]:
+    """Every file of the package `core.grace.web` that a browser may have, by its name there."""
+    here = files("core.grace.web")
+    found = {}
+    for folder in ("", "js/"):
+        for each in (here / folder if folder else here).iterdir():
+            suffix = each.name[each.name.rfind(".") :]
+            if each.is_file() and suffix in TYPES:
+                content = each.read_bytes()
+                etag = f'"{urlsafe_b64encode(sha256(content).digest()[:15]).decode()}"'
+                found[folder + each.name] = Asset(content, TYPES[suffix], etag)
+    return found
+
+
+async def _shell(request: Request) -> Response:
+    return _answer(request, assets()["index.html"])
+
+
+async def _asset(request: Request) -> Response:
+    asset = assets().get(request.path_params["name"])
+    if asset is None:
+        raise NotFound("the page has no such file", next="reload the page")
+    return _answer(request, asset)
+
+
+def _answer(request: Request, asset: Asset) -> Response:
+    headers = HEADERS | {"etag": asset.etag}
+    known = {each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")}
+    if asset.etag in known:
+        return Response(status_code=304, headers=headers)
+    return Response(asset.content, headers=headers | {"content-type": asset.media_type})

@@ -1,0 +1,181 @@
+// One stream of events for the whole page: whoever wants to hear of something says which topics, and until when.
+//
+// The stream is `GET /events?topics=…`, read by fetch because EventSource can carry no token. Rules of the file:
+//   1. There is one stream. It is opened again, from the last id it saw, when somebody asks for a topic it has not.
+//   2. A stream that breaks, or says nothing for two heartbeats, is opened again after a pause that grows; the last id
+//      goes with it, so the core sends what was missed. Each id is handed on once for each topic list.
+//   3. A page nobody looks at needs no stream: it is closed after a while, and catches up when it is looked at.
+//   4. After a break the handlers get {name: "back"}: whatever is not in the events (a list's order, a total) may be stale.
+
+import {ask} from "./api.js";
+
+const SILENCE_MS = 25_000; // the core says something every 10 s
+const LONGEST_MS = 8_000; // between two attempts
+const UNSEEN_MS = 60_000; // a page that is not looked at keeps its stream this long
+
+const followers = new Set();
+const listeners = new Set();
+let state = "connecting";
+let last = "";
+let open = null; // {topics, abort}
+let failures = 0;
+let retry = 0;
+let soon = 0;
+let hidden = 0;
+let paused = false;
+let broken = false;
+
+/** Hears of `topics` until the returned function is called. `handler({name, data, id})`. */
+export function follow(topics, handler) {
+  const follower = {topics: new Set(topics), handler};
+  followers.add(follower);
+  schedule();
+  return () => {
+    followers.delete(follower);
+    schedule();
+  };
+}
+
+/** Calls `listener(state)` now and on each change: "connecting", "live", "reconnecting", "caught-up", "paused". */
+export function watch(listener) {
+  listeners.add(listener);
+  listener(state);
+  return () => listeners.delete(listener);
+}
+
+/** Ends the stream, for a page that has no token any more. */
+export function stop() {
+  followers.clear();
+  shut();
+  become("connecting");
+}
+
+function wanted() {
+  return [...new Set([...followers].flatMap((each) => [...each.topics]))].sort();
+}
+
+// A view that goes and one that comes change the topics in one go: the stream is opened once for both.
+function schedule() {
+  clearTimeout(soon);
+  soon = setTimeout(() => {
+    const topics = wanted();
+    if (paused) return;
+    if (!topics.length) return shut();
+    if (open && topics.every((each) => open.topics.includes(each)) && open.topics.length <= topics.length + 4) return;
+    connect();
+  }, 20);
+}
+
+function shut() {
+  clearTimeout(retry);
+  open?.abort.abort();
+  open = null;
+}
+
+async function connect() {
+  shut();
+  const mine = {topics: wanted(), abort: new AbortController()};
+  if (!mine.topics.length) return;
+  open = mine;
+  let silence = 0;
+  const heard = () => {
+    clearTimeout(silence);
+    silence = setTimeout(() => mine.abort.abort(), SILENCE_MS);
+  };
+  try {
+    heard();
+    const headers = {accept: "text/event-stream", ...(last ? {"last-event-id": last} : {})};
+    const params = {topics: mine.topics.join(",")};
+    const answer = await ask("/events", {params, headers, signal: mine.abort.signal, wait: 0});
+    arrived();
+    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    let text = "";
+    for (;;) {
+      const {value, done} = await reader.read();
+      if (done || open !== mine) break;
+      heard();
+      text += value;
+      const blocks = text.split("\n\n");
+      text = blocks.pop();
+      for (const each of blocks) tell(parsed(each));
+    }
+  } catch (error) {
+    if (error.status === 401) return;
+  } finally {
+    clearTimeout(silence);
+  }
+  if (open === mine) again();
+}
+
+function arrived() {
+  failures = 0;
+  const wasBroken = broken;
+  broken = false;
+  become(wasBroken ? "caught-up" : "live");
+  if (!wasBroken) return;
+  setTimeout(() => state === "caught-up" && become("live"), 4000);
+  tell({name: "back", data: null, id: ""});
+}
+
+function again() {
+  open = null;
+  broken = true;
+  become("reconnecting");
+  const pause = Math.min(LONGEST_MS, 250 * 2 ** failures++);
+  retry = setTimeout(connect, pause * (0.75 + Math.random() / 2));
+}
+
+function tell(event) {
+  if (!event) return;
+  if (event.id) last = event.id;
+  if (event.name === "end") return;
+  for (const each of [...followers]) {
+    try {
+      each.handler(event);
+    } catch (error) {
+      console.error(error);
+    }
+  }
+}
+
+/** One block of the stream; null for a heartbeat. */
+export function parsed(block) {
+  const event = {name: "message", data: null, id: ""};
+  const data = [];
+  for (const line of block.split("\n")) {
+    const colon = line.indexOf(":");
+    if (colon < 1 && line !== "data") continue;
+    const field = line.slice(0, colon);
+    const value = line.slice(colon + 1).replace(/^ /, "");
+    if (field === "event") event.name = value;
+    else if (field === "data") data.push(value);
+    else if (field === "id") event.id = value;
+  }
+  if (!data.length && event.name !== "end") return event.id ? {...event, name: "id"} : null;
+  event.data = data.length ? JSON.parse(data.join("\n")) : null;
+  return event;
+}
+
+function become(next) {
+  if (state === next) return;
+  state = next;
+  for (const each of listeners) each(state);
+}
+
+addEventListener("online", () => broken && connect());
+document.addEventListener("visibilitychange", () => {
+  clearTimeout(hidden);
+  if (document.hidden) {
+    hidden = setTimeout(() => {
+      paused = true;
+      shut();
+      become("paused");
+    }, UNSEEN_MS);
+  } else if (paused) {
+    paused = false;
+    broken = true;
+    connect();
+  } else if (broken && !open) {
+    connect();
+  }
+});
