@@ -1,4 +1,4 @@
-"""The page's files, served to anybody who reaches the listener: they hold no secret, and can do nothing without a token.
+"""The page's files, for anybody who reaches the listener: they hold no secret, and can do nothing without a token.
 
 Whatever the page shows it asks `/api/v1` for. Any address of the page gives the same shell, which reads the address
 itself; files are checked by their ETag on each load, so that a new core is a new page.

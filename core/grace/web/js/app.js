@@ -5,7 +5,7 @@
 //   topics   what it wants to hear of besides the shell's own; `update({name, data, id})` is then called with each event
 //   refresh  called when the stream came back after a break: what the events do not tell may be stale
 //   leave    called when another view takes its place; `page.signal` is aborted then, too
-// `page`: go(path), setQuery({…}), signal, status() (the latest of GET /status), reload().
+// `page`: go(path), setQuery({…}), signal, status() (the latest of GET /status), reload(), await style("patch.css").
 
 import {forget, get, redeem, token} from "./api.js";
 import {h, replace} from "./dom.js";
@@ -98,7 +98,7 @@ async function show({restore = false} = {}) {
   const address = location.pathname + location.search;
   const route = matched(location.pathname);
   const abort = new AbortController();
-  const page = {go, setQuery, signal: abort.signal, reload: () => show(), status: () => latest};
+  const page = {go, setQuery, signal: abort.signal, reload: () => show(), status: () => latest, style};
   shell.dataset.busy = "yes";
   markPlace(route?.place ?? null);
   let view;
@@ -130,6 +130,13 @@ async function made(route, page) {
     throw Object.assign(new Error("This part of the page could not be loaded."), {status: 0, next: "It is asked for again when the lab answers."});
   }
   return module.view({...route.params, query: new URLSearchParams(location.search)}, page);
+}
+
+/** Loads a file of styles that one view alone needs; once. */
+function style(name) {
+  const href = `/assets/${name}`;
+  if (document.querySelector(`link[href="${href}"]`)) return null;
+  return new Promise((resolve) => document.head.append(h("link", {rel: "stylesheet", href, onload: resolve, onerror: resolve})));
 }
 
 function hear(view) {
