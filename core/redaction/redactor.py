@@ -6,8 +6,9 @@ at an attribute.
 
 How it is found. An automaton looks for a short piece from the middle of each form of each value, all at once, and
 where a piece is the whole form is compared. Pieces keep the automaton small (10,000 values are some 100,000 forms),
-and the middle is where values differ that begin alike. It looks twice: in the text as it stands, and in the text with
-its escapes undone (`reading`). What was found overlapping is one find.
+and the middle is where values differ that begin alike. Where the pieces are few, sieves look first: they tell ten
+times as quickly that there is nothing. It looks twice: in the text as it stands, and in the text with its escapes
+undone (`reading`). What was found overlapping is one find.
 
 How it learns. Building an automaton takes longer the more it holds, and leases come one by one. So there are several,
 each up to eight times as large as the one before: what is new goes into the smallest, and what is full is emptied into
@@ -20,10 +21,10 @@ import threading
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 from typing import NamedTuple
 
-from ahocorasick_rs import BytesAhoCorasick, Implementation
+from ahocorasick_rs import BytesAhoCorasick, Implementation, MatchKind
 
 from core.redaction.forms import Form, forms_of
 from core.redaction.reading import LONGEST, Plain, is_plain, plain
@@ -34,6 +35,7 @@ PIECE = 12  # bytes of a form that the automaton looks for
 FIRST = 32  # values of the smallest automaton
 GROWTH = 8
 QUICK = 64  # values up to which an automaton may be of the kind that is quick and large
+SIEVE, SIEVES = 60, 10  # pieces that the processor's vectors look for at once, at 7 GB/s; and how often that pays
 
 _WORD = re.compile(rb"[A-Za-z_.:/]+|sha256:[0-9a-f]*")
 _IS_TEXT = bytes(9 <= each <= 13 or 27 <= each <= 127 for each in range(256))  # 1 for each byte that is text
@@ -232,6 +234,7 @@ class _Automaton:
     def __init__(self, values: list[_Value]) -> None:
         self.values = values
         self._search: BytesAhoCorasick | None = None
+        self._sieves: list[BytesAhoCorasick] = []
         self._beginnings: _Beginnings | None = None
         self._forms: list[list[tuple[int, Form, _Value]]] = []  # of each piece: where it stands in which forms
         self._lock = threading.Lock()
@@ -245,6 +248,8 @@ class _Automaton:
         if self._search is None:
             self._build()
         assert self._search is not None
+        if self._sieves and not any(each.find_matches_as_indexes(data) for each in self._sieves):
+            return []
         return [
             Hit(value.name, form.encoding, start - offset, start - offset + len(form.text), value.certain)
             for piece, start, _ in self._search.find_matches_as_indexes(data, overlapping=True)
@@ -273,6 +278,11 @@ class _Automaton:
             kind = Implementation.DFA if len(self.values) <= QUICK else Implementation.ContiguousNFA
             self._forms = list(pieces.values())
             self._beginnings = _Beginnings([form.text for value in standing for form in value.forms])
+            if len(pieces) <= SIEVE * SIEVES:
+                self._sieves = [
+                    BytesAhoCorasick(list(islice(pieces, start, start + SIEVE)), matchkind=MatchKind.LeftmostFirst)
+                    for start in range(0, len(pieces), SIEVE)
+                ]
             self._search = BytesAhoCorasick(list(pieces), implementation=kind)
 
 
