@@ -14,6 +14,7 @@
     dispatcher  starts the eMAD that a message waits for; first takes back what an earlier core left
     door        HTTP on a unix socket: people, CLI, later the web
     upkeep      forgets what policy says, once an hour
+    telemetry   tells a collector, where the settings name one, what happened: never what was said
 
 Leaving is the reverse. `kill -9` at any line is a restart and a replay; stopping nicely only saves time. SIGTERM and
 SIGINT leave the workers of live runs to the next core, which has one lease to come back; `madlab down` ends them.
@@ -45,6 +46,7 @@ from core.fiedler.ledger import VIEWS as LEDGER_VIEWS
 from core.fiedler.ledger import Ledger
 from core.fiedler.money import picodollars
 from core.fiedler.providers.hosted import Hosts
+from core.fiedler.settings import SECRET
 from core.fiedler.store import Store
 from core.grace.door.api import door
 from core.grace.door.serving import serve
@@ -77,6 +79,11 @@ from core.rogers.entry import View
 from core.rogers.journal import Journal
 from core.rogers.views import VIEWS
 from core.runs import Runs, RunsView
+from core.telemetry.logs import LINES
+from core.telemetry.measures import Measures
+from core.telemetry.past import Past
+from core.telemetry.telemetry import Telemetry
+from core.troubles import TroublesView
 from core.turing.grants import GrantsView
 from core.turing.hardening import keep_memory_private
 from core.turing.turing import Turing
@@ -196,7 +203,8 @@ async def open_lab(
         lives = Lives(services, runs, workers, admission, emads, pools)
         services.canaries.lives = lives
         dispatcher = Dispatcher(services, runs, workers, lives, pools)
-        lab = Lab(home, config, services, runs, dispatcher, residents, pools)
+        telemetry = _telemetry(home, config, services, runs, Measures(services, lives, dispatcher, pools))
+        lab = Lab(home, config, services, runs, dispatcher, residents, pools, telemetry)
         tasks = await stack.enter_async_context(create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
         await tasks.start(dispatcher.serve)
@@ -208,6 +216,7 @@ async def open_lab(
         await tasks.start(serve, door(lab), home.api_socket)
         tasks.start_soon(tend, services, config)
         tasks.start_soon(checkpoints.serve)
+        tasks.start_soon(telemetry.serve)
         settle_memory()
         lab.ready = True
         logger.info("ready", lab=home.lab, socket=str(home.api_socket), mads=sorted(registry.mads), policy=held.version)
@@ -224,7 +233,7 @@ def settle_memory() -> None:
 def open_journal(home: Home, clerk: Clerk | None = None) -> Journal:
     """The journal of a home, with every view that the core keeps; enter it to open it. `clerk` cleans what goes in."""
     ours: list[View] = [RunsView(), LinksView(), Names(), ApprovalsView(), TaintView(), PolicyView(), GrantsView()]
-    ours += [IncidentsView(), InstalledView(), ProductsView()]
+    ours += [IncidentsView(), InstalledView(), ProductsView(), TroublesView()]
     views = [*VIEWS, *LEDGER_VIEWS, *ours]
     return Journal(home.path / "journal.db", views, clean=clerk.clean if clerk else None)
 
@@ -256,6 +265,25 @@ def open_egress(home: Home, config: Config) -> Broker:
     """The way out of a lab; enter it to open it."""
     ca_file = config.egress.ca_file
     return Broker(config.egress.model_copy(update={"ca_file": ca_file and home.path / ca_file}))
+
+
+def _telemetry(home: Home, config: Config, services: Services, runs: Runs, measures: Measures) -> Telemetry:
+    """What is told of the lab: always to whoever asks at the door, to a collector where the settings name one."""
+    name, key, turing = "telemetry", config.telemetry.key or "", services.turing
+    secrets = {name: key.removeprefix(SECRET)} if key.startswith(SECRET) else {}
+    files = KeyFiles({name: home.path / "keys" / key} if key and not secrets else {})
+    keys = files if turing is None else VaultKeys(secrets, turing.open, files)
+    residents = {each.name for each in services.registry.mads.values() if each.kind == "resident"}
+    ca_file = config.telemetry.ca_file
+    return Telemetry(
+        config.telemetry.model_copy(update={"ca_file": ca_file and home.path / ca_file}),
+        measures,
+        Past(services.journal, runs, residents.__contains__),
+        home.lab,
+        VERSION,
+        partial(keys.find, name),
+        services.redactor.redact_text,
+    )
 
 
 def _checkpoints(home: Home, config: Config, journal: Journal) -> Checkpoints:
@@ -311,6 +339,7 @@ def _log_as_json(redactor: Redactor) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            LINES,
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(),
         ],

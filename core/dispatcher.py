@@ -20,7 +20,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from core.lives import Live, Lives
 from core.ports.services import Services
 from core.router import Ephemeral, Nobody
-from core.run import TAKEN_BACK, Run, State
+from core.run import TAKEN_BACK, Run, State, title_of
 from core.runs import Runs
 from core.workers import Worker, Workers
 from protos.errors import Error
@@ -65,6 +65,10 @@ class Dispatcher:
             }
             for name, mad in self._workers.standing.items()
         ]
+
+    def live(self) -> list[Run]:
+        """The runs that are not over."""
+        return [each.run for each in self._lives.all.values()]
 
     def children(self, run: str) -> list[Run]:
         """The runs at work for another one."""
@@ -145,6 +149,8 @@ class Dispatcher:
             created=time.time(),
             parent=parent,
             terms=terms_of(message),
+            title=title_of(message),
+            asker=lives.all[parent].run.asker if parent in lives.all else message.sender,
         )
         claims = await self._runs.claims(run.id, mad, message.id)
         if any(trigger == message.id for _, trigger in claims):

@@ -15,12 +15,17 @@ gone when a run has ended. An illegal move raises and changes nothing.
 """
 
 import hmac
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from protos.errors import Conflict
+from protos.v1.message_pb2 import KIND_CALL, Message
+
+TITLE = 160  # characters of a run's title
+GOALS = ("goal", "task", "question", "text", "prompt", "url", "target", "query", "path", "name")  # what a call is about
 
 
 class State(StrEnum):
@@ -103,6 +108,9 @@ class Run:
     cost: dict[str, Any] = field(default_factory=dict)
     evidence: dict[str, Any] = field(default_factory=dict)
     artifacts: list[dict[str, Any]] = field(default_factory=list)
+    title: str = ""  # what it is for, in one line
+    asker: str = ""  # who asked for it, or for the run that it works for: "operator", "client:NAME", a resident
+    changed: int = 0  # the sequence of the last entry about it, as of when it was read from the table
 
     @property
     def live(self) -> bool:
@@ -117,6 +125,30 @@ def check_move(current: State, next: State) -> None:
     """
     if next not in FOLLOWS[current]:
         raise Conflict(f"A run that is {current} cannot become {next}.")
+
+
+def title_of(message: Message) -> str:
+    """What a run that `message` starts is for, in one line of at most 160 characters: its goal, or the call itself."""
+    if message.kind != KIND_CALL:
+        return _one_line(message.text)
+    try:
+        arguments = json.loads(message.data or "{}")
+    except (ValueError, RecursionError):
+        arguments = {}
+    if not isinstance(arguments, dict):
+        arguments = {}
+    goals = (arguments.get(each) for each in GOALS)
+    goal = next((each for each in goals if isinstance(each, str) and each.strip()), None)
+    if goal is not None:
+        return _one_line(f"{message.tool}: {goal}")
+    shown = ", ".join(f"{key}={_one_line(json.dumps(value, ensure_ascii=False))}" for key, value in arguments.items())
+    return _one_line(f"{message.tool}({shown})")
+
+
+def _one_line(text: str) -> str:
+    """`text` without line ends and what else a line cannot hold, cut."""
+    words = " ".join("".join(each if each.isprintable() else " " for each in text[: 4 * TITLE]).split())
+    return words if len(words) <= TITLE else f"{words[: TITLE - 1]}…"
 
 
 def run_id(key: bytes, mad: str, trigger: str) -> str:

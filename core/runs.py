@@ -1,8 +1,13 @@
-"""The table of runs: a view of the journal's "run" entries, and the one way to add to it."""
+"""The table of runs: a view of the journal's "run" entries, and the one way to add to it.
+
+A run's `number` is its place among all runs, in the order of the journal: what lists are ordered by and go on from. No
+list reads more than it shows: each way to ask has its index, and titles one of their trigrams.
+"""
 
 import json
 import sqlite3
 import time
+from collections.abc import Collection
 from dataclasses import fields, replace
 from typing import Any, ClassVar
 
@@ -14,7 +19,10 @@ from protos.ids import new_id
 
 COLUMNS = tuple(each.name for each in fields(Run))
 JSON_COLUMNS = frozenset({"terms", "cost", "evidence", "artifacts"})
-SELECT = "SELECT " + ", ".join(f'"{each}"' for each in COLUMNS) + " FROM runs "
+TRIGRAM = 3  # characters: what is shorter cannot be looked up
+
+_OF_RUNS = ", ".join(f'runs."{each}"' for each in COLUMNS)
+SELECT = f"SELECT {_OF_RUNS} FROM runs "
 
 
 class RunsView:
@@ -22,20 +30,25 @@ class RunsView:
 
     name = "runs"
     kinds = frozenset({"run"})
-    tables = ("runs",)
+    tables = ("runs", "runs_titles")
     schema: ClassVar[str] = """
         CREATE TABLE IF NOT EXISTS runs (
-            id TEXT PRIMARY KEY, mad TEXT, conversation TEXT, "trigger" TEXT, trigger_sequence INTEGER, state TEXT,
-            created REAL, outcome TEXT, started REAL DEFAULT 0, ended REAL DEFAULT 0, deadline REAL DEFAULT 0,
-            reason TEXT DEFAULT '', sandbox TEXT DEFAULT '', token TEXT DEFAULT '', credential TEXT DEFAULT '',
-            confirmed INTEGER DEFAULT 0,
-            parent TEXT DEFAULT '', terms TEXT DEFAULT '{}', cancel TEXT DEFAULT '', killed INTEGER DEFAULT 0,
-            cost TEXT DEFAULT '{}', evidence TEXT DEFAULT '{}',
-            artifacts TEXT DEFAULT '[]');
-        CREATE INDEX IF NOT EXISTS runs_live ON runs (created) WHERE state != 'destroyed';
-        CREATE INDEX IF NOT EXISTS runs_created ON runs (created);
+            number INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, mad TEXT, conversation TEXT, "trigger" TEXT,
+            trigger_sequence INTEGER, state TEXT, created REAL, outcome TEXT, started REAL DEFAULT 0,
+            ended REAL DEFAULT 0, deadline REAL DEFAULT 0, reason TEXT DEFAULT '', sandbox TEXT DEFAULT '',
+            token TEXT DEFAULT '', credential TEXT DEFAULT '', confirmed INTEGER DEFAULT 0, parent TEXT DEFAULT '',
+            terms TEXT DEFAULT '{}', cancel TEXT DEFAULT '', killed INTEGER DEFAULT 0, cost TEXT DEFAULT '{}',
+            evidence TEXT DEFAULT '{}', artifacts TEXT DEFAULT '[]', title TEXT DEFAULT '', asker TEXT DEFAULT '',
+            changed INTEGER DEFAULT 0);
+        CREATE INDEX IF NOT EXISTS runs_live ON runs (state) WHERE state != 'destroyed';
+        CREATE INDEX IF NOT EXISTS runs_mad ON runs (mad);
+        CREATE INDEX IF NOT EXISTS runs_asker ON runs (asker);
+        CREATE INDEX IF NOT EXISTS runs_outcome ON runs (outcome);
+        CREATE INDEX IF NOT EXISTS runs_outcome_of_mad ON runs (outcome, mad);
+        CREATE INDEX IF NOT EXISTS runs_changed ON runs (changed);
         CREATE INDEX IF NOT EXISTS runs_trigger ON runs ("trigger");
         CREATE INDEX IF NOT EXISTS runs_parent ON runs (parent) WHERE parent != '';
+        CREATE VIRTUAL TABLE IF NOT EXISTS runs_titles USING fts5 (title, tokenize = 'trigram');
     """
 
     def apply(self, db: sqlite3.Connection, row: Row) -> None:
@@ -47,7 +60,10 @@ class RunsView:
             if key in COLUMNS
         }
         run = values.pop("id")
-        db.execute("INSERT OR IGNORE INTO runs (id) VALUES (?)", (run,))
+        values["changed"] = row.sequence
+        if db.execute("INSERT OR IGNORE INTO runs (id) VALUES (?)", (run,)).rowcount and values.get("title"):
+            (number,) = db.execute("SELECT number FROM runs WHERE id = ?", (run,)).fetchone()
+            db.execute("INSERT INTO runs_titles (rowid, title) VALUES (?, ?)", (number, values["title"]))
         assignments = ", ".join(f'"{key}" = ?' for key in values)
         db.execute(f"UPDATE runs SET {assignments} WHERE id = ?", (*values.values(), run))
 
@@ -71,7 +87,7 @@ class Runs:
             "trigger": run.trigger,
         }
         values |= {"trigger_sequence": run.trigger_sequence, "state": run.state, "created": run.created}
-        values |= {"parent": run.parent, "terms": run.terms}
+        values |= {"parent": run.parent, "terms": run.terms, "title": run.title, "asker": run.asker}
         await self._journal.append(_entry(run, f"run:{run.id}:requested", values))
 
     async def move(self, run: Run, *states: State, **changes: Any) -> Run:
@@ -110,7 +126,7 @@ class Runs:
         """
         rows = await self._journal.query(SELECT + "WHERE id = ?", (run,))
         if not rows:
-            raise NotFound(f"There is no run {run[:64]!r}.", next="See: madlab runs")
+            raise _unknown(run)
         return _run(rows[0])
 
     async def known(self, run: str) -> bool:
@@ -124,10 +140,58 @@ class Runs:
         )
         return [(str(id), str(of)) for id, of in rows]
 
-    async def newest(self, limit: int = 50) -> list[Run]:
-        """The newest runs first."""
-        rows = await self._journal.query(SELECT + "ORDER BY created DESC, trigger_sequence DESC LIMIT ?", (limit,))
+    async def newest(
+        self,
+        limit: int = 50,
+        *,
+        before: str = "",
+        mad: str = "",
+        state: str = "",
+        outcome: str = "",
+        text: str = "",
+        asker: str = "",
+    ) -> list[Run]:
+        """The newest runs first; older ones than the run `before`, where one is named.
+
+        `state` is one of the table's, or "live" for all but the last; `text` stands somewhere in the title, whatever
+        its case; `asker` is who asked for them in the end.
+
+        Raises:
+            NotFound: there never was a run `before`.
+        """
+        found = await self._journal.query("SELECT number FROM runs WHERE id = ?", (before,)) if before else [(1 << 62,)]
+        if not found:
+            raise _unknown(before)
+        source, number = "runs", "runs.number"
+        wanted: dict[str, object] = {}
+        if len(text) >= TRIGRAM:
+            quoted = text.replace('"', '""')
+            source, number = "runs_titles JOIN runs ON runs.number = runs_titles.rowid", "runs_titles.rowid"
+            wanted["runs_titles MATCH ?"] = f'"{quoted}"'
+        elif text:
+            wanted["instr(lower(title), ?)"] = text.lower()
+        elif state and state != State.DESTROYED:
+            source = "runs INDEXED BY runs_live"  # SQLite would rather look at all of them, newest first
+        if state:
+            wanted["state != 'destroyed' AND ? IN ('live', state)" if state != State.DESTROYED else "state = ?"] = state
+        wanted |= {
+            f"{name} = ?": value for name, value in (("mad", mad), ("outcome", outcome), ("asker", asker)) if value
+        }
+        conditions = " AND ".join((f"{number} < ?", *wanted))
+        sql = f"SELECT {_OF_RUNS} FROM {source} WHERE {conditions} ORDER BY {number} DESC LIMIT ?"
+        rows = await self._journal.query(sql, (found[0][0], *wanted.values(), limit))
         return [_run(each) for each in rows]
+
+    async def some(self, ids: Collection[str]) -> dict[str, Run]:
+        """The runs of these ids, as far as there are any."""
+        marks = ", ".join("?" * len(ids))
+        rows = await self._journal.query(SELECT + f"WHERE id IN ({marks})", tuple(ids))
+        return {each.id: each for each in map(_run, rows)}
+
+    async def changed(self, after: int, upto: int, limit: int) -> list[Run]:
+        """Runs whose last entry is past `after` and not past `upto`, in the order of these entries."""
+        sql = SELECT + "WHERE changed > ? AND changed <= ? ORDER BY changed LIMIT ?"
+        return [_run(each) for each in await self._journal.query(sql, (after, upto, limit))]
 
     async def children(self, run: str) -> list[Run]:
         """The runs that one asked for, oldest first, over or not."""
@@ -138,6 +202,10 @@ class Runs:
         """Runs that are not over, oldest first."""
         rows = await self._journal.query(SELECT + "WHERE state != 'destroyed' ORDER BY trigger_sequence", ())
         return [_run(each) for each in rows]
+
+
+def _unknown(run: str) -> NotFound:
+    return NotFound(f"There is no run {run[:64]!r}.", next="See: madlab runs")
 
 
 def _entry(run: Run, id: str, values: dict[str, Any]) -> Entry:

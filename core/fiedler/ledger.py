@@ -69,6 +69,7 @@ class CallsView:
             output INTEGER DEFAULT 0, reasoning INTEGER DEFAULT 0, usd INTEGER DEFAULT 0, assumed INTEGER DEFAULT 0);
         CREATE INDEX IF NOT EXISTS calls_request ON calls (request);
         CREATE INDEX IF NOT EXISTS calls_at ON calls (at);
+        CREATE INDEX IF NOT EXISTS calls_run ON calls (run) WHERE run <> '';
         CREATE INDEX IF NOT EXISTS calls_open ON calls (attempt) WHERE outcome = '';
     """
 
@@ -250,6 +251,10 @@ class Ledger:
         account = self.escrow.accounts.setdefault(name, account)  # somebody may have been faster
         self._forget_idle()
         return account
+
+    async def today(self) -> Account:
+        """The account of the day, which all others draw from."""
+        return await self.account(self._today())
 
     @asynccontextmanager
     async def account_of(self, caller: Caller) -> AsyncIterator[str]:

@@ -103,6 +103,7 @@ class ApprovalsView:
         CREATE INDEX IF NOT EXISTS approvals_digest ON approvals (digest, asked);
         CREATE INDEX IF NOT EXISTS approvals_asked ON approvals (asked);
         CREATE INDEX IF NOT EXISTS approvals_pending ON approvals (principal, expires) WHERE state = 'pending';
+        CREATE INDEX IF NOT EXISTS approvals_waiting ON approvals (expires) WHERE state = 'pending';
     """
 
     def apply(self, db: sqlite3.Connection, row: Row) -> None:

@@ -42,6 +42,7 @@ MAX_BODY = 16 * 1024  # bytes of text and data
 MAX_MESSAGE = 64 * 1024  # bytes of the whole message
 MAX_WORD = 255  # characters of an id, a name, a conversation
 HISTORY = 1000  # messages at most in one answer
+SPANS = 100  # that are looked at by one statement
 
 _ROWS = f"SELECT {COLUMNS} FROM journal j LEFT JOIN body b USING (sequence)"
 _SAID = "j.kind IN ('message', 'event')"  # as the partial indexes have it
@@ -62,6 +63,10 @@ _INBOX_ONE = f"""
           AND j.sequence > m.since AND (m.until IS NULL OR j.sequence < m.until))))
     ORDER BY j.sequence LIMIT :limit"""
 _FOLLOW_ALL = f"{_ROWS} WHERE {_SAID} AND j.sequence > :after ORDER BY j.sequence LIMIT :limit"
+_EARLIER = (
+    f"{_ROWS} WHERE {_SAID} AND j.conversation = :conversation AND j.sequence < :before"
+    " ORDER BY j.sequence DESC LIMIT :limit"
+)
 _FOLLOW_MESSAGES = f"{_ROWS} WHERE j.kind = 'message' AND j.sequence > :after ORDER BY j.sequence LIMIT :limit"
 _FOLLOW_ONE = (
     f"{_ROWS} WHERE {_SAID} AND j.conversation = :conversation AND j.sequence > :after ORDER BY j.sequence LIMIT :limit"
@@ -91,6 +96,15 @@ class Limits:
     queue: int = 1024  # rows that wait in memory for one subscriber
     events_per_s: float = 10_000
     event_bytes_per_s: float = 16 << 20
+
+
+@dataclass(frozen=True)
+class Span:
+    """What was said in a conversation from one sequence to another, both included."""
+
+    conversation: str
+    first: int = 1
+    last: int = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -293,6 +307,33 @@ class Rogers:
         """Messages of one conversation past sequence `after`, oldest first; at most 1,000."""
         given = {"conversation": conversation, "after": after, "limit": min(limit, HISTORY)}
         return [to_message(Row(*values)) for values in await self._journal.query(_FOLLOW_ONE, given)]
+
+    async def earlier(self, conversation: str, *, before: int, limit: int = 100) -> Sequence[Message]:
+        """The last messages of one conversation ahead of sequence `before`, oldest first; at most 1,000."""
+        given = {"conversation": conversation, "before": before, "limit": min(limit, HISTORY)}
+        rows = await self._journal.query(_EARLIER, given)
+        return [to_message(Row(*values)) for values in reversed(rows)]
+
+    async def within(
+        self, spans: Sequence[Span], *, after: int = 0, upto: int = 1 << 62, limit: int = 100, events: bool = True
+    ) -> list[Message]:
+        """What was said in any of `spans` past `after` and up to `upto`, in the journal's order; at most 1,000.
+
+        It costs what it returns, however long the spans are. Without `events` there are no logs and no progress.
+        """
+        kind = _SAID if events else "j.kind = 'message'"
+        one = (
+            f"SELECT * FROM (SELECT {COLUMNS} FROM journal j LEFT JOIN body b USING (sequence)"
+            f" WHERE {kind} AND j.conversation = ? AND j.sequence >= ? AND j.sequence <= ?"
+            " ORDER BY j.sequence LIMIT ?)"
+        )
+        limit, rows = min(limit, HISTORY), list[tuple[Any, ...]]()
+        for at in range(0, len(spans), SPANS):
+            some = spans[at : at + SPANS]
+            bounds = [(each.conversation, max(each.first, after + 1), min(each.last, upto), limit) for each in some]
+            sql = f"{' UNION ALL '.join([one] * len(some))} ORDER BY 1 LIMIT {limit}"
+            rows += await self._journal.query(sql, [value for each in bounds for value in each])
+        return [to_message(Row(*values)) for values in sorted(rows, key=lambda row: int(row[0]))[:limit]]
 
     async def find(self, id: str) -> Message | None:
         """The message of that id, None if it was never said or is sealed away."""

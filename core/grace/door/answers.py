@@ -65,6 +65,8 @@ class Run(BaseModel):
     cost: dict[str, Any]
     conversation: str
     parent: str | None
+    title: Annotated[str, Field(description="what it is for, in one line: its goal, or the call itself")]
+    asker: Annotated[str, Field(description="who asked for it in the end: operator, client:NAME, a resident")]
     place: Annotated[int | None, Field(description="in the queue; null when it does not wait")]
 
 

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from core.grace.door import alarms, attention, files, messages, oversight, runs, vault, whole
+from core.grace.door import alarms, attention, files, messages, metrics, oversight, page, runs, vault, whole
 from core.grace.door.edge import Answers, refuse, refuse_http
 from core.grace.door.events import Changes
 from core.grace.door.routes import Endpoint, routes_of
@@ -25,7 +25,7 @@ from core.grace.door.trail import Trail
 from core.lab import Lab
 from protos.errors import Error
 
-PARTS = (whole, messages, runs, files, vault, oversight, alarms, attention)
+PARTS = (whole, messages, runs, files, vault, oversight, alarms, attention, metrics)
 
 
 def endpoints() -> list[Endpoint]:
@@ -45,7 +45,7 @@ def door(lab: Lab) -> Starlette:
     """The application. `app.state.closing`, once set, ends its streams."""
     app = Starlette(
         routes=[*routes_of(endpoints()), *page.routes()],
-        middleware=[Middleware(Answers, lease_s=lab.config.runs.lease_s)],
+        middleware=[Middleware(metrics.Measured, lab=lab), Middleware(Answers, lease_s=lab.config.runs.lease_s)],
         exception_handlers={Error: refuse, HTTPException: refuse_http},  # type: ignore[dict-item]
     )
     app.router.redirect_slashes = False

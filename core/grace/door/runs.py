@@ -1,6 +1,6 @@
 """The door's routes for runs: the list, one of them, its lines, and what a person may ask of it."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
@@ -12,11 +12,12 @@ from core.grace.door import answers
 from core.grace.door.callers import caller_of
 from core.grace.door.edge import PAGE, Empty, RemarkBody, after_of, json_of, lab_of, number_of, wants_stream
 from core.grace.door.events import Changes, EventStream, Item
-from core.grace.door.routes import AFTER, Endpoint, number
+from core.grace.door.routes import AFTER, Endpoint, choice, number, text
 from core.grace.door.shapes import message_json, packages_json, run_json
 from core.lab import Lab
 from core.ports.packages import Installed
-from core.run import Run, State
+from core.rogers.bus import Span
+from core.run import Outcome, Run, State
 from protos.errors import Conflict
 from protos.ids import id_from, new_id
 from protos.v1.message_pb2 import KIND_EVENT, KIND_PROSE, Message
@@ -55,7 +56,12 @@ def routes() -> Iterator[Endpoint]:
     """What this part of the door answers."""
     yield Endpoint(
         "GET", "/runs", _runs, "Runs, the newest first.",
-        query=(number("limit", "at most so many", default=50),), answer=Runs, clients=True,
+        query=(
+            number("limit", "at most so many", default=50), text("before", "go on behind the run of this id"),
+            text("mad", "of this MAD"), choice("state", "in this state; live: not over", "live", *State),
+            choice("outcome", "that came to this", *Outcome), text("q", "with this in their titles", longest=200),
+        ),
+        answer=Runs, clients=True,
     )  # fmt: skip
     yield Endpoint(
         "GET", "/runs/{id}", _run, "One run, with evidence, artifacts and its first 1,000 messages.",
@@ -78,14 +84,16 @@ def routes() -> Iterator[Endpoint]:
 
 async def _runs(request: Request) -> Response:
     lab = lab_of(request)
-    newest = await lab.runs.newest(number_of(request, "limit", 50, PAGE))
+    wanted = {name: request.query_params.get(name, "") for name in ("before", "mad", "state", "outcome")}
+    limit, words = number_of(request, "limit", 50, PAGE), request.query_params.get("q", "").strip()
+    newest = await lab.runs.newest(limit, text=words, **wanted)
     return JSONResponse({"runs": [run_json(lab, each) for each in newest]})
 
 
 async def _run(request: Request) -> Response:
     lab = lab_of(request)
     run = await lab.runs.get(request.path_params["id"])
-    said = await _some(_said_in(lab, run), lambda each: each.kind != KIND_EVENT, PAGE)
+    said = [message_json(each) for each in await lab.rogers.within([span_of(run)], limit=PAGE, events=False)]
     about = {"evidence": run.evidence, "artifacts": run.artifacts, "packages": await packages_json(lab, run.id)}
     return JSONResponse(run_json(lab, run) | about | {"messages": said})
 
@@ -121,8 +129,7 @@ async def _logs(request: Request) -> Response | EventStream:
     after, changes = after_of(request), request.app.state.changes
     if not wants_stream(request):
         limit = number_of(request, "limit", PAGE, PAGE, least=1)
-        lines = await _lines_of(lab, run, after)
-        return JSONResponse({"logs": [message_json(each) for each in lines[:limit]]})
+        return JSONResponse({"logs": [message_json(each) for each in await _lines_of(lab, run, after, limit)]})
 
     @asynccontextmanager
     async def source() -> AsyncIterator[AsyncIterator[Item]]:
@@ -137,51 +144,35 @@ async def _log_lines(lab: Lab, changes: Changes, id: str, after: int) -> AsyncGe
     while True:
         with changes.of((await lab.runs.get(id)).conversation) as changed:
             run = await lab.runs.get(id)
-            for each in await _lines_of(lab, run, after):
-                after = each.sequence
-                yield each.sequence, message_json(each)
+            while lines := await _lines_of(lab, run, after, PAGE):
+                for each in lines:
+                    after = each.sequence
+                    yield each.sequence, message_json(each)
             if not run.live:
                 return
             await changed.wait()
 
 
-async def _lines_of(lab: Lab, run: Run, after: int) -> list[Message]:
-    """What the run and those that work for it have said past `after`, in the journal's order."""
-    head = lab.journal.statistics().entries  # what comes while they are read one by one is left for the next time
-    found = [
-        message
-        for each in (run, *await lab.runs.children(run.id))
-        async for message in _said_in(lab, each, after)
-        if _is_log(message, each) and message.sequence <= head
-    ]
-    return sorted(found, key=lambda each: each.sequence)
-
-
-def _is_log(message: Message, run: Run) -> bool:
-    """Whether this is a line that the run wrote, or how far it said it was."""
-    return message.kind == KIND_EVENT and message.sender == run.mad and message.tool in ("log", "progress")
-
-
-async def _said_in(lab: Lab, run: Run, after: int = 0) -> AsyncGenerator[Message, None]:
-    """What was said in the run's conversation since `after`, from its trigger until it ended."""
-    after = max(after, run.trigger_sequence - 1)
-    while page := await lab.rogers.history(run.conversation, after=after, limit=PAGE):
-        for each in page:
-            if run.ended and each.at > run.ended:
-                return
-            yield each
+async def _lines_of(lab: Lab, run: Run, after: int, limit: int) -> list[Message]:
+    """What the run and those that work for it have said past `after`, in the journal's order: the first `limit`."""
+    upto = lab.journal.statistics().entries  # a child that begins while they are read is looked at the next time
+    family = [run, *await lab.runs.children(run.id)]
+    spans, names = [span_of(each) for each in family], {(each.conversation, each.mad) for each in family}
+    found: list[Message] = []
+    while len(found) < limit:
+        page = await lab.rogers.within(spans, after=after, upto=upto, limit=PAGE)
+        found += [each for each in page if _is_log(each) and (each.conversation, each.sender) in names]
+        if len(page) < PAGE:
+            break
         after = page[-1].sequence
+    return found[:limit]
 
 
-async def _some(
-    messages: AsyncGenerator[Message, None], wanted: Callable[[Message], bool], limit: int
-) -> list[dict[str, Any]]:
-    """The first `limit` that are wanted, as JSON."""
-    found: list[dict[str, Any]] = []
-    async with aclosing(messages):
-        async for each in messages:
-            if wanted(each):
-                found.append(message_json(each))
-            if len(found) == limit:
-                break
-    return found
+def _is_log(message: Message) -> bool:
+    """Whether this is a line that a run wrote, or how far it said it was."""
+    return message.kind == KIND_EVENT and message.tool in ("log", "progress")
+
+
+def span_of(run: Run) -> Span:
+    """What was said for a run: in its conversation from its trigger on, until it was over."""
+    return Span(run.conversation, run.trigger_sequence, run.changed if not run.live else 1 << 62)

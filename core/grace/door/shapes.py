@@ -75,6 +75,8 @@ def run_json(lab: Lab, run: Run) -> dict[str, Any]:
         "cost": run.cost,
         "conversation": run.conversation,
         "parent": run.parent or None,
+        "title": run.title,
+        "asker": run.asker,
         "place": lab.dispatcher.place(run.id),
     }
 

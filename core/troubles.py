@@ -1,0 +1,127 @@
+"""What went wrong and no person has seen yet: a view of the journal's runs and incidents, until somebody dismisses it.
+
+Equal ones are one trouble with a count: runs of one MAD that ended alike for the same reason, incidents of one MAD with
+the same value. So the list stays short however much goes wrong, and looking at it costs what it shows. What one run
+asked others to do is that run's own trouble, and is not told twice.
+"""
+
+import json
+import re
+import sqlite3
+import time
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, ClassVar
+
+from core.rogers.entry import Entry, Row
+from core.rogers.journal import Journal
+from core.run import Outcome
+from protos.errors import Conflict, NotFound
+
+BAD = frozenset(set(Outcome) - {Outcome.SUCCEEDED, Outcome.PARTIAL, Outcome.CANCELLED})
+NUMBER = re.compile(r"\b[0-9a-f-]*\d[0-9a-f-]*\b")  # what differs between two sentences that say the same
+REASON = 300  # characters of a reason that are kept
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Something that happened `count` times since `since` (seconds since the epoch), last to `run`."""
+
+    id: str
+    kind: str  # "run" or "incident"
+    mad: str
+    what: str  # the outcome, or what was seen
+    detail: str  # of the last one
+    title: str  # what the last run was for
+    run: str
+    count: int
+    since: float
+    last: float
+    sequence: int  # of the last one's entry: what a dismissal must have seen
+
+
+COLUMNS = "id, kind, mad, what, detail, title, run, count, since, last, sequence"
+
+
+class TroublesView:
+    """One row a trouble that nobody has dismissed."""
+
+    name = "troubles"
+    kinds = frozenset({"run", "incident", "dismissal"})
+    tables = ("troubles", "troubles_runs")
+    schema: ClassVar[str] = """
+        CREATE TABLE IF NOT EXISTS troubles (
+            id TEXT PRIMARY KEY, kind TEXT NOT NULL, mad TEXT NOT NULL, what TEXT NOT NULL, detail TEXT NOT NULL,
+            title TEXT NOT NULL, run TEXT NOT NULL, count INTEGER NOT NULL, since REAL NOT NULL, last REAL NOT NULL,
+            sequence INTEGER NOT NULL);
+        CREATE INDEX IF NOT EXISTS troubles_last ON troubles (last);
+        CREATE TABLE IF NOT EXISTS troubles_runs (
+            run TEXT PRIMARY KEY, mad TEXT NOT NULL, title TEXT NOT NULL) WITHOUT ROWID;
+    """
+
+    def apply(self, db: sqlite3.Connection, row: Row) -> None:
+        """Takes in a bad end, an incident, or that somebody has seen one.
+
+        Raises:
+            NotFound: there is no such trouble, or no more.
+            Conflict: it has happened again since it was looked at.
+        """
+        body: dict[str, Any] = json.loads(row.body or b"{}")
+        match row.kind:
+            case "run":
+                self._run(db, row, body)
+            case "incident":
+                run, mad, what = (str(body.get(each, "")) for each in ("run", "mad", "what"))
+                self._add(db, row, "incident", mad, what, f"seen in {body.get('place', '')}", "", run)
+            case "dismissal":
+                self._dismiss(db, body)
+
+    def _run(self, db: sqlite3.Connection, row: Row, body: dict[str, Any]) -> None:
+        run = body["id"]
+        if "mad" in body and not body.get("parent"):
+            known = (run, body["mad"], body.get("title", ""))
+            db.execute("INSERT OR IGNORE INTO troubles_runs VALUES (?, ?, ?)", known)
+        if body.get("outcome") in BAD:
+            found = db.execute("SELECT mad, title FROM troubles_runs WHERE run = ?", (run,)).fetchone()
+            if found:
+                self._add(db, row, "run", found[0], body["outcome"], body.get("reason", ""), found[1], run)
+        if body.get("state") == "destroyed":
+            db.execute("DELETE FROM troubles_runs WHERE run = ?", (run,))
+
+    def _add(
+        self, db: sqlite3.Connection, row: Row, kind: str, mad: str, what: str, detail: str, title: str, run: str
+    ) -> None:
+        same = "\0".join((kind, mad, what, NUMBER.sub("#", detail) if kind == "run" else ""))
+        id = f"{kind}-{sha256(same.encode()).hexdigest()[:16]}"
+        db.execute(
+            f"INSERT INTO troubles ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+            " count = count + 1, detail = excluded.detail, title = excluded.title, run = excluded.run,"
+            " last = excluded.last, sequence = excluded.sequence",
+            (id, kind, mad, what, detail[:REASON], title, run, row.at, row.at, row.sequence),
+        )
+
+    def _dismiss(self, db: sqlite3.Connection, body: dict[str, Any]) -> None:
+        found = db.execute("SELECT sequence FROM troubles WHERE id = ?", (body["item"],)).fetchone()
+        if found is None:
+            raise NotFound("Nothing like that waits any more.", next="See: madlab attention")
+        if found[0] > body["seen"]:
+            raise Conflict("It has happened again since you looked.", next="Look at it again, then dismiss it.")
+        db.execute("DELETE FROM troubles WHERE id = ?", (body["item"],))
+
+
+async def troubles(journal: Journal, *, limit: int = 100) -> list[Trouble]:
+    """What nobody has seen yet, the newest first."""
+    rows = await journal.query(f"SELECT {COLUMNS} FROM troubles ORDER BY last DESC LIMIT ?", (limit,))
+    return [Trouble(*each) for each in rows]
+
+
+async def dismiss(journal: Journal, item: str, *, seen: int, by: str) -> None:
+    """Notes that somebody has seen a trouble, up to the entry `seen`.
+
+    Raises:
+        NotFound: there is no such trouble, or no more.
+        Conflict: it has happened again since.
+        Unavailable: the journal is sealed.
+    """
+    body = json.dumps({"item": item, "seen": seen}).encode()
+    await journal.append(Entry(f"dismissal:{item}:{seen}", "dismissal", body, sender=by, at=time.time()))
