@@ -10,15 +10,17 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from core.egress.settings import Egress
 from core.fiedler.local import with_local
-from core.fiedler.settings import Model, Orchestra, Provider
+from core.fiedler.settings import SECRET, Model, Orchestra, Provider, is_loopback
 from core.fiedler.settings import check as check_orchestra
 from core.fiedler.store import Store, chosen
 from core.home import Home
+from core.turing.headers import NAME
 from core.turing.settings import Vault
 from protos.errors import InvalidArgument
 from sandbox.profile import Calls, Grade
@@ -34,7 +36,13 @@ NOT_SETTINGS = {
 Runtime = Literal["runc", "runsc", "bwrap"]
 ProviderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Alias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}$")]
+Signal = Literal["traces", "metrics", "logs"]
 POLICY = "policy.toml"  # in the home: read where it is there, behind those that `policy` names
+
+
+def _words(value: object) -> object:
+    """A variable holds several words between blanks."""
+    return value.split() if isinstance(value, str) else value
 
 
 class Section(BaseModel):
@@ -100,6 +108,32 @@ class Audit(Section):
     minutes: Annotated[float, Field(gt=0, le=1440)] = 10  # between two; at the start and the end there is one, too
 
 
+class Telemetry(Section):
+    """Where traces, metrics and logs are told by OTLP; nowhere, unless an address is given. Never what was said."""
+
+    otlp: str | None = None  # "http://127.0.0.1:4318"; /v1/traces, /v1/metrics and /v1/logs come behind it
+    signals: Annotated[tuple[Signal, ...], BeforeValidator(_words)] = ("traces", "metrics")
+    key: Annotated[str, Field(pattern=rf"^({SECRET}{NAME}|[a-z0-9][a-z0-9._-]{{0,63}})$")] | None = (
+        None  # secret://NAME in the vault, or a name below keys/
+    )
+    header: Annotated[str, Field(pattern="^[a-z0-9-]{1,64}$")] = "authorization"  # that has the key
+    service: Annotated[str, Field(pattern=r"^[\w.-]{1,64}$")] = "madlab"
+    every_s: Annotated[float, Field(gt=0, le=3600)] = 5  # for so long traces and lines are gathered
+    metrics_s: Annotated[float, Field(gt=0, le=3600)] = 60
+    ca_file: Path | None = None  # of the authority that vouches for the collector, PEM, beside the system's
+
+    @model_validator(mode="after")
+    def _is_an_address(self) -> Self:
+        address = urlsplit(self.otlp or "http://localhost")
+        if address.scheme not in ("http", "https") or not address.hostname:
+            raise ValueError("otlp must begin with http:// or https://")
+        if address.username or address.password or address.query or address.fragment:
+            raise ValueError("otlp holds more than an address; a key belongs into `key`")
+        if self.key is not None and address.scheme == "http" and not is_loopback(address.hostname):
+            raise ValueError("a key travels over https, or on this machine: otlp must begin with https://")
+        return self
+
+
 class Advisories(Section):
     """Where `madlab advisories update` looks."""
 
@@ -146,6 +180,7 @@ class Config(Section):
     audit: Audit = Audit()
     policy: Annotated[tuple[Path, ...], BeforeValidator(_paths)] = ()  # files of rules, first to last; then policy.toml
     vault: Vault = Vault()
+    telemetry: Telemetry = Telemetry()
     advisories: Advisories = Advisories()
     egress: Egress = Egress()
     emads: Annotated[tuple[Path, ...], BeforeValidator(_paths)] = (

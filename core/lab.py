@@ -16,6 +16,7 @@ from core.residents import Residents
 from core.rogers.bus import Rogers
 from core.rogers.journal import Journal
 from core.runs import Runs
+from core.telemetry.telemetry import Telemetry
 from core.workers import Worker
 from sandbox.pool import Pool
 
@@ -31,6 +32,7 @@ class Lab:
     dispatcher: Dispatcher
     residents: Residents
     pools: Mapping[str, Pool[Worker]]
+    telemetry: Telemetry
     ready: bool = False
     started: float = field(default_factory=time.time)  # seconds since the epoch
     stopping: Event = field(default_factory=Event)

@@ -65,7 +65,7 @@ class Provider(Section):
             raise ValueError("base_url must begin with http:// or https://")
         if address.username or address.password or address.query or address.fragment:
             raise ValueError("base_url holds more than an address; a key belongs into a key file")
-        if address.scheme == "http" and self.has_key and not _is_loopback(address.hostname):
+        if address.scheme == "http" and self.has_key and not is_loopback(address.hostname):
             raise ValueError("a key travels over https, or on this machine: base_url must begin with https://")
         return self
 
@@ -157,7 +157,8 @@ def check(orchestra: Orchestra, providers: Mapping[str, Provider], models: Mappi
         raise ValueError(f"llm.default: there is no model {orchestra.default!r}")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether that is this machine."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

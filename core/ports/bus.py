@@ -16,6 +16,7 @@ from core.ports.acting import Permit, under_policy
 from core.ports.links import may_read
 from core.ports.services import Allowance, Services
 from core.rogers.bus import MAX_MESSAGE
+from core.rogers.entry import Entry
 from core.router import Ephemeral
 from protos.errors import Conflict, Exhausted, InvalidArgument
 from protos.ids import is_uuid
@@ -227,8 +228,10 @@ class _RememberingInbox(Inbox):
         await self.inner.acknowledge(sequence)
 
 
-async def say(services: Services, identity: Identity, said: Message) -> int:
+async def say(services: Services, identity: Identity, said: Message, *, also: Sequence[Entry] = ()) -> int:
     """Publishes a message, once policy allows the call, or the start of a run, that it may be; returns its sequence.
+
+    `also` are entries that become durable with it, or not at all.
 
     Raises:
         as `Bus.publish`; Denied and Exhausted as `acting`.
@@ -237,7 +240,7 @@ async def say(services: Services, identity: Identity, said: Message) -> int:
     async def publish(permit: Permit | None = None) -> int:
         uses = permit.uses if permit is not None else ()
         with CancelScope(shield=True):  # whoever hears an exception knows that it was not said
-            sequence = await services.rogers.publish(said, sender=identity.participant, also=uses)
+            sequence = await services.rogers.publish(said, sender=identity.participant, also=(*uses, *also))
         return sequence
 
     act = _act(services, identity, said)

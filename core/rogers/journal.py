@@ -73,6 +73,7 @@ class Statistics:
     pending: int  # entries waiting for the next commit
     lost: int  # entries of `append_soon` that never became durable
     sealed: str | None
+    sync_s: float = 0.0  # what the last commit's sync took
 
 
 class Journal:
@@ -422,6 +423,7 @@ class Journal:
             pending=self._pending_entries,
             lost=self._lost,
             sealed=self.sealed,
+            sync_s=self._writer.sync_s,
         )
 
 

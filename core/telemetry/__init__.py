@@ -1,1 +1,1 @@
-"""What the lab tells a collector: traces, metrics and logs, without content."""
+"""What the lab tells of itself: traces, metrics and logs, without what was said."""

@@ -13,6 +13,7 @@ from core.grace.door import answers
 from core.grace.door.callers import caller_of
 from core.grace.door.edge import PAGE, BlobBody, MessageBody, after_of, json_of, lab_of, number_of, wants_stream
 from core.grace.door.events import Changes, EventStream, Item
+from core.grace.door.metrics import came_in
 from core.grace.door.routes import AFTER, Endpoint, number
 from core.grace.door.shapes import conversation_json, message_json
 from core.lab import Lab
@@ -86,7 +87,8 @@ async def _publish(request: Request) -> Response:
     else:
         message.kind, message.text = KIND_PROSE, body.text
     _check_queue(lab, body.recipient)
-    sequence = await say(lab.services, caller_of(request).identity, message)
+    caller = caller_of(request)
+    sequence = await say(lab.services, caller.identity, message, also=came_in(request, lab, caller, message))
     answer = {"id": message.id, "conversation": message.conversation, "sequence": sequence}
     return JSONResponse(answer | {"run": await _run_for(lab, request.app.state.changes, message)}, 202)
 
