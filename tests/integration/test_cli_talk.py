@@ -87,7 +87,8 @@ def test_history_is_one_object_a_line_and_escapes_never_reach_a_terminal(madlab:
 
 def test_tools_have_exactly_what_programs_rely_on(madlab: Madlab) -> None:
     found = madlab("tools", "--json").json
-    assert all(set(each) == {"name", "description", "input_schema", "output_schema"} for each in found)
+    said = {"name", "mad", "tool", "description", "effects", "idempotent", "input_schema", "output_schema"}
+    assert all(set(each) == said for each in found)
     assert "echo.say" in [each["name"] for each in found]
     of_echo = [each for each in found if each["name"].startswith("echo.")]
     assert madlab("tools", "echo", "--json").json == of_echo

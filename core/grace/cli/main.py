@@ -24,6 +24,7 @@ from core.grace.cli import (
     coding,
     incidents,
     life,
+    mcp,
     models,
     policies,
     runs,
@@ -59,7 +60,7 @@ app = typer.Typer(
 )
 for module in (
     *(life, scanning, coding, branch, browsing, models, supply, secrets, runs, talk),
-    *(policies, approving, auditing, incidents, upkeep),
+    *(policies, approving, auditing, incidents, upkeep, mcp),
 ):
     module.add_to(app)
 

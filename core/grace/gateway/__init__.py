@@ -1,1 +1,1 @@
-"""The MCP gateway: every MAD's tools for any MCP client, through the door like anybody else."""
+"""The MCP gateway: every MAD's tools, the lab's runs and files, for any client of the Model Context Protocol."""

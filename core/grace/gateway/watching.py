@@ -1,0 +1,180 @@
+"""What changed: runs that a client watches, and the list of tools.
+
+A watched run is followed through its log's stream, at the door as everything is, so nobody hears of a run that it may
+not see. The list of tools changes when a core comes back with other MADs, or when the caller's rights change; it is
+looked at once in a while, and only while somebody asked to be told.
+"""
+
+import json
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from hashlib import sha256
+from typing import Any
+
+import structlog
+from anyio import CancelScope, CapacityLimiter, WouldBlock, create_task_group, sleep
+from anyio.abc import TaskGroup
+from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ResourceUpdated, ToolsListChanged
+from mcp_types import SubscriptionsListenRequestParams, SubscriptionsListenResult
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+
+from core.grace.gateway.calls import Context
+from core.grace.gateway.door import Door, quoted
+from core.grace.gateway.resources import SCHEME
+from protos.errors import Error, Exhausted, InvalidArgument
+
+LOOK_S = 30.0  # between two looks at the tools
+STREAMS = 256  # of all clients, at once
+RUNS = 32  # that one stream may name
+WATCHED = 512  # things that sessions of the older protocol watch, all together
+SCOPES = "madlab.watched"
+
+logger = structlog.get_logger()
+
+
+def run_of(uri: str) -> str:
+    """The run that a resource is about.
+
+    Raises:
+        InvalidArgument: it is none that can be watched.
+    """
+    kind, _, run = uri.removeprefix(SCHEME).partition("/")
+    if not uri.startswith(SCHEME) or kind != "runs" or not run or "/" in run or "?" in run:
+        raise InvalidArgument("only runs can be watched", next="subscribe to madlab://runs/ID")
+    return run
+
+
+async def watch_run(door: Door, run: str, changed: Callable[[], Awaitable[None]]) -> None:
+    """Calls `changed` for each line of a run's log from now on, and when it has ended."""
+    lines = (await door.get(f"/runs/{quoted(run)}/logs", limit=1000))["logs"]
+    after = lines[-1]["sequence"] if lines else 0
+    async with door.follow(f"/runs/{quoted(run)}/logs", after=after) as events:
+        async for _ in events:
+            await changed()
+    await changed()
+
+
+async def watch_tools(door: Door, changed: Callable[[], Awaitable[None]]) -> None:
+    """Calls `changed` when the caller's tools are others than they were."""
+    known = await fingerprint(door)
+    while True:
+        await sleep(LOOK_S)
+        found = await fingerprint(door)
+        if found != known:
+            known = found
+            await changed()
+
+
+async def fingerprint(door: Door) -> str:
+    """The caller's tools in short."""
+    return sha256(json.dumps(await door.get("/tools"), sort_keys=True).encode()).hexdigest()
+
+
+class Watching:
+    """Streams of `subscriptions/listen`, and what sessions of the older protocol watch."""
+
+    def __init__(self) -> None:
+        self._streams = CapacityLimiter(STREAMS)
+        self._watched = 0
+
+    async def listen(
+        self, context: Context, door: Door, asked: SubscriptionsListenRequestParams
+    ) -> SubscriptionsListenResult:
+        """Serves one stream, until its client leaves.
+
+        Raises:
+            InvalidArgument: it names what cannot be watched.
+            NotFound: it names a run that the caller may not see.
+            Exhausted: too many are open.
+        """
+        uris = list(asked.notifications.resource_subscriptions or ())
+        if len(uris) > RUNS:
+            raise Exhausted(f"a stream watches at most {RUNS} runs", next="open another one")
+        runs = {uri: run_of(uri) for uri in uris}
+        for run in runs.values():
+            await door.get(f"/runs/{quoted(run)}")
+        bus, whose = InMemorySubscriptionBus(), object()
+        try:
+            self._streams.acquire_on_behalf_of_nowait(whose)
+        except WouldBlock:
+            raise Exhausted(f"{STREAMS} streams are open already", next="try again later") from None
+        try:
+            async with create_task_group() as tasks:
+                for uri, run in runs.items():
+                    tasks.start_soon(_quietly, watch_run(door, run, partial(bus.publish, ResourceUpdated(uri))))
+                if asked.notifications.tools_list_changed:
+                    tasks.start_soon(_quietly, watch_tools(door, partial(bus.publish, ToolsListChanged())))
+                result = await ListenHandler(bus)(context, asked)
+                tasks.cancel_scope.cancel()
+            return result
+        finally:
+            self._streams.release_on_behalf_of(whose)
+
+    async def subscribe(self, tasks: TaskGroup, context: Context, door: Door, uri: str) -> None:
+        """Tells a session of what changes in a run, until it has ended, or the session has.
+
+        Raises:
+            InvalidArgument: only runs can be watched.
+            NotFound: there is no such run, or none that the caller may see.
+            Exhausted: too many are watched.
+        """
+        run = run_of(uri)
+        await door.get(f"/runs/{quoted(run)}")
+        if self._watched >= WATCHED:
+            raise Exhausted(f"{WATCHED} runs are watched already", next="try again later")
+        changed = partial(context.session.send_resource_updated, uri)
+        self._begin(tasks, context, uri, watch_run(door, run, changed))
+
+    def unsubscribe(self, context: Context, uri: str) -> None:
+        """No more of that."""
+        if scope := _scopes(context).pop(uri, None):
+            scope.cancel()
+
+    def tools(self, tasks: TaskGroup, context: Context, door: Door) -> None:
+        """Tells a session of the older protocol, which has listed the tools, when they change."""
+        if context.protocol_version not in MODERN_PROTOCOL_VERSIONS:
+            self._begin(tasks, context, "tools", watch_tools(door, context.session.send_tool_list_changed))
+
+    def _begin(self, tasks: TaskGroup, context: Context, what: str, watch: Coroutine[Any, Any, None]) -> None:
+        scopes = _scopes(context)
+        if what in scopes:
+            watch.close()
+            return
+        scope = scopes[what] = CancelScope()
+
+        async def go() -> None:
+            self._watched += 1
+            try:
+                with scope:
+                    await _quietly(watch)
+            finally:
+                self._watched -= 1
+                if scopes.get(what) is scope:
+                    del scopes[what]
+
+        tasks.start_soon(go)
+
+
+async def _quietly(watch: Coroutine[Any, Any, None]) -> None:
+    """Whoever watches is told nothing more when the lab says no."""
+    try:
+        await watch
+    except Error as error:
+        logger.info("no longer watched", reason=error.code)
+
+
+def _scopes(context: Context) -> dict[str, CancelScope]:
+    """What a session watches; it ends with the session. The SDK keeps the connection's state for its handlers, and
+    hands it out under no public name."""
+    connection = context.session._connection
+    if SCOPES not in connection.state:
+        scopes: dict[str, CancelScope] = {}
+        connection.state[SCOPES] = scopes
+
+        def end() -> None:
+            for each in list(scopes.values()):
+                each.cancel()
+
+        connection.exit_stack.callback(end)
+    found: dict[str, CancelScope] = connection.state[SCOPES]
+    return found
