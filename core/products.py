@@ -128,11 +128,16 @@ class Deciding:
         return Entry(f"{PREFIX}{self.id}:{step}", "act", content, self.conversation, self.by)
 
 
-async def products(journal: Journal, name: str, *, limit: int, before: int | None = None) -> Sequence[Product]:
-    """The newest files of that name first; `before` is the sequence of the one to go on behind."""
+async def products(
+    journal: Journal, name: str, *, limit: int, before: int | None = None, state: str = ""
+) -> Sequence[Product]:
+    """The newest files of that name first, all or those of one state; `before` is the sequence of the one to go on
+    behind."""
+    decision = {"waiting": "", **{word: each for each, word in STATES.items()}}.get(state, "any")
     rows = await journal.query(
-        f"SELECT {_COLUMNS} WHERE p.name = ? AND p.sequence < ? ORDER BY p.sequence DESC LIMIT ?",
-        (name, 1 << 62 if before is None else before, limit),
+        f"SELECT {_COLUMNS} WHERE p.name = :name AND p.sequence < :before"
+        " AND :decision IN ('any', ifnull(d.decision, '')) ORDER BY p.sequence DESC LIMIT :limit",
+        {"name": name, "before": 1 << 62 if before is None else before, "decision": decision, "limit": limit},
     )
     return [_product(each) for each in rows]
 

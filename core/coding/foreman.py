@@ -42,11 +42,12 @@ HAND = "hopper"  # the eMAD that works and tests in a sandbox
 AGENTS_IMAGE = "lab:hopper-agents"  # where the agents are that are not ours
 OWN_AGENTS = frozenset({"", "hopper", "small"})
 MOST_ATTEMPTS = 8
-GOAL_CHARACTERS = 12_000
+GOAL_CHARACTERS, REMARK_CHARACTERS = 12_000, 2_000
 CHANGES, DELETED = "changes.tar", "deleted.json"
 PROOF_SHARE, PROOF_S = 0.25, 600.0  # of the time that is left: kept back for the proof, and at most so much
 DELETED_BYTES, RESULT_BYTES = 4 * 1024 * 1024, 1024 * 1024
 QUESTION_BYTES = 16_000  # of a question's arguments: a message carries 16 KiB
+SENT_BACK = "An earlier change for this goal is in the working tree. A person has read it and sent it back, saying:"
 NO_RESULT = "It answered with something that is no result."
 
 
@@ -80,6 +81,7 @@ class Job:
     model: str
     agent: str
     begun: tuple[Blob, ...] = ()  # changes.tar and deleted.json of the run that this one goes on from
+    remark: str = ""  # of the person who sent that back
 
     @property
     def deadline(self) -> float:
@@ -120,13 +122,17 @@ class Foreman:
         base: str = "",
         changes: str = "",
         deleted: str = "",
+        remark: str = "",
+        repository: str = "",
     ) -> Coded:
         """Has `goal` reached in the attached tree `source` and returns the best patch, proved or not.
 
         `test` is the command that tests the tree (empty: it is detected), `model` an alias (empty: the lab's default),
         `agent` who writes, `attempts` how many tries are made side by side, `name` and `base` what the tree is called
         and the commit it was taken from, for people. `changes` and `deleted` are what an earlier run on the same tree
-        had come to, which is gone on from.
+        had come to, which is gone on from; `remark` is what the person says who sent that back. `repository` is the
+        directory on the lab's machine that the tree was taken from, so that the patch finds back there; no worker is
+        told of it.
         """
         attached = {each.digest: each for each in call.blobs}
         missing = [each for each in (source, changes, deleted) if each and each not in attached]
@@ -139,7 +145,9 @@ class Foreman:
             raise InvalidArgument(f"goal: it has 1 to {GOAL_CHARACTERS} characters.", next="Say what shall be reached.")
         if not 1 <= attempts <= MOST_ATTEMPTS:
             raise InvalidArgument(f"attempts: 1 to {MOST_ATTEMPTS} are made.", next="Choose fewer.")
-        return await _Work(Job(call, attached[source], goal, test, model, agent, begun)).done(attempts)
+        if len(remark) > REMARK_CHARACTERS:
+            raise InvalidArgument(f"remark: it has at most {REMARK_CHARACTERS} characters.", next="Say it shorter.")
+        return await _Work(Job(call, attached[source], goal, test, model, agent, begun, remark)).done(attempts)
 
 
 @dataclass
@@ -197,7 +205,8 @@ class _Work:
         plan = f"{several}A planner proposes:\n{notes}" if notes else ""
         label = str(attempt.number)
         remarks = await self._remarks() if notes else ""
-        given = self._work_arguments("developer" if notes else "", f"{plan}\n{remarks}".strip())
+        sent_back = f"{SENT_BACK}\n{self.job.remark}\n" if self.job.remark else ""
+        given = self._work_arguments("developer" if notes else "", f"{sent_back}{plan}\n{remarks}".strip())
         begun = self.job.begun
         if begun:
             given["changes"] = begun[0].digest

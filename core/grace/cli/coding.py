@@ -74,6 +74,7 @@ def code(
         "agent": agent,
         "attempts": attempts,
         "base": _base(repo),
+        "repository": str(repo.resolve()),
     }
     with progress() as shown:
         what = f"Sending {source.what}"

@@ -161,8 +161,9 @@ def _judge(
 ) -> int:
     """Prints or writes the report, and returns the exit code."""
     from core.grace.cli import report
+    from core.grace.reports import Severity, parse
 
-    found = report.parse(_artifact(client, run, "report.json"), run)
+    found = parse(_artifact(client, run, "report.json"), run)
     if format is Format.SARIF:
         text = json.dumps(json.loads(_artifact(client, run, "report.sarif")), indent=2)
     else:
@@ -179,7 +180,7 @@ def _judge(
         print(text)
     if format is Format.TABLE:
         report.show(found, run["reason"])
-    if report.says_no(found, report.Severity(fail_on) if fail_on else None):
+    if report.says_no(found, Severity(fail_on) if fail_on else None):
         return NO
     return FAILED if strict and run["outcome"] == "partial" else 0
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from core.grace.cli.report import Severity, parse, says_no, show
+from core.grace.cli.report import says_no, show
+from core.grace.reports import Severity, parse
 from protos.errors import Unavailable
 
 RUN = {"id": "mcnamara-1", "outcome": "partial"}

@@ -1,0 +1,411 @@
+"""The door's routes for reports: what scans found, set against an earlier scan, as files to take along, and accepted.
+
+A report is checked for its shape before a word of it is passed on. A finding that a person accepts becomes a line of a
+baseline, which is handed back to be kept beside the code: there it is reviewed with the code, versioned with it and
+used by the CI that scans it (`madlab scan --baseline`). The lab keeps no second one that could say something else; that
+it was accepted, by whom and why, stands in the audit.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+from tempfile import SpooledTemporaryFile
+from typing import Annotated, Any
+
+from anyio import to_thread
+from pydantic import AfterValidator, Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from core.coding.secrets import covered
+from core.grace.door.callers import caller_of
+from core.grace.door.edge import Strict, json_of, lab_of, number_of
+from core.grace.door.report_page import POLICY, page
+from core.grace.door.routes import Endpoint, choice, number, text
+from core.grace.door.shapes import message_json, run_json
+from core.grace.reports import RISING, Finding, Report, Wanted, compared, counts, parse, worst_first
+from core.lab import Lab
+from core.products import REPORT, Product, product_of, products
+from core.rogers.entry import Entry
+from core.run import Run
+from core.strict import strict_json
+from protos import tar
+from protos.errors import Error, InvalidArgument, NotFound, Unavailable
+from protos.ids import new_id
+from protos.serve import answer_id
+from protos.treerules import Caps
+from protos.v1.message_pb2 import Message
+
+PAGE, FINDINGS, MOST_FINDINGS = 100, 500, 5_000
+REPORT_BYTES = 16 * 1024**2
+BASELINE_BYTES = 4 * 1024**2
+TREE_BYTES = 64 * 1024**2  # of a packed tree are searched for a line of code
+FILE_BYTES = 4 * 1024**2
+AROUND = 6  # lines above and below
+LINE_CHARACTERS = 500
+SCANS_BACK = 50  # among so many earlier ones the last of the same source is looked for
+LONGEST_DAYS = 3 * 366
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a spreadsheet takes a cell for a program by
+COLUMNS = ("severity", "rule", "cwe", "path", "line", "message", "fix", "confidence", "scanners", "id")
+
+
+def _day(value: str) -> str:
+    day = datetime.fromisoformat(value).date()
+    today = datetime.now(UTC).date()
+    if not today <= day <= today + timedelta(days=LONGEST_DAYS):
+        raise ValueError("it is a day from today on, and of the next three years")
+    return day.isoformat()
+
+
+class _AcceptedBody(Strict):
+    """One finding that is accepted."""
+
+    id: Annotated[str, Field(min_length=1, max_length=100)]
+    reason: Annotated[str, Field(min_length=1, max_length=500)]
+    until: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d$"), AfterValidator(_day)]
+    who: Annotated[str, Field(max_length=100)] = ""  # else whoever asks
+
+
+class _BaselineBody(Strict):
+    """What is accepted from now on, and what no longer is."""
+
+    accept: Annotated[list[_AcceptedBody], Field(max_length=500, default_factory=list)]
+    withdraw: Annotated[list[Annotated[str, Field(max_length=100)]], Field(max_length=500, default_factory=list)]
+
+
+def routes() -> Iterator[Endpoint]:
+    """The routes of this part of the door."""
+    yield Endpoint(
+        *("GET", "/reports", _reports, "The scans that left a report, newest first."),
+        query=(
+            number("limit", f"so many, at most {PAGE}", default=25),
+            number("before", "the `sequence` of the one to go on behind"),
+        ),
+    )
+    yield Endpoint(
+        *("GET", "/runs/{id}/report", _report, "What a scan found, the worst first, and what has changed since."),
+        query=(
+            text("against", "the run of an earlier scan to compare with"),
+            choice("severity", "only these", *RISING),
+            text("rule", "only what this rule found"),
+            text("path", "only what is in this file"),
+            text("q", "only what has this text in its rule, path, message or CWE"),
+            number("limit", f"so many findings, at most {MOST_FINDINGS}", default=FINDINGS),
+            number("offset", "after so many", default=0),
+        ),
+    )
+    yield Endpoint(
+        *("GET", "/runs/{id}/report/code", _code, "The code around a finding, out of the tree that was scanned."),
+        query=(text("finding", "its id"),),
+    )
+    for kind, media in (
+        *(("json", "application/json"), ("sarif", "application/sarif+json")),
+        *(("html", "text/html"), ("csv", "text/csv")),
+    ):
+        summary = f"The report as {kind.upper()}, to be kept."
+        yield Endpoint("GET", f"/runs/{{id}}/report.{kind}", _FILES[kind], summary, media=media)
+    yield Endpoint(
+        *("POST", "/runs/{id}/report/baseline", _baseline, "A baseline with findings of this report accepted."),
+        body=_BaselineBody,
+    )
+
+
+# --- reading
+
+
+async def _reports(request: Request) -> Response:
+    lab = lab_of(request)
+    limit, before = number_of(request, "limit", 25, PAGE, least=1), number_of(request, "before", 0, 2**62)
+    found = await products(lab.journal, REPORT, limit=limit, before=before or None)
+    return JSONResponse({"reports": [await _product_json(lab, each) for each in found]})
+
+
+async def _product_json(lab: Lab, product: Product) -> dict[str, Any]:
+    run = await lab.runs.get(product.run)
+    asked = await lab.rogers.find(run.trigger)
+    answer = await lab.rogers.find(answer_id(Message(id=run.trigger)))
+    told = strict_json(answer.data) if answer is not None else None
+    by_level = told.get("findings") if isinstance(told, dict) else None
+    levels = by_level if isinstance(by_level, dict) else {}
+    return {
+        "run": run_json(lab, run),
+        "sequence": product.sequence,
+        "name": _name_of(asked),
+        "findings": _whole(run.evidence.get("findings")),
+        "counts": {level: _whole(levels.get(level)) for level in RISING},
+        "files": _whole(run.evidence.get("files")),
+        "scanned": _whole(run.evidence.get("scanned")),
+    }
+
+
+async def _report(request: Request) -> Response:
+    lab, query = lab_of(request), request.query_params
+    run, product, report = await _found(lab, request.path_params["id"])
+    asked = await lab.rogers.find(run.trigger)
+    wanted = Wanted(query.get("severity", ""), query.get("rule", ""), query.get("path", ""), query.get("q", ""))
+    chosen = worst_first([each for each in report.findings if wanted.has(each)])
+    limit = number_of(request, "limit", FINDINGS, MOST_FINDINGS, least=1)
+    offset = number_of(request, "offset", 0, 2**31)
+    answer: dict[str, Any] = {
+        "run": run_json(lab, run),
+        "name": _name_of(asked),
+        "previous": await _previous(lab, product, _name_of(asked)),
+        "coverage": {
+            "files": report.coverage.files,
+            "scanned": report.coverage.scanned,
+            "skipped": [each.model_dump() for each in report.coverage.skipped[:FINDINGS]],
+            "skipped_count": len(report.coverage.skipped),
+            "scanners": [each.model_dump() for each in report.coverage.scanners],
+        },
+        "counts": counts(report.findings),
+        "total": len(report.findings),
+        "matching": len(chosen),
+        "findings": [each.model_dump(mode="json") for each in chosen[offset : offset + limit]],
+        "rules": _tally(report, "rule"),
+        "paths": _tally(report, "path"),
+        "accepted": await _accepted(lab, asked),
+        "comparison": None,
+    }
+    if against := query.get("against", ""):
+        _, _, earlier = await _found(lab, against)
+        found = compared(report, earlier)
+        answer["comparison"] = {
+            "against": against,
+            "new": found.new[:MOST_FINDINGS],
+            "still": len(found.still),
+            "gone": [each.model_dump(mode="json") for each in found.gone[:FINDINGS]],
+            "gone_count": len(found.gone),
+        }
+    return JSONResponse(answer)
+
+
+def _tally(report: Report, field: str) -> list[dict[str, Any]]:
+    """The rules, or the files, with the most findings."""
+    found: dict[str, int] = {}
+    for each in report.findings:
+        value = str(getattr(each, field))
+        found[value] = found.get(value, 0) + 1
+    most = sorted(found.items(), key=lambda item: (-item[1], item[0]))
+    return [{"name": name, "count": count} for name, count in most[:PAGE]]
+
+
+async def _found(lab: Lab, id: str) -> tuple[Run, Product, Report]:
+    """
+    Raises:
+        NotFound: there is no such run, or it left no report.
+        Unavailable: the report is far too big, or not of the shape that one has.
+    """
+    run = await lab.runs.get(id)
+    product = await product_of(lab.journal, run.id, REPORT)
+    if product is None:
+        raise NotFound(f"The run {run.id} left no report.", next=f"See what it left: madlab show {run.id}")
+    content = await _artifact(lab, run, REPORT)
+    report = await to_thread.run_sync(parse, content, {"id": run.id, "outcome": str(run.outcome)})
+    return run, product, report
+
+
+async def _artifact(lab: Lab, run: Run, name: str) -> bytes:
+    """
+    Raises:
+        NotFound: the run left nothing of that name.
+        Unavailable: it is far too big.
+    """
+    found = next((each for each in run.artifacts if each["name"] == name), None)
+    if found is None:
+        raise NotFound(f"The run {run.id} left no {name}.", next=f"See what it left: madlab show {run.id}")
+    return await _blob(lab, str(found["digest"]), REPORT_BYTES)
+
+
+async def _blob(lab: Lab, digest: str, most: int) -> bytes:
+    content = bytearray()
+    async with aclosing(lab.horace.get(digest)) as chunks:  # type: ignore[type-var]
+        async for chunk in chunks:
+            content += chunk
+            if len(content) > most:
+                raise Unavailable(f"It has over {most:,} bytes.", next=f"Take the file itself: {digest}")
+    return bytes(content)
+
+
+async def _previous(lab: Lab, product: Product, name: str) -> str | None:
+    """The last scan of the same source before this one."""
+    for each in await products(lab.journal, REPORT, limit=SCANS_BACK, before=product.sequence):
+        run = await lab.runs.get(each.run)
+        if _name_of(await lab.rogers.find(run.trigger)) == name:
+            return each.run
+    return None
+
+
+def _asked(message: Message | None) -> Mapping[str, Any]:
+    found = message_json(message)["data"] if message is not None else None
+    return found if isinstance(found, Mapping) else {}
+
+
+def _name_of(message: Message | None) -> str:
+    return str(_asked(message).get("name", ""))[:255]
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else 0
+
+
+# --- the code of a finding
+
+
+async def _code(request: Request) -> Response:
+    lab = lab_of(request)
+    run, _, report = await _found(lab, request.path_params["id"])
+    id = request.query_params.get("finding", "")
+    finding = next((each for each in report.findings if each.id == id), None)
+    if finding is None:
+        raise NotFound(f"The report of {run.id} has no finding {id[:64]!r}.", next="take an id out of the report")
+    asked = _asked(await lab.rogers.find(run.trigger))
+    if asked.get("kind", "tree") != "tree" or not finding.line:
+        raise NotFound("There is no line of code to show.", next="an archive is opened in its sandbox only")
+    with SpooledTemporaryFile(max_size=1024**2) as file:
+        size = 0
+        async with aclosing(lab.horace.get(str(asked.get("source", "")))) as chunks:  # type: ignore[type-var]
+            async for chunk in chunks:
+                size += len(chunk)
+                if size > TREE_BYTES:
+                    raise Unavailable(f"The tree has over {TREE_BYTES:,} bytes.", next="Look in the tree itself.")
+                file.write(chunk)
+        file.seek(0)
+        content = await to_thread.run_sync(_member, iter(lambda: file.read(1024**2), b""), finding.path)
+    if content is None:
+        raise NotFound(f"The tree has no file {finding.path[:100]!r} that can be shown.", next="it may be a history's")
+    lines = covered(content).split(b"\n")
+    first = max(1, finding.line - AROUND)
+    return JSONResponse(
+        {
+            "path": finding.path,
+            "line": finding.line,
+            "lines": [
+                {"number": number, "text": line[: 4 * LINE_CHARACTERS].decode("utf-8", "replace")[:LINE_CHARACTERS]}
+                for number, line in enumerate(lines[first - 1 : finding.line + AROUND], first)
+            ],
+        }
+    )
+
+
+def _member(stream: Iterator[bytes], path: str) -> bytes | None:
+    """One text file of a packed tree; None where there is none, or it is too big or no text."""
+    for member in tar.read(stream, Caps()):
+        if member.name == path and member.kind == "file" and member.size <= FILE_BYTES:
+            content = b"".join(member.chunks)
+            return None if b"\0" in content else content
+    return None
+
+
+# --- files to take along
+
+
+async def _as_json(request: Request) -> Response:
+    run, _, report = await _found(lab_of(request), request.path_params["id"])
+    return _file(run, "json", "application/json", report.model_dump_json(indent=2))
+
+
+async def _as_sarif(request: Request) -> Response:
+    lab = lab_of(request)
+    run, _, _ = await _found(lab, request.path_params["id"])
+    content = await _artifact(lab, run, "report.sarif")
+    told = await to_thread.run_sync(strict_json, content.decode("utf-8", "replace"))
+    if not isinstance(told, dict) or told.get("version") != "2.1.0":
+        raise Unavailable(f"What {run.id} left as report.sarif is no SARIF.", next="Take report.json.")
+    return _file(run, "sarif", "application/sarif+json", json.dumps(told, ensure_ascii=False))
+
+
+async def _as_html(request: Request) -> Response:
+    lab = lab_of(request)
+    run, _, report = await _found(lab, request.path_params["id"])
+    asked = await lab.rogers.find(run.trigger)
+    accepted = await _accepted(lab, asked)
+    made = await to_thread.run_sync(page, report, _name_of(asked), {"ended": run.ended, "reason": run.reason}, accepted)
+    answer = _file(run, "html", "text/html; charset=utf-8", made)
+    answer.headers["content-security-policy"] = f"{POLICY}; form-action 'none'; frame-ancestors 'none'; sandbox"
+    return answer
+
+
+async def _as_csv(request: Request) -> Response:
+    run, _, report = await _found(lab_of(request), request.path_params["id"])
+    return _file(run, "csv", "text/csv; charset=utf-8", as_csv(worst_first(report.findings)))
+
+
+def as_csv(findings: Sequence[Finding]) -> str:
+    """Findings as a table. A cell that a spreadsheet would take for a formula begins with an apostrophe."""
+    into = io.StringIO()
+    writer = csv.writer(into)
+    writer.writerow(COLUMNS)
+    for each in findings:
+        told = each.model_dump(mode="json") | {"scanners": " ".join(each.scanners)}
+        writer.writerow([_cell(str(told[column])) for column in COLUMNS])
+    return into.getvalue()
+
+
+def _cell(value: str) -> str:
+    return f"'{value}" if value.lstrip(" ").startswith(FORMULA) else value
+
+
+def _file(run: Run, kind: str, media: str, content: str) -> Response:
+    headers = {
+        "content-disposition": f'attachment; filename="report-{run.id}.{kind}"',
+        "x-content-type-options": "nosniff",
+    }
+    return Response(content.encode("utf-8", "replace"), media_type=media, headers=headers)
+
+
+_FILES = {"json": _as_json, "sarif": _as_sarif, "html": _as_html, "csv": _as_csv}
+
+
+# --- the baseline
+
+
+async def _accepted(lab: Lab, asked: Message | None) -> list[dict[str, str]]:
+    """What the scan was told to accept; nothing where that cannot be read any more."""
+    given = str(_asked(asked).get("baseline_json", ""))
+    if given.startswith("sha256:"):
+        try:
+            given = (await _blob(lab, given, BASELINE_BYTES)).decode("utf-8", "replace")
+        except Error:
+            return []
+    told = strict_json(given) if given else None
+    entries = told.get("accepted") if isinstance(told, dict) else None
+    keys = ("id", "reason", "who", "until")
+    found = [each for each in entries if isinstance(each, dict)] if isinstance(entries, list) else []
+    return [{key: str(each.get(key, "")) for key in keys} for each in found]
+
+
+async def _baseline(request: Request) -> Response:
+    lab, body = lab_of(request), await json_of(request, _BaselineBody)
+    run, _, report = await _found(lab, request.path_params["id"])
+    known = {each.id for each in report.findings}
+    if unknown := [each.id for each in body.accept if each.id not in known]:
+        raise InvalidArgument(f"accept: the report has no finding {unknown[0][:64]!r}", next="take ids out of it")
+    caller = caller_of(request).name
+    fresh = {each.id: each.model_dump() | {"who": each.who.strip() or caller} for each in body.accept}
+    before = await _accepted(lab, await lab.rogers.find(run.trigger))
+    kept = [each for each in before if each["id"] not in body.withdraw and each["id"] not in fresh]
+    await lab.journal.append(*_entries(run, caller, fresh, body.withdraw))
+    return JSONResponse({"version": 1, "accepted": [*kept, *fresh.values()]})
+
+
+def _entries(run: Run, caller: str, accepted: Mapping[str, Mapping[str, str]], withdrawn: Sequence[str]) -> list[Entry]:
+    """The act, for the audit."""
+    details = {
+        "accepted": ", ".join(f"{id} until {each['until']}: {each['reason']}" for id, each in accepted.items())[:4000],
+        "withdrawn": ", ".join(withdrawn)[:4000],
+    }
+    act, id = "report.baseline", f"baseline-{run.id}-{new_id()}"
+    steps: list[tuple[str, dict[str, Any]]] = [
+        ("started", {"details": details, "rule": "operator", "verdict": "allow"}),
+        ("outcome", {}),
+    ]
+    return [
+        Entry(
+            *(f"act:{id}:{step}", "act", json.dumps({"act": act, "step": step, "target": run.id, **body}).encode()),
+            *(run.conversation, caller),
+        )
+        for step, body in steps
+    ]
