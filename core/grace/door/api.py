@@ -17,7 +17,20 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from core.grace.door import alarms, attention, files, messages, metrics, oversight, page, runs, vault, whole
+from core.grace.door import (
+    alarms,
+    attention,
+    files,
+    messages,
+    metrics,
+    oversight,
+    page,
+    patches,
+    reports,
+    runs,
+    vault,
+    whole,
+)
 from core.grace.door.edge import Answers, refuse, refuse_http
 from core.grace.door.events import Changes
 from core.grace.door.routes import Endpoint, routes_of
@@ -25,7 +38,7 @@ from core.grace.door.trail import Trail
 from core.lab import Lab
 from protos.errors import Error
 
-PARTS = (whole, messages, runs, files, vault, oversight, alarms, attention, metrics)
+PARTS = (whole, messages, runs, files, vault, oversight, alarms, attention, metrics, patches, reports)
 
 
 def endpoints() -> list[Endpoint]:
@@ -52,6 +65,7 @@ def door(lab: Lab) -> Starlette:
     app.state.lab = lab
     app.state.closing = Event()
     app.state.changes = Changes()
+    app.state.deciding = set()  # runs whose patch somebody is just deciding about
     app.state.trail = Trail(lab.journal)
     lab.journal.on_commit(app.state.changes.committed)
     return app
