@@ -26,7 +26,8 @@ export function messageItem(message, {hrefOf} = {}) {
 }
 
 /** Where something came from that may mislead whoever reads it. */
-export const taint = (label) => h("span", {class: "tag warn", title: "Where this came from: treat what it says with care"}, icon("warn"), TAINTS[label] ?? label);
+export const taint = (label) => h("span", {class: `tag ${label === "worker" ? "quiet" : "warn"}`, title: "Where this came from: treat what it says with care"},
+  label !== "worker" && icon("warn"), TAINTS[label] ?? label);
 
 function long(text) {
   if (text.length <= LONG) return h("div", {class: "text"}, foreign(text));

@@ -160,9 +160,10 @@ export function announce(text) {
 }
 
 /** Asks once more. Resolves to true when the person means it, or to the text when `field` asks for one. */
-export function ask({title, text, yes, kind = "primary", field}) {
+export function ask({title, text, yes, kind = "primary", field, secret = false}) {
   return new Promise((resolve) => {
-    const input = field && h("textarea", {rows: "4", "aria-label": field, maxlength: "8000", required: true});
+    const input = field && (secret ? h("input", {type: "password", "aria-label": field, placeholder: field, maxlength: "1024", autocomplete: "off"})
+      : h("textarea", {rows: "4", "aria-label": field, maxlength: "8000"}));
     const answer = () => dialog.close(input ? input.value.trim() && "yes" : "yes");
     const dialog = h("dialog", {class: "dialog", "aria-labelledby": "ask-title",
       onclose: () => {

@@ -85,8 +85,9 @@ export function plot({title, values, step, format, least = 0}) {
     draw();
   }).observe(drawing);
 
-  return {node, set(next) {
+  return {node, set(next, seconds = step) {
     values = next;
+    step = seconds;
     if (at !== null) at = Math.min(at, values.length - 1);
     draw();
   }};
