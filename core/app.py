@@ -7,6 +7,7 @@
     turing      the vault, if it can be unlocked without a person; who may use what in it
     fiedler     models, budgets, the ledger; settles what an earlier core left open
     egress      the requests of runs that may reach the world
+    dewey       the index of all that was said and done; follows the journal
     workers     sandboxes with a door each                          where untrusted code runs
     models      local models: workers that serve one, while it is asked
     residents   MADs of this process, or beside it
@@ -38,6 +39,7 @@ from anyio import create_task_group
 from core.admission import Admission
 from core.coding.foreman import Foreman
 from core.config import Config, Resident, load
+from core.dewey.library import Library
 from core.dispatcher import Dispatcher
 from core.egress.broker import Broker
 from core.fiedler.fiedler import Fiedler
@@ -186,6 +188,7 @@ async def open_lab(
         clerk.noticed = services.canaries.noticed
         await stack.enter_async_context(services.approvals)
         held = await record(journal, policy)
+        library = await stack.enter_async_context(Library(journal, home.path / "dewey.db", horace))
         docker = DockerEngine(home.lab)
         stack.push_async_callback(docker.aclose)
         engines: dict[str, Engine] = {
@@ -204,7 +207,7 @@ async def open_lab(
         services.canaries.lives = lives
         dispatcher = Dispatcher(services, runs, workers, lives, pools)
         telemetry = _telemetry(home, config, services, runs, Measures(services, lives, dispatcher, pools))
-        lab = Lab(home, config, services, runs, dispatcher, residents, pools, telemetry)
+        lab = Lab(home, config, services, runs, dispatcher, residents, pools, library, telemetry)
         tasks = await stack.enter_async_context(create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
         await tasks.start(dispatcher.serve)

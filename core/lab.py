@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from anyio import Event
 
 from core.config import Config
+from core.dewey.library import Library
 from core.dispatcher import Dispatcher
 from core.home import Home
 from core.horace.store import Horace
@@ -32,6 +33,7 @@ class Lab:
     dispatcher: Dispatcher
     residents: Residents
     pools: Mapping[str, Pool[Worker]]
+    library: Library
     telemetry: Telemetry
     ready: bool = False
     started: float = field(default_factory=time.time)  # seconds since the epoch

@@ -28,6 +28,7 @@ from core.grace.door import (
     patches,
     reports,
     runs,
+    search,
     vault,
     whole,
 )
@@ -38,7 +39,7 @@ from core.grace.door.trail import Trail
 from core.lab import Lab
 from protos.errors import Error
 
-PARTS = (whole, messages, runs, files, vault, oversight, alarms, attention, metrics, patches, reports)
+PARTS = (whole, messages, runs, files, vault, oversight, alarms, attention, metrics, patches, reports, search)
 
 
 def endpoints() -> list[Endpoint]:
