@@ -1,11 +1,11 @@
-"""A transport that asks the door's application itself, in the same process, as one caller.
+"""A transport that asks the door's application itself, in the same process.
 
 The gateway within the core is a client as any other: what it asks is a request with a path, headers and a body, from
 the caller that the listener has made out, and is decided about where all requests are. Only the socket is left out.
 Answers are streams, read as fast as whoever asks takes them.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import httpx2
@@ -15,10 +15,10 @@ from starlette.types import ASGIApp, Message, Scope
 
 
 class Inside(httpx2.AsyncBaseTransport):
-    """Requests of `caller` to `app`; each is served by a task in `tasks`."""
+    """Requests to `app`; each is served by a task in `tasks`. `known` is what their scope says of whoever asks."""
 
-    def __init__(self, app: ASGIApp, caller: object, tasks: TaskGroup) -> None:
-        self._app, self._caller, self._tasks = app, caller, tasks
+    def __init__(self, app: ASGIApp, known: Mapping[str, object], tasks: TaskGroup) -> None:
+        self._app, self._known, self._tasks = app, known, tasks
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Serves one request until its answer's head is there; the rest comes as it is read.
@@ -27,7 +27,7 @@ class Inside(httpx2.AsyncBaseTransport):
             httpx2.ReadError: the application ended without an answer.
         """
         exchange = _Exchange(request)
-        self._tasks.start_soon(exchange.serve, self._app, _scope(request, self._caller))
+        self._tasks.start_soon(exchange.serve, self._app, _scope(request) | self._known)
         try:
             await exchange.answered.wait()
         except BaseException:
@@ -89,7 +89,7 @@ class _Exchange(httpx2.AsyncByteStream):
         self._serving.cancel()
 
 
-def _scope(request: httpx2.Request, caller: object) -> dict[str, Any]:
+def _scope(request: httpx2.Request) -> dict[str, Any]:
     return {
         "type": "http",
         "asgi": {"version": "3.0"},
@@ -103,5 +103,4 @@ def _scope(request: httpx2.Request, caller: object) -> dict[str, Any]:
         "root_path": "",
         "server": None,
         "client": None,
-        "madlab.caller": caller,
     }

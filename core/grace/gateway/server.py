@@ -9,7 +9,7 @@ in its `data`.
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from anyio import create_task_group
 from anyio.abc import TaskGroup
@@ -69,6 +69,19 @@ Doors = Callable[[Context], Door]  # the door as whoever makes a request may use
 T = TypeVar("T")
 
 
+class _Server(Server[None]):
+    """One that tells clients of the older protocol, too, that its list of tools may change."""
+
+    def create_initialization_options(
+        self,
+        notification_options: NotificationOptions | None = None,
+        experimental_capabilities: dict[str, dict[str, Any]] | None = None,
+        extensions: dict[str, dict[str, Any]] | None = None,
+    ) -> InitializationOptions:
+        told = notification_options or NotificationOptions(tools_changed=True)
+        return super().create_initialization_options(told, experimental_capabilities, extensions)
+
+
 class Gateway:
     """What is served to every client."""
 
@@ -77,7 +90,7 @@ class Gateway:
         self._doors, self._folders = doors, folders
         self._watching = Watching()
         self._tasks: TaskGroup | None = None
-        self.server: Server[None] = Server(
+        self.server = _Server(
             "madlab",
             version=VERSION,
             title="madlab",
@@ -97,11 +110,6 @@ class Gateway:
             on_completion=self._complete,
         )
         self.server.middleware.clear()  # the SDK's own traces would carry arguments
-
-    @property
-    def options(self) -> InitializationOptions:
-        """What is told to clients of the older protocol, which open with a handshake."""
-        return self.server.create_initialization_options(NotificationOptions(tools_changed=True))
 
     @asynccontextmanager
     async def _open(self, server: Server[None]) -> AsyncIterator[None]:

@@ -45,7 +45,7 @@ async def serve(door: Door, folders: Folders) -> None:
                         tasks.cancel_scope.cancel()
 
             tasks.start_soon(watch)
-            await gateway.server.run(incoming, outgoing, gateway.options)
+            await gateway.server.run(incoming, outgoing, gateway.server.create_initialization_options())
             tasks.cancel_scope.cancel()
         if signalled:
             os._exit(128 + signalled)  # the thread that waits for input cannot be woken

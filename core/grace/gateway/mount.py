@@ -1,0 +1,43 @@
+"""`/mcp` in the door: nothing of the SDK is loaded before somebody asks, since it takes a second and 50 MB.
+
+The listener has made out who asks before a request comes here, as for every other; that goes along with what the
+gateway asks of the door in turn.
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+
+from anyio import Event, create_task_group, sleep_forever, to_thread
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+
+class Mount:
+    """An ASGI application. `serve` must run beside it."""
+
+    def __init__(self, door: ASGIApp, closing: Event, caller: str, name_of: Callable[[Scope], str]) -> None:
+        """`closing`, once set, ends what is in progress; `caller` is where a scope says who asks, `name_of` its name."""
+        self._door, self._closing, self._caller, self._name_of = door, closing, caller, name_of
+        self._asked, self._ready = Event(), Event()
+        self._answer: ASGIApp | None = None
+
+    async def serve(self) -> None:
+        """Holds the sessions, from the first request until cancelled."""
+        await self._asked.wait()
+        sessions = await to_thread.run_sync(import_module, "core.grace.gateway.sessions")
+        async with sessions.opened(self._door, self._caller, self._name_of) as self._answer:
+            self._ready.set()
+            await sleep_forever()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._asked.set()
+        await self._ready.wait()
+        assert self._answer is not None
+        async with create_task_group() as tasks:
+
+            async def close() -> None:
+                await self._closing.wait()
+                tasks.cancel_scope.cancel()
+
+            tasks.start_soon(close)
+            await self._answer(scope, receive, send)
+            tasks.cancel_scope.cancel()
