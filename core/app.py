@@ -13,7 +13,7 @@
     residents   MADs of this process, or beside it
     lives       each run's way from its request to its end
     dispatcher  starts the eMAD that a message waits for; first takes back what an earlier core left
-    door        HTTP on a unix socket: people, CLI, later the web
+    door        HTTP on a unix socket and on loopback: people, CLI, the page, clients
     upkeep      forgets what policy says, once an hour
     telemetry   tells a collector, where the settings name one, what happened: never what was said
 
@@ -51,7 +51,9 @@ from core.fiedler.providers.hosted import Hosts
 from core.fiedler.settings import SECRET
 from core.fiedler.store import Store
 from core.grace.door.api import door
-from core.grace.door.serving import serve
+from core.grace.door.belongings import BelongingsView
+from core.grace.door.serving import serve, serve_web
+from core.grace.door.tokens import TokensView
 from core.home import Home
 from core.horace.names import Names
 from core.horace.store import Horace
@@ -216,13 +218,25 @@ async def open_lab(
         await tasks.start(isolation.serve, {each.profile.runtime for each in emads.values() if each.profile})
         for name, pool in _pools(workers, emads).items():
             pools[name] = await stack.enter_async_context(pool)
-        await tasks.start(serve, door(lab), home.api_socket)
+        faces = door(lab)
+        await faces.state.tokens.load()
+        tasks.start_soon(faces.state.feed.serve)
+        tasks.start_soon(faces.state.mcp.serve)
+        await tasks.start(serve, faces, home.api_socket)
+        lab.web = await tasks.start(serve_web, faces, home, config.web)
         tasks.start_soon(tend, services, config)
         tasks.start_soon(checkpoints.serve)
         tasks.start_soon(telemetry.serve)
         settle_memory()
         lab.ready = True
-        logger.info("ready", lab=home.lab, socket=str(home.api_socket), mads=sorted(registry.mads), policy=held.version)
+        logger.info(
+            "ready",
+            lab=home.lab,
+            socket=str(home.api_socket),
+            web=lab.web,
+            mads=sorted(registry.mads),
+            policy=held.version,
+        )
         yield lab
 
 
@@ -236,7 +250,7 @@ def settle_memory() -> None:
 def open_journal(home: Home, clerk: Clerk | None = None) -> Journal:
     """The journal of a home, with every view that the core keeps; enter it to open it. `clerk` cleans what goes in."""
     ours: list[View] = [RunsView(), LinksView(), Names(), ApprovalsView(), TaintView(), PolicyView(), GrantsView()]
-    ours += [IncidentsView(), InstalledView(), ProductsView(), TroublesView()]
+    ours += [TokensView(), BelongingsView(), IncidentsView(), InstalledView(), ProductsView(), TroublesView()]
     views = [*VIEWS, *LEDGER_VIEWS, *ours]
     return Journal(home.path / "journal.db", views, clean=clerk.clean if clerk else None)
 

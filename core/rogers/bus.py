@@ -71,6 +71,19 @@ _FOLLOW_MESSAGES = f"{_ROWS} WHERE j.kind = 'message' AND j.sequence > :after OR
 _FOLLOW_ONE = (
     f"{_ROWS} WHERE {_SAID} AND j.conversation = :conversation AND j.sequence > :after ORDER BY j.sequence LIMIT :limit"
 )
+_BEFORE_ONE = (
+    f"{_ROWS} WHERE {_SAID} AND j.conversation = :conversation AND j.sequence < :before"
+    " ORDER BY j.sequence DESC LIMIT :limit"
+)
+_INNER = f"""
+    WITH RECURSIVE names (name) AS (
+        SELECT min(j.conversation) FROM journal j WHERE {_SAID} AND j.conversation > :start AND j.conversation < :end
+        UNION ALL
+        SELECT (SELECT min(j.conversation) FROM journal j
+            WHERE {_SAID} AND j.conversation > names.name AND j.conversation < :end)
+        FROM names WHERE names.name IS NOT NULL
+    )
+    SELECT name FROM names WHERE name IS NOT NULL"""
 # Hops from one conversation's index entries to the next's: as many steps as there are conversations, not messages.
 _CONVERSATIONS = f"""
     WITH RECURSIVE names (name) AS (
@@ -334,6 +347,17 @@ class Rogers:
             sql = f"{' UNION ALL '.join([one] * len(some))} ORDER BY 1 LIMIT {limit}"
             rows += await self._journal.query(sql, [value for each in bounds for value in each])
         return [to_message(Row(*values)) for values in sorted(rows, key=lambda row: int(row[0]))[:limit]]
+
+    async def history_before(self, conversation: str, before: int, *, limit: int = 100) -> Sequence[Message]:
+        """The last messages of one conversation before sequence `before`, oldest first; at most 1,000."""
+        given = {"conversation": conversation, "before": before, "limit": min(limit, HISTORY)}
+        rows = await self._journal.query(_BEFORE_ONE, given)
+        return [to_message(Row(*values)) for values in reversed(rows)]
+
+    async def inner(self, conversation: str) -> list[str]:
+        """The conversations within one: `ID/1`, `ID/1/2`; by as many steps as there are, not messages."""
+        given = {"start": f"{conversation}/", "end": f"{conversation}0"}  # "0" comes right after "/"
+        return [str(name) for (name,) in await self._journal.query(_INNER, given)]
 
     async def find(self, id: str) -> Message | None:
         """The message of that id, None if it was never said or is sealed away."""

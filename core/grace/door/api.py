@@ -20,7 +20,11 @@ from starlette.routing import Route
 from core.grace.door import (
     alarms,
     attention,
+    clients,
+    costs,
     files,
+    following,
+    mcp,
     messages,
     metrics,
     oversight,
@@ -29,17 +33,40 @@ from core.grace.door import (
     reports,
     runs,
     search,
+    sessions,
     vault,
     whole,
 )
 from core.grace.door.edge import Answers, refuse, refuse_http
 from core.grace.door.events import Changes
+from core.grace.door.feed import Feed
 from core.grace.door.routes import Endpoint, routes_of
+from core.grace.door.sessions import Tickets
+from core.grace.door.surface import Guesses, Surface
+from core.grace.door.tokens import Tokens
 from core.grace.door.trail import Trail
 from core.lab import Lab
 from protos.errors import Error
 
-PARTS = (whole, messages, runs, files, vault, oversight, alarms, attention, metrics, patches, reports, search)
+PARTS = (
+    whole,
+    sessions,
+    clients,
+    mcp,
+    messages,
+    runs,
+    files,
+    patches,
+    reports,
+    search,
+    vault,
+    oversight,
+    alarms,
+    attention,
+    costs,
+    metrics,
+    following,
+)
 
 
 def endpoints() -> list[Endpoint]:
@@ -57,16 +84,24 @@ def _adopted(each: Endpoint | Route) -> Endpoint:
 
 def door(lab: Lab) -> Starlette:
     """The application. `app.state.closing`, once set, ends its streams."""
+    tokens, guesses = Tokens(lab.journal, lab.services.redactor), Guesses()
     app = Starlette(
         routes=[*routes_of(endpoints()), *page.routes()],
-        middleware=[Middleware(metrics.Measured, lab=lab), Middleware(Answers, lease_s=lab.config.runs.lease_s)],
+        middleware=[
+            Middleware(metrics.Measured, lab=lab),
+            Middleware(Answers, lease_s=lab.config.runs.lease_s),
+            Middleware(Surface, lab=lab, tokens=tokens, guesses=guesses),
+        ],
         exception_handlers={Error: refuse, HTTPException: refuse_http},  # type: ignore[dict-item]
     )
     app.router.redirect_slashes = False
     app.state.lab = lab
+    app.state.tokens, app.state.tickets, app.state.guesses = tokens, Tickets(), guesses
     app.state.closing = Event()
     app.state.changes = Changes()
+    app.state.feed = Feed(lab)
     app.state.deciding = set()  # runs whose patch somebody is just deciding about
+    app.state.mcp = mcp.mount(app)
     app.state.trail = Trail(lab.journal)
     lab.journal.on_commit(app.state.changes.committed)
     return app
