@@ -27,7 +27,7 @@ class Inside(httpx2.AsyncBaseTransport):
             httpx2.ReadError: the application ended without an answer.
         """
         exchange = _Exchange(request)
-        self._tasks.start_soon(exchange.serve, self._app, _scope(request) | self._known)
+        self._tasks.start_soon(exchange.serve, self._app, _scope(request) | dict(self._known))
         try:
             await exchange.answered.wait()
         except BaseException:

@@ -15,7 +15,7 @@ class Mount:
     """An ASGI application. `serve` must run beside it."""
 
     def __init__(self, door: ASGIApp, closing: Event, caller: str, name_of: Callable[[Scope], str]) -> None:
-        """`closing`, once set, ends what is in progress; `caller` is where a scope says who asks, `name_of` its name."""
+        """`closing`, once set, ends what is in progress. `caller` is the place of who asks in a scope."""
         self._door, self._closing, self._caller, self._name_of = door, closing, caller, name_of
         self._asked, self._ready = Event(), Event()
         self._answer: ASGIApp | None = None

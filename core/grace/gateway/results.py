@@ -76,7 +76,8 @@ async def failure(door: Door, ended: Ended, who: str) -> CallToolResult | None:
         fields = answer["data"] if isinstance(answer["data"], Mapping) else {}
         reason = plain(fields.get("message") or answer["text"] or "it could not answer", 2_000)
         following = plain(fields.get("next") or "", 500)
-        return _error(ended, f"{_heading(ended, who)} It says: {reason}" + (f" Next: {following}" if following else ""))
+        said = "" if run is not None and run["reason"] == reason else f" It says: {reason}"
+        return _error(ended, _heading(ended, who) + said + (f" Next: {following}" if following else ""))
     if run is not None and run["outcome"] != SUCCEEDED:
         value = await data_of(door, answer) if answer is not None else None
         return _error(ended, _heading(ended, who), value, who)

@@ -34,6 +34,7 @@ async def opened(door: ASGIApp, caller: str, name_of: Callable[[Scope], str]) ->
     """The gateway as an ASGI application, until left. `door` is asked in turn, as whoever asks the gateway."""
 
     def door_for(context: Context) -> Door:
+        assert context.request is not None
         known = {caller: context.request.scope[caller]}
         return Door(httpx2.AsyncClient(transport=Inside(door, known, gateway.tasks), trust_env=False), waits=False)
 
