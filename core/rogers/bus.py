@@ -63,10 +63,6 @@ _INBOX_ONE = f"""
           AND j.sequence > m.since AND (m.until IS NULL OR j.sequence < m.until))))
     ORDER BY j.sequence LIMIT :limit"""
 _FOLLOW_ALL = f"{_ROWS} WHERE {_SAID} AND j.sequence > :after ORDER BY j.sequence LIMIT :limit"
-_EARLIER = (
-    f"{_ROWS} WHERE {_SAID} AND j.conversation = :conversation AND j.sequence < :before"
-    " ORDER BY j.sequence DESC LIMIT :limit"
-)
 _FOLLOW_MESSAGES = f"{_ROWS} WHERE j.kind = 'message' AND j.sequence > :after ORDER BY j.sequence LIMIT :limit"
 _FOLLOW_ONE = (
     f"{_ROWS} WHERE {_SAID} AND j.conversation = :conversation AND j.sequence > :after ORDER BY j.sequence LIMIT :limit"
@@ -320,12 +316,6 @@ class Rogers:
         """Messages of one conversation past sequence `after`, oldest first; at most 1,000."""
         given = {"conversation": conversation, "after": after, "limit": min(limit, HISTORY)}
         return [to_message(Row(*values)) for values in await self._journal.query(_FOLLOW_ONE, given)]
-
-    async def earlier(self, conversation: str, *, before: int, limit: int = 100) -> Sequence[Message]:
-        """The last messages of one conversation ahead of sequence `before`, oldest first; at most 1,000."""
-        given = {"conversation": conversation, "before": before, "limit": min(limit, HISTORY)}
-        rows = await self._journal.query(_EARLIER, given)
-        return [to_message(Row(*values)) for values in reversed(rows)]
 
     async def within(
         self, spans: Sequence[Span], *, after: int = 0, upto: int = 1 << 62, limit: int = 100, events: bool = True

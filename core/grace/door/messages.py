@@ -1,7 +1,7 @@
 """The door's routes for what is said: messages go in, conversations come out, as pages or live."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 
 from anyio import move_on_after
@@ -10,18 +10,17 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from core.grace.door import answers
-from core.grace.door.callers import caller_of
+from core.grace.door.callers import Caller, caller_of, may_see_conversation, may_speak_in, seen_blob
 from core.grace.door.edge import PAGE, BlobBody, MessageBody, after_of, json_of, lab_of, number_of, wants_stream
 from core.grace.door.events import Changes, EventStream, Item
 from core.grace.door.metrics import came_in
 from core.grace.door.routes import AFTER, Endpoint, number
-from core.grace.door.shapes import conversation_json, message_json
+from core.grace.door.shapes import message_json
 from core.lab import Lab
 from core.ports.bus import say
-from core.rogers.bus import Conversation
 from core.router import Ephemeral
 from protos.errors import Exhausted, InvalidArgument, NotFound, Unavailable
-from protos.ids import is_uuid, new_id
+from protos.ids import id_from, is_uuid, new_id
 from protos.v1.message_pb2 import KIND_CALL, KIND_PROSE, Blob, Message, Terms
 
 REQUESTED_S = 5.0  # the dispatcher hears of a message within a millisecond or so
@@ -34,12 +33,6 @@ class Said(BaseModel):
     conversation: str
     sequence: int
     run: str | None
-
-
-class Conversations(BaseModel):
-    """A page of conversations."""
-
-    conversations: list[Conversation]
 
 
 class Messages(BaseModel):
@@ -55,27 +48,30 @@ def routes() -> Iterator[Endpoint]:
         body=MessageBody, answer=Said, status=202, clients=True,
     )  # fmt: skip
     yield Endpoint(
-        "GET", "/conversations", _conversations, "Conversations, the last spoken in first.",
-        query=(number("limit", "at most so many", default=100), number("before", "go on behind this one's `last`")),
-        answer=Conversations,
-    )  # fmt: skip
-    yield Endpoint(
-        "GET", "/conversations/{id}/messages", _messages, "What was said in a conversation, oldest first.",
-        query=(AFTER, number("limit", "at most so many", default=100)),
+        "GET", "/conversations/{id:path}/messages", _messages, "What was said in a conversation, oldest first.",
+        query=(
+            AFTER,
+            number("before", "instead: the last before this sequence, and the newest of all where it is great"),
+            number("around", "instead: those about this sequence, half of them before it"),
+            number("limit", "at most so many", default=100),
+        ),
         answer=Messages, events=answers.Message, clients=True,
     )  # fmt: skip
 
 
 async def _publish(request: Request) -> Response:
-    lab, body = lab_of(request), await json_of(request, MessageBody)
+    lab, caller, body = lab_of(request), caller_of(request), await json_of(request, MessageBody)
     if body.id and not is_uuid(body.id):
         raise InvalidArgument("id: it must be a UUIDv7 in lower case", next="leave it out and one is made")
     lab.registry.mad(body.recipient)
+    if body.conversation:
+        await may_speak_in(lab, caller, body.conversation)
+    id = body.id or new_id()
     message = Message(
-        id=body.id or new_id(),
-        conversation=body.conversation or new_id(),
+        id=id,
+        conversation=body.conversation or id_from(id, "conversation"),
         recipient=body.recipient,
-        blobs=[await _attached(lab, each) for each in body.blobs],
+        blobs=[await _attached(lab, caller, each) for each in body.blobs],
     )
     if body.terms.model_fields_set:
         message.terms.CopyFrom(Terms(**body.terms.model_dump(exclude_none=True)))
@@ -86,8 +82,18 @@ async def _publish(request: Request) -> Response:
         raise InvalidArgument("text: there is nothing to say", next="write a sentence")
     else:
         message.kind, message.text = KIND_PROSE, body.text
-    _check_queue(lab, body.recipient)
-    caller = caller_of(request)
+    return await publish(request, message)
+
+
+async def publish(request: Request, message: Message) -> Response:
+    """Says it as whoever asks, and tells which run it started.
+
+    Raises:
+        Exhausted: it would start a run, and too many wait already.
+        Denied, Unavailable, InvalidArgument, Conflict: as `say`.
+    """
+    lab, caller = lab_of(request), caller_of(request)
+    _check_queue(lab, message.recipient)
     sequence = await say(lab.services, caller.identity, message, also=came_in(request, lab, caller, message))
     answer = {"id": message.id, "conversation": message.conversation, "sequence": sequence}
     return JSONResponse(answer | {"run": await _run_for(lab, request.app.state.changes, message)}, 202)
@@ -121,20 +127,16 @@ def _check_queue(lab: Lab, recipient: str) -> None:
         raise Exhausted(f"{most} runs wait already", next="try again later, or raise runs.queue_max")
 
 
-async def _attached(lab: Lab, blob: BlobBody) -> Blob:
+async def _attached(lab: Lab, caller: Caller, blob: BlobBody) -> Blob:
     """A link to a blob that is there, with the size that it has."""
-    found = await lab.horace.stat(blob.digest)
+    found = await seen_blob(lab, caller, blob.digest)
     return Blob(digest=found.digest, size=found.size, name=blob.name, media_type=blob.media_type)
-
-
-async def _conversations(request: Request) -> Response:
-    limit, before = number_of(request, "limit", 100, PAGE), number_of(request, "before", 0, 2**62)
-    found = await lab_of(request).rogers.conversations(limit=limit, before=before or None)
-    return JSONResponse({"conversations": [conversation_json(each) for each in found]})
 
 
 async def _messages(request: Request) -> Response | EventStream:
     rogers, conversation = lab_of(request).rogers, request.path_params["id"]
+    if not await may_see_conversation(lab_of(request), caller_of(request), conversation):
+        raise _nowhere(conversation)
     after, limit = after_of(request), number_of(request, "limit", 100, PAGE, least=1)
     if wants_stream(request):
 
@@ -144,7 +146,19 @@ async def _messages(request: Request) -> Response | EventStream:
                 yield ((each.sequence, message_json(each)) async for each in messages)
 
         return EventStream(source, request.app.state.closing)
-    page = await rogers.history(conversation, after=after, limit=limit)
+    before, around = (number_of(request, name, 0, 2**62) for name in ("before", "around"))
+    page: Sequence[Message]
+    if around:
+        earlier = await rogers.history_before(conversation, around, limit=limit // 2)
+        page = [*earlier, *await rogers.history(conversation, after=around - 1, limit=limit - len(earlier))]
+    elif before:
+        page = await rogers.history_before(conversation, before, limit=limit)
+    else:
+        page = await rogers.history(conversation, after=after, limit=limit)
     if not page and not after:
-        raise NotFound(f"there is no conversation {conversation[:64]!r}", next="see: madlab runs")
+        raise _nowhere(conversation)
     return JSONResponse({"messages": [message_json(each) for each in page]})
+
+
+def _nowhere(conversation: str) -> NotFound:
+    return NotFound(f"there is no conversation {conversation[:64]!r}", next="see: madlab runs")

@@ -9,18 +9,20 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from core.grace.door import answers
-from core.grace.door.callers import caller_of
+from core.grace.door.callers import caller_of, own_run
 from core.grace.door.edge import PAGE, Empty, RemarkBody, after_of, json_of, lab_of, number_of, wants_stream
 from core.grace.door.events import Changes, EventStream, Item
+from core.grace.door.messages import Said, publish
 from core.grace.door.routes import AFTER, Endpoint, choice, number, text
 from core.grace.door.shapes import message_json, packages_json, run_json
 from core.lab import Lab
 from core.ports.packages import Installed
 from core.rogers.bus import Span
 from core.run import Outcome, Run, State
+from core.strict import strict_json
 from protos.errors import Conflict
 from protos.ids import id_from, new_id
-from protos.v1.message_pb2 import KIND_EVENT, KIND_PROSE, Message
+from protos.v1.message_pb2 import KIND_CALL, KIND_EVENT, KIND_PROSE, Message
 
 
 class Runs(BaseModel):
@@ -72,6 +74,10 @@ def routes() -> Iterator[Endpoint]:
         body=Empty, answer=answers.Run, status=202, clients=True,
     )  # fmt: skip
     yield Endpoint(
+        "POST", "/runs/{id}/retry", _retry, "Asks for the same again: a new run, by whoever asks now.",
+        body=Empty, answer=Said, status=202, clients=True,
+    )  # fmt: skip
+    yield Endpoint(
         "GET", "/runs/{id}/logs", _logs, "The lines of a run and of those that work for it.",
         query=(AFTER, number("limit", "at most so many", default=PAGE)),
         answer=Lines, events=answers.Message, clients=True,
@@ -86,29 +92,62 @@ async def _runs(request: Request) -> Response:
     lab = lab_of(request)
     wanted = {name: request.query_params.get(name, "") for name in ("before", "mad", "state", "outcome")}
     limit, words = number_of(request, "limit", 50, PAGE), request.query_params.get("q", "").strip()
-    newest = await lab.runs.newest(limit, text=words, **wanted)
+    caller = caller_of(request)
+    asker = "" if caller.sees_all else caller.name
+    if wanted["before"]:
+        await seen_run(lab, caller, wanted["before"])
+    newest = await lab.runs.newest(limit, text=words, asker=asker, **wanted)
     return JSONResponse({"runs": [run_json(lab, each) for each in newest]})
 
 
 async def _run(request: Request) -> Response:
     lab = lab_of(request)
-    run = await lab.runs.get(request.path_params["id"])
+    run = await seen_run(lab, caller_of(request), request.path_params["id"])
     said = [message_json(each) for each in await lab.rogers.within([span_of(run)], limit=PAGE, events=False)]
     about = {"evidence": run.evidence, "artifacts": run.artifacts, "packages": await packages_json(lab, run.id)}
     return JSONResponse(run_json(lab, run) | about | {"messages": said})
 
 
 async def _cancel(request: Request) -> Response:
+    lab, caller = lab_of(request), caller_of(request)
+    await json_of(request, Empty)
+    run = await own_run(lab, caller, request.path_params["id"])
+    run = await lab.dispatcher.cancel(run.id, f"{caller.name} asked for it")
+    return JSONResponse(run_json(lab, run), 202)
+
+
+async def _retry(request: Request) -> Response:
+    """Says once more what the run was for, in the same conversation. What nobody knows any more cannot be said."""
     lab = lab_of(request)
     await json_of(request, Empty)
-    run = await lab.dispatcher.cancel(request.path_params["id"], f"{caller_of(request).name} asked for it")
-    return JSONResponse(run_json(lab, run), 202)
+    run = await own_run(lab, caller_of(request), request.path_params["id"])
+    if run.live:
+        raise Conflict(f"the run {run.id} has not ended", next=f"wait for it, or: madlab cancel {run.id}")
+    if run.parent:
+        raise Conflict(f"the run {run.id} was a part of {run.parent}", next=f"run that again: {run.parent}")
+    asked = await lab.rogers.find(run.trigger)
+    if asked is None or asked.kind == KIND_EVENT:  # what stands in the place of a body that is gone
+        raise Conflict(
+            f"what the run {run.id} was asked for is gone: the retention policy has removed it",
+            next="ask anew; [journal] says how long messages are kept",
+        )
+    lab.registry.mad(asked.recipient)
+    again = Message(id=new_id(), conversation=asked.conversation, recipient=asked.recipient, kind=asked.kind)
+    again.tool, again.text, again.data, again.causation = asked.tool, asked.text, asked.data, asked.id
+    for each in asked.blobs:
+        await lab.horace.stat(each.digest)  # or it is refused here, and not by a run that fails
+        again.blobs.append(each)
+    if asked.HasField("terms"):
+        again.terms.CopyFrom(asked.terms)
+    if again.kind == KIND_CALL:
+        lab.registry.check_call(again.recipient, again.tool, strict_json(again.data or "{}"))
+    return await publish(request, again)
 
 
 async def _remark(request: Request) -> Response:
     """Says something to a run that is at work, and to those that work for it. They read it at their next step."""
     lab, body = lab_of(request), await json_of(request, RemarkBody)
-    run = await lab.runs.get(request.path_params["id"])
+    run = await own_run(lab, caller_of(request), request.path_params["id"])
     if not run.live or run.state is State.COLLECTING:
         raise Conflict(f"the run {run.id} has ended", next=f"see: madlab show {run.id}")
     id, listening = new_id(), [run, *lab.dispatcher.children(run.id)]
@@ -125,7 +164,7 @@ async def _remark(request: Request) -> Response:
 
 async def _logs(request: Request) -> Response | EventStream:
     lab = lab_of(request)
-    run = await lab.runs.get(request.path_params["id"])
+    run = await seen_run(lab, caller_of(request), request.path_params["id"])
     after, changes = after_of(request), request.app.state.changes
     if not wants_stream(request):
         limit = number_of(request, "limit", PAGE, PAGE, least=1)
