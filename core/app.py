@@ -81,6 +81,7 @@ from core.residents import Residents, load_resident
 from core.rogers.bus import Rogers
 from core.rogers.entry import View
 from core.rogers.journal import Journal
+from core.rogers.tags import TagsView
 from core.rogers.views import VIEWS
 from core.runs import Runs, RunsView
 from core.telemetry.logs import LINES
@@ -250,7 +251,7 @@ def settle_memory() -> None:
 def open_journal(home: Home, clerk: Clerk | None = None) -> Journal:
     """The journal of a home, with every view that the core keeps; enter it to open it. `clerk` cleans what goes in."""
     ours: list[View] = [RunsView(), LinksView(), Names(), ApprovalsView(), TaintView(), PolicyView(), GrantsView()]
-    ours += [TokensView(), BelongingsView(), IncidentsView(), InstalledView(), ProductsView(), TroublesView()]
+    ours += [TokensView(), BelongingsView(), IncidentsView(), InstalledView(), ProductsView(), TagsView(), TroublesView()]
     views = [*VIEWS, *LEDGER_VIEWS, *ours]
     return Journal(home.path / "journal.db", views, clean=clerk.clean if clerk else None)
 

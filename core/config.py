@@ -8,11 +8,12 @@ setting that does nothing is worse than none.
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from core.egress.settings import Egress
 from core.fiedler.local import with_local
@@ -100,6 +101,23 @@ class Approvals(Section):
     expire_s: Annotated[float, Field(ge=1, le=86_400)] = 600  # and how long what was approved may be begun
 
 
+def _loopback(text: str) -> str:
+    if not ip_address(text).is_loopback:
+        raise ValueError(
+            f"{text} can be reached from outside; the page listens on loopback only (127.0.0.1, ::1). From another"
+            " machine: ssh -L"
+        )
+    return text
+
+
+class Web(Section):
+    """Where the page and the API listen, beside the lab's own socket."""
+
+    enabled: bool = True
+    host: Annotated[str, AfterValidator(_loopback)] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 0  # 0: one that is free, and then always that one
+
+
 class Audit(Section):
     """Where signed checkpoints of the journal go: best where this machine can add and not rewrite."""
 
@@ -178,6 +196,7 @@ class Config(Section):
     journal: Journal = Journal()
     approvals: Approvals = Approvals()
     audit: Audit = Audit()
+    web: Web = Web()
     policy: Annotated[tuple[Path, ...], BeforeValidator(_paths)] = ()  # files of rules, first to last; then policy.toml
     vault: Vault = Vault()
     telemetry: Telemetry = Telemetry()

@@ -35,6 +35,7 @@ class Lab:
     pools: Mapping[str, Pool[Worker]]
     library: Library
     telemetry: Telemetry
+    web: str = ""  # where the page is: "http://127.0.0.1:8217"; empty while nothing listens there
     ready: bool = False
     started: float = field(default_factory=time.time)  # seconds since the epoch
     stopping: Event = field(default_factory=Event)

@@ -115,3 +115,20 @@ def may_publish(identity: Identity, message: Message, *, answers: bool, knows_re
         may_use(identity, f"call:{message.recipient}")
     elif identity.run and message.recipient and not knows_recipient:
         raise Denied("rule recipient: a run may address those who have written to it, or the whole conversation.")
+
+
+def may_ask(identity: Identity, message: Message) -> None:
+    """Whether somebody at a door may say `message` to a MAD: the operator everything, a client what was named.
+
+    Raises:
+        Denied: rule *port*.
+    """
+    calls = {"call:*", f"call:{message.recipient}"}
+    if message.kind == KIND_CALL:
+        calls.add(f"call:{message.recipient}.{message.tool}")
+    if identity.ports.isdisjoint(calls):
+        what = f"{message.recipient}.{message.tool}" if message.kind == KIND_CALL else message.recipient
+        raise Denied(
+            f"rule port: {identity.participant} may not call {what}.",
+            next=f"The operator names it: madlab client add NAME --may {what}",
+        )

@@ -9,10 +9,10 @@ from anyio import CancelScope
 from google.protobuf.json_format import MessageToDict
 
 from core.policy.acts import Act
-from core.policy.capabilities import Identity, may_enter, may_publish, may_use
+from core.policy.capabilities import Identity, may_ask, may_enter, may_publish, may_use
 from core.policy.taint import labels_of, marked
 from core.policy.targets import meet
-from core.ports.acting import Permit, under_policy
+from core.ports.acting import Permit, denying, under_policy
 from core.ports.links import may_read
 from core.ports.services import Allowance, Services
 from core.rogers.bus import MAX_MESSAGE
@@ -244,6 +244,9 @@ async def say(services: Services, identity: Identity, said: Message, *, also: Se
         return sequence
 
     act = _act(services, identity, said)
+    if identity.outside:
+        async with denying(services, identity, act or Act("bus.call", identity.principals, said.recipient)):
+            may_ask(identity, said)
     if act is None:
         return await publish()
     if services.policy.decide(act).verdict != "allow" and await services.rogers.find(said.id):

@@ -9,7 +9,7 @@ class Entry(NamedTuple):
 
     id: str
     # "message", "event", "act", "run", "member", "dead", "file", "budget", "answer", "retention", "policy", "approval",
-    # "taint", "grant", "secret", "incident", "dismissal", "usage", "trace"
+    # "taint", "grant", "secret", "incident", "token", "dismissal", "usage", "trace"
     kind: str
     body: bytes = b""  # serialized protobuf for "message", "event" and "answer", JSON for the rest
     conversation: str = ""

@@ -1,5 +1,6 @@
 """The edge of the door: what comes in has its shape and size checked, and what goes wrong is said, always as JSON."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 import structlog
@@ -171,11 +172,12 @@ async def refuse_http(request: Request, error: HTTPException) -> Response:
     code = {404: NotFound.code, 405: InvalidArgument.code}.get(error.status_code, InvalidArgument.code)
     path = request.app.state.lab.services.redactor.redact_text(request.url.path)
     message = f"{request.method} {path[:200]}: {error.detail}"
-    return _said_no(error.status_code, code, message, "see core/grace/README.md")
+    return _said_no(error.status_code, code, message, "see core/grace/door/README.md", error.headers)
 
 
-def _said_no(status: int, code: str, message: str, next: str) -> Response:
-    return JSONResponse({"error": {"code": code, "message": message, "next": next}}, status)
+def _said_no(status: int, code: str, message: str, next: str, headers: Mapping[str, str] | None = None) -> Response:
+    told = dict(headers or {}) | ({"WWW-Authenticate": "Bearer"} if status == 401 else {})
+    return JSONResponse({"error": {"code": code, "message": message, "next": next}}, status, told)
 
 
 class Answers:

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from core.grace.door import answers
-from core.grace.door.callers import caller_of, own_run
+from core.grace.door.callers import caller_of, own_run, seen_run
 from core.grace.door.edge import PAGE, Empty, RemarkBody, after_of, json_of, lab_of, number_of, wants_stream
 from core.grace.door.events import Changes, EventStream, Item
 from core.grace.door.messages import Said, publish

@@ -1,23 +1,39 @@
-"""Serves an application on a unix socket that only this user can open, as a task of ours.
+"""Serves the door as tasks of ours: on a unix socket that only this user can open, and on loopback.
 
-The socket is made here rather than by uvicorn, which would open it to everyone, and which would take the signals too.
+The sockets are made here rather than by uvicorn, which would open the one to everyone, and which would take the
+signals too. The port on loopback is remembered in the home, so that a page that is open finds the next core.
 """
 
+import errno
+import logging
 import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from ipaddress import ip_address
 from pathlib import Path
+from typing import Any, cast
 
+import structlog
 import uvicorn
-from anyio import TASK_STATUS_IGNORED, CancelScope, create_task_group, sleep_forever
+from anyio import TASK_STATUS_IGNORED, CancelScope, Event, create_task_group, sleep_forever
 from anyio.abc import TaskStatus
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from core.config import Web
 from core.grace.door.callers import CALLER, THE_OPERATOR
+from core.grace.door.headers import Secured
+from core.grace.door.limits import HEAD_BYTES, OWN_SOCKET, WEB, Crowd, Limits
+from core.grace.door.wire import protocol
+from core.home import Home
 
 GRACE_S = 2  # for requests in progress at a shutdown
+PORT = "port"  # in the home
+WAITING = 128  # connections that are not accepted yet
+
+logger = structlog.get_logger()
+logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # what strangers do wrong is told to them, not to the log
 
 
 class Server(uvicorn.Server):
@@ -43,26 +59,54 @@ async def serve(app: Starlette, path: Path, *, task_status: TaskStatus[None] = T
         OSError: the socket cannot be made.
     """
     with closing(listen(path)) as listener:
-        config = uvicorn.Config(
-            _of_owner(app), lifespan="off", ws="none", http="h11", log_config=None, access_log=False,
-            server_header=False, date_header=False, timeout_graceful_shutdown=GRACE_S,
-        )  # fmt: skip
-        server = Server(config, task_status.started)
-
-        async def run() -> None:
-            with CancelScope(shield=True):
-                await server.serve(sockets=[listener])
-
         try:
-            async with create_task_group() as tasks:
-                tasks.start_soon(run)
-                try:
-                    await sleep_forever()
-                finally:
-                    app.state.closing.set()
-                    server.should_exit = True
+            await _serve(_of_owner(app), app.state.closing, listener, OWN_SOCKET, task_status)
         finally:
             path.unlink(missing_ok=True)  # noqa: ASYNC240  one name in a memory file system
+
+
+async def serve_web(
+    app: Starlette, home: Home, setting: Web, *, task_status: TaskStatus[str] = TASK_STATUS_IGNORED
+) -> None:
+    """Serves on loopback, until cancelled, and tells the page's address; the empty one where that cannot be had."""
+    listener = listen_tcp(home, setting) if setting.enabled else None
+    if listener is None:
+        task_status.started("")
+        return
+    with closing(listener):
+        host, port = listener.getsockname()[:2]
+        origin = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        async with create_task_group() as tasks:
+            await tasks.start(_started, app, listener)
+            task_status.started(origin)
+
+
+async def _started(app: Starlette, listener: socket.socket, *, task_status: TaskStatus[None]) -> None:
+    await _serve(app, app.state.closing, listener, WEB, task_status)
+
+
+async def _serve(
+    app: ASGIApp, ending: Event, listener: socket.socket, limits: Limits, task_status: TaskStatus[None]
+) -> None:
+    config = uvicorn.Config(
+        Secured(app), lifespan="off", ws="none", http=cast(Any, protocol(Crowd(limits))), log_config=None,
+        access_log=False, server_header=False, date_header=False, proxy_headers=False,
+        timeout_keep_alive=int(limits.idle_s), timeout_graceful_shutdown=GRACE_S,
+        h11_max_incomplete_event_size=HEAD_BYTES, backlog=WAITING,
+    )  # fmt: skip
+    server = Server(config, task_status.started)
+
+    async def run() -> None:
+        with CancelScope(shield=True):
+            await server.serve(sockets=[listener])
+
+    async with create_task_group() as tasks:
+        tasks.start_soon(run)
+        try:
+            await sleep_forever()
+        finally:
+            ending.set()
+            server.should_exit = True
 
 
 def _of_owner(app: ASGIApp) -> ASGIApp:
@@ -84,9 +128,39 @@ def listen(path: Path) -> socket.socket:
             listener.bind(str(path))
         finally:
             os.umask(before)
-        listener.listen(128)
+        listener.listen(WAITING)
         listener.setblocking(False)
     except BaseException:
         listener.close()
         raise
     return listener
+
+
+def listen_tcp(home: Home, setting: Web) -> socket.socket | None:
+    """A listening socket on loopback: at the port of the settings, else at the one it had before, else at any.
+
+    None, and a warning, where none can be had: the lab works without its page.
+    """
+    place = home.path / PORT
+    text = place.read_text().strip() if place.exists() else ""
+    before = int(text) if text.isdigit() and 0 < int(text) < 1 << 16 else 0
+    wanted = setting.port or before
+    for port in dict.fromkeys((wanted, 0)):
+        listener = socket.socket(
+            socket.AF_INET6 if ip_address(setting.host).version == 6 else socket.AF_INET, socket.SOCK_STREAM
+        )
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # after a restart, not beside another
+            listener.bind((setting.host, port))
+            listener.listen(WAITING)
+        except OSError as error:
+            listener.close()
+            if port and error.errno in (errno.EADDRINUSE, errno.EACCES):
+                logger.warning("the page's port cannot be had: it moves", port=port, reason=error.strerror)
+                continue
+            logger.warning("no page: its address cannot be had", host=setting.host, reason=error.strerror)
+            return None
+        listener.setblocking(False)
+        place.write_text(f"{listener.getsockname()[1]}\n")
+        return listener
+    return None

@@ -25,7 +25,7 @@ class BlobStream:
         headers = [
             (b"content-type", b"application/octet-stream"),
             (b"content-length", b"%d" % self._size),
-            (b"x-content-type-options", b"nosniff"),
+            (b"content-disposition", b"attachment"),
         ]
         async with aclosing(self._chunks) as chunks, create_task_group() as tasks:  # type: ignore[type-var]
             tasks.start_soon(cancel_when_gone, receive, tasks.cancel_scope)

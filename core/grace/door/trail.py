@@ -16,7 +16,7 @@ from core.rogers.entry import Row
 from core.rogers.journal import Journal
 from core.rogers.tables import COLUMNS
 
-KINDS = ("act", "approval", "policy", "grant", "secret", "vault", "incident")
+KINDS = ("act", "approval", "policy", "grant", "secret", "vault", "incident", "token")
 PAGE = 500
 RUN = re.compile(r"-[0-9a-f]{10}")  # what stands behind its MAD's name in a run's id
 SKIPPED = frozenset(
@@ -136,9 +136,11 @@ def line_of(row: Row) -> dict[str, Any] | None:
             return line | _of_approval(body)
         case "policy":
             return line | {"target": f"version {body.get('version')}", "outcome": "loaded"}
+    if (row.kind, body.get("step")) == ("token", "used"):
+        return None
     what = body.get("step") or body.get("act") or ""
     principal = body.get("principal") or line["principal"]
-    rest = {key: value for key, value in body.items() if key not in ("step", "act", "name", "principal")}
+    rest = {key: value for key, value in body.items() if key not in ("step", "act", "name", "principal", "hash")}
     return line | {"principal": principal, "target": body.get("name", ""), "outcome": what, "details": rest}
 
 
