@@ -60,6 +60,7 @@ class Telemetry:
     _refused: set[tuple[Signal, str]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        self._first = self.measures.services.journal.statistics().entries
         about = ("signal",)
         self._sent = Counter("madlab.telemetry.sent", "Spans, lines and batches of figures that were taken.", about)
         self._dropped = Counter("madlab.telemetry.dropped", "Of them those that nobody got.", (*about, "reason"))
@@ -132,7 +133,7 @@ class Telemetry:
         journal.on_commit(self._hear)
         after = await journal.cursor(READER, "")
         if not after:  # what was before anybody listened is not told
-            after = journal.statistics().entries
+            after = self._first
             journal.keep_cursor(READER, "", after)
         while True:
             head = journal.statistics().entries

@@ -1,16 +1,15 @@
 """One trace from a person's request to the last call in a sandbox, told to a real collector."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
-from anyio import fail_after
+from anyio import fail_after, sleep
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from core.home import Home
 from core.lab import Lab
 from core.policy.acts import Act
 from core.policy.capabilities import Identity
@@ -19,8 +18,8 @@ from protos.errors import Denied
 from protos.ids import new_id
 from protos.tools import Call, tool
 from protos.v1.message_pb2 import KIND_CALL, Message
-from tests.collector import Collector, a_collector, attributes
-from tests.labs import EMADS, a_home, opened
+from tests.collector import Collector, a_collector, attributes, refusal, rejecting
+from tests.labs import EMADS, a_home, ask, opened
 from tests.model_server import Play, model_server
 from tests.orchestras import KEY
 
@@ -62,6 +61,11 @@ class Asker:
         with pytest.raises(Denied):
             async with acting(self.lab.services, run, fetch):
                 raise AssertionError
+        marco = Identity("marco", frozenset({"web"}), call.ctx.assignment.run, call.message.conversation)
+        read = Act("web.fetch", marco.principals, f"https://docs.test/{PLANTED}", {"method": "GET"})
+        use = Act("secret.use", marco.principals, PLANTED, {"method": "GET", "url": read.target})
+        async with acting(self.lab.services, marco, read, needs=[use]) as added:
+            added |= {"status": 404, "bytes_sent": 120, "bytes_received": 4096}
         return {"text": secret}
 
     async def _call(self, call: Call, place: str, mad: str, name: str, **arguments: str) -> None:
@@ -75,10 +79,6 @@ class Asker:
 async def collector() -> AsyncIterator[Collector]:
     async with a_collector() as collector:
         yield collector
-
-
-def home_of(collector: Collector, rest: str = "", **about: Any) -> Iterator[Home]:
-    raise NotImplementedError
 
 
 def by_name(spans: list[Span]) -> dict[str, Span]:
@@ -98,7 +98,7 @@ async def test_a_trace_leads_from_the_request_to_the_call_in_a_sandbox(collector
                     "recipient": "asker", "kind": "call", "tool": "go", "arguments": {"secret": PLANTED},
                     "conversation": PLANTED,
                 }  # fmt: skip
-                async with httpx2.AsyncClient(transport=transport, base_url="http://lab") as client, _limit():
+                async with httpx2.AsyncClient(transport=transport, base_url="http://lab") as client:
                     said = (await client.post("/api/v1/messages", json=asked, headers=_from_outside())).json()
                 await collector.span("run asker")
                 await collector.until(lambda: "madlab.run.duration" in collector.metrics)
@@ -117,6 +117,7 @@ async def test_a_trace_leads_from_the_request_to_the_call_in_a_sandbox(collector
         "chat scripted": "execute_tool fiedler.ask",
         "files.put": "run asker",
         "denied web.fetch": "run asker",
+        "GET": "run asker",
     }
     root = spans["POST /api/v1/messages"]
     assert root.parent_span_id.hex() == "b7ad6b7169203331"
@@ -137,21 +138,20 @@ async def test_a_trace_leads_from_the_request_to_the_call_in_a_sandbox(collector
     denied = spans["denied web.fetch"]
     assert denied.status.code == Status.STATUS_CODE_ERROR
     assert attributes(denied.attributes)["madlab.rule"] == "default"
+    read = spans["GET"]
+    about = attributes(read.attributes)
+    assert (about["server.address"], about["server.port"], about["http.response.status_code"]) == (
+        "docs.test",
+        443,
+        404,
+    )
+    assert (read.kind, about["madlab.bytes_received"]) == (Span.SPAN_KIND_CLIENT, 4096)
+    (used,) = read.events
+    assert (used.name, len(attributes(used.attributes)["madlab.secret.digest"])) == ("madlab.secret.used", 16)
     assert collector.resource["service.name"] == "madlab"
     assert collector.resource["service.instance.id"] == home.lab
     assert all(PLANTED.encode() not in each for each in collector.raw)
     assert all(b"api.test" not in each for each in collector.raw)
-
-
-def _limit() -> Any:
-    from contextlib import asynccontextmanager
-
-    @asynccontextmanager
-    async def limited() -> AsyncIterator[None]:
-        with fail_after(90):
-            yield
-
-    return limited()
 
 
 def _from_outside() -> dict[str, str]:
@@ -166,3 +166,142 @@ def _keys(home: Path) -> None:
 
 def _parent(collector: Collector, span: Span) -> str | None:
     return next((each.name for each in collector.spans if each.span_id == span.parent_span_id), None)
+
+
+RESIDENT = """emads = []
+[residents.echo]
+class = "tests.emads.echo:Echo"
+[residents.relay]
+class = "tests.emads.echo:Relay"
+"""
+
+
+def settings_of(address: str, *, rest: str = "", signals: str = '["traces"]') -> str:
+    return f'{RESIDENT}[telemetry]\notlp = "{address}"\nsignals = {signals}\nevery_s = 0.02\nmetrics_s = 0.02\n{rest}'
+
+
+async def said(lab: Lab, *texts: str) -> None:
+    for each in texts:
+        await ask(lab, question("echo", "say", text=each))
+
+
+def question(mad: str, name: str, **arguments: str) -> Message:
+    asked = Message(id=new_id(), conversation=new_id(), recipient=mad, kind=KIND_CALL, tool=name)
+    asked.data = json.dumps(arguments)
+    return asked
+
+
+async def test_what_a_resident_asks_of_another_is_part_of_what_it_was_asked(collector: Collector) -> None:
+    with a_home(settings_of(collector.address)) as home:
+        async with opened(home) as lab:
+            asked = question("relay", "relay", wanted="say", arguments='{"text": "hello"}')
+            await ask(lab, asked)
+            relay = await collector.span("execute_tool relay.relay")
+            echo = await collector.span("execute_tool echo.say")
+    assert relay.trace_id == echo.trace_id == bytes.fromhex(asked.id.replace("-", ""))
+    assert (relay.parent_span_id, echo.parent_span_id) == (b"", relay.span_id)
+
+
+async def test_what_ended_while_nobody_listened_is_told_to_the_next_core_once() -> None:
+    with a_home(settings_of("http://127.0.0.1:9")) as home:
+        async with opened(home) as lab:
+            await said(lab, "one", "two")
+            await _until(lambda: _count(lab, "failures") > 0)
+        async with a_collector() as collector:
+            home.settings.write_text(settings_of(collector.address))
+            for told in (3, 1):
+                async with opened(home) as lab:
+                    await said(lab, "more")
+                    await _sent(lab, told)
+    assert len(collector.spans) == len({each.span_id for each in collector.spans}) == 4
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "comes"),
+    [
+        ("429 Too Many Requests", ("Retry-After: 0",), True),
+        ("503 Service Unavailable", (), True),
+        ("502 Bad Gateway", ("Retry-After: soon",), True),
+        ("500 Internal Server Error", (), False),
+        ("400 Bad Request", (), False),
+        ("307 Temporary Redirect", ("Location: http://127.0.0.1:1/",), False),
+    ],
+)
+async def test_later_is_later_and_never_is_counted(status: str, headers: tuple[str, ...], comes: bool) -> None:
+    async with a_collector(refusal(status, *headers)) as collector:
+        with a_home(settings_of(collector.address)) as home:
+            async with opened(home) as lab:
+                await said(lab, "one")
+                await _until(lambda: _count(lab, "failures") > 0)
+                await said(lab, "two")
+                await collector.until(lambda: len(collector.spans) == (2 if comes else 1))
+                await _until(lambda: _count(lab, "sent") > 0)
+                assert _count(lab, "dropped") == (0 if comes else 1)
+    assert collector.refused == 1
+
+
+async def test_a_collector_that_hangs_keeps_nobody_waiting_who_works_here() -> None:
+    async with a_collector() as collector:
+        collector.answers.append(collector.hangs)
+        with a_home(settings_of(collector.address)) as home:
+            async with opened(home) as lab:
+                await said(lab, "one")
+                await collector.until(lambda: collector.refused == 1)
+                with fail_after(30):
+                    await said(lab, *map(str, range(20)))
+                collector.held.set()
+                await collector.until(lambda: len(collector.spans) == 21)
+
+
+async def test_what_a_collector_throws_away_is_counted() -> None:
+    async with a_collector(rejecting(1)) as collector:
+        with a_home(settings_of(collector.address)) as home:
+            async with opened(home) as lab:
+                await said(lab, "one")
+                await _until(lambda: _count(lab, "dropped") == 1)
+
+
+async def test_a_key_goes_into_the_header_and_nowhere_else(collector: Collector) -> None:
+    rest = 'key = "there"\nheader = "x-team"\n'
+    with a_home(settings_of(collector.address, rest=rest, signals='["traces", "logs"]')) as home:
+        (home.path / "keys").mkdir(mode=0o700)
+        (home.path / "keys/there").touch(mode=0o600)
+        (home.path / "keys/there").write_text(KEY)
+        async with opened(home) as lab:
+            await said(lab, "one")
+            await collector.span("execute_tool echo.say")
+    assert {each["x-team"] for each in collector.heads} == {KEY}
+    assert all(KEY.encode() not in each for each in collector.raw)
+
+
+async def test_figures_are_cumulative_and_have_their_units(collector: Collector) -> None:
+    with a_home(settings_of(collector.address, signals='["metrics"]')) as home:
+        async with opened(home) as lab:
+            await said(lab, "one")
+            told = await _figure(collector, "madlab.journal.messages")
+            assert told.sum.is_monotonic
+            assert told.sum.aggregation_temporality == 2
+            assert told.sum.data_points[0].as_int >= 2
+            assert told.sum.data_points[0].start_time_unix_nano < told.sum.data_points[0].time_unix_nano
+            assert (await _figure(collector, "process.resident_memory")).unit == "By"
+            assert (await _figure(collector, "madlab.journal.size")).gauge.data_points[0].as_int > 0
+
+
+async def _figure(collector: Collector, name: str) -> Metric:
+    await collector.until(lambda: name in collector.metrics)
+    return collector.metrics[name]
+
+
+def _count(lab: Lab, name: str) -> float:
+    counter = getattr(lab.telemetry, f"_{name}")
+    return sum(each.value for each in counter.family().points)
+
+
+async def _until(is_so: Callable[..., bool]) -> None:
+    with fail_after(60):
+        while not is_so():
+            await sleep(0.01)
+
+
+async def _sent(lab: Lab, items: int) -> None:
+    await _until(lambda: _count(lab, "sent") == items)
