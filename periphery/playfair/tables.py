@@ -1,0 +1,211 @@
+"""A table in memory, by columns: numbers and times as doubles, texts as indices into what there is of them."""
+
+import math
+import re
+import unicodedata
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal
+
+from periphery.playfair.limits import CELL_CHARACTERS, LEVELS, NAME_CHARACTERS
+from protos.errors import Exhausted
+
+Kind = Literal["quantitative", "temporal", "nominal"]
+
+_NUMBER = re.compile(r"[-+]?(?:\d+(?:,\d{3})+|\d+|(?=\.\d))(?:\.\d*)?(?:[eE][-+]?\d{1,4})?")
+_COMMA = re.compile(r"[-+]?(?:\d+(?:\.\d{3})+|\d+),\d+")
+_MONEY = {"$": "USD", "€": "EUR", "£": "GBP", "¥": "JPY"}
+_NULLS = frozenset(
+    ("", "-", "—", "?", "na", "n/a", "nan", "null", "none", "nil", "inf", "-inf", "infinity", "-infinity")
+)
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_YEAR = re.compile(r"(?:1[5-9]|2[01])\d\d")
+_DATE = re.compile(
+    r"(?P<y>\d{4})[-/.](?P<m>\d{1,2})(?:[-/.](?P<d>\d{1,2}))?"
+    r"(?:[T ](?P<H>\d{1,2}):(?P<M>\d{2})(?::(?P<S>\d{2})(?:\.\d+)?)?\s*(?P<z>Z|[-+]\d{2}:?\d{2})?)?"
+)
+_WORDS = re.compile(r"(?:(?P<d>\d{1,2})[ -])?(?P<m>[A-Za-z]{3,9})\.?[ -](?:(?P<d2>\d{1,2}),? )?(?P<y>\d{4})")
+_SLASHED = re.compile(r"(?P<a>\d{1,2})[/.](?P<b>\d{1,2})[/.](?P<y>\d{4})")
+_QUARTER = re.compile(r"(?:(?P<y>\d{4})[ -]?[Qq](?P<q>[1-4])|[Qq](?P<q2>[1-4])[ -/]?(?P<y2>\d{4}))")
+_HIDDEN = re.compile(r"[\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]")
+_UNIT = re.compile(r"[\s_]*[(\[]\s*([^()\[\]]{1,12})\s*[)\]]\s*$")
+
+
+@dataclass
+class Column:
+    """One column. `values` has a double for each row, not-a-number where there is none, or an index into `levels`."""
+
+    name: str
+    kind: Kind
+    values: "array[float] | array[int]"
+    levels: list[str] = field(default_factory=list)  # of texts; index -1 is none
+    unit: str = ""
+    strange: int = 0  # values that were none of its kind, and count as missing
+    digits: bool = False  # of numbers: all are whole
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+@dataclass
+class Table:
+    """Columns of one length, and what a reader should be told of how they came to be."""
+
+    columns: list[Column]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def rows(self) -> int:
+        return len(self.columns[0]) if self.columns else 0
+
+    def column(self, name: str) -> Column:
+        return next(each for each in self.columns if each.name == name)
+
+
+def clean(text: str, most: int = CELL_CHARACTERS) -> str:
+    """Text as a person can see it: no controls, nothing that turns the direction of what follows, nothing invisible."""
+    text = _HIDDEN.sub("", text[: most * 2])
+    if not text.isprintable():
+        text = "".join(" " if unicodedata.category(each) in ("Cc", "Cs", "Co", "Cn") else each for each in text)
+    return " ".join(text.split())[:most]
+
+
+def names_of(given: Iterable[object]) -> list[str]:
+    """Names for columns: none empty, none twice."""
+    names: list[str] = []
+    taken: set[str] = set()
+    for number, each in enumerate(given, 1):
+        plain = clean(str(each), NAME_CHARACTERS) or f"column {number}"
+        name, count = plain, 1
+        while name.casefold() in taken:
+            count += 1
+            name = f"{plain} ({count})"
+        taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+def number_of(text: str, comma: bool = False) -> tuple[float, str] | None:
+    """A number as people write it, with its unit; not-a-number where it stands for none; None where it is text."""
+    text = text.strip()
+    if text.casefold() in _NULLS:
+        return math.nan, ""
+    unit = ""
+    if text[-1] == "%":
+        text, unit = text[:-1].rstrip(), "%"
+    elif text[0] in _MONEY or (text[0] == "-" and text[1:2] in _MONEY):
+        sign = "-" if text[0] == "-" else ""
+        text = text.removeprefix("-")
+        text, unit = sign + text[1:].lstrip(), _MONEY[text[0]]
+    if comma and _COMMA.fullmatch(text):
+        text = text.replace(".", "").replace(",", ".")
+    if not _NUMBER.fullmatch(text):
+        return None
+    value = float(text.replace(",", ""))
+    return (value if math.isfinite(value) else math.nan), unit
+
+
+def time_of(text: str) -> float | None:
+    """Seconds since 1970 in UTC of a date as people write it; None where it is none."""
+    text = text.strip()
+    try:
+        if match := _DATE.fullmatch(text):
+            hour, minute, second = (int(match[each] or 0) for each in "HMS")
+            at = datetime(int(match["y"]), int(match["m"]), int(match["d"] or 1), hour, minute, second, tzinfo=UTC)
+            zone = match["z"] or "Z"
+            offset = 0 if zone == "Z" else int(zone[:3]) * 3600 + int(zone[0] + zone[-2:]) * 60
+            return at.timestamp() - offset
+        if match := _QUARTER.fullmatch(text):
+            quarter = int(match["q"] or match["q2"])
+            return datetime(int(match["y"] or match["y2"]), quarter * 3 - 2, 1, tzinfo=UTC).timestamp()
+        if match := _SLASHED.fullmatch(text):
+            first, second = int(match["a"]), int(match["b"])
+            month, day = (second, first) if first > 12 or "." in text else (first, second)
+            return datetime(int(match["y"]), month, day, tzinfo=UTC).timestamp()
+        if (match := _WORDS.fullmatch(text)) and match["m"][:3].casefold() in _MONTHS:
+            month = _MONTHS.index(match["m"][:3].casefold()) + 1
+            return datetime(int(match["y"]), month, int(match["d"] or match["d2"] or 1), tzinfo=UTC).timestamp()
+    except ValueError:
+        return None
+    return None
+
+
+def guess(texts: Sequence[str], name: str, comma: bool = False) -> Kind:
+    """What a column most likely holds, by some of its values."""
+    known = [each for each in texts if each.strip().casefold() not in _NULLS]
+    if not known:
+        return "nominal"
+    enough = len(known) * 0.95
+    if "year" in name.casefold() and sum(_YEAR.fullmatch(each.strip()) is not None for each in known) >= enough:
+        return "temporal"
+    if sum(number_of(each, comma) is not None for each in known) >= enough:
+        padded = sum(len(each) > 1 and each[0] == "0" and each.isdigit() for each in known)  # 00501 is a name
+        return "nominal" if padded > len(known) * 0.05 else "quantitative"
+    return "temporal" if sum(time_of(each) is not None for each in known) >= enough else "nominal"
+
+
+class Filling:
+    """A column while it is read."""
+
+    def __init__(self, name: str, kind: Kind, comma: bool = False) -> None:
+        unit = _UNIT.search(name)
+        self.column = Column(name, kind, array("i" if kind == "nominal" else "d"), digits=True)
+        self.column.unit = unit[1] if unit else ""
+        self._comma = comma
+        self._known: dict[str, int] = {}
+
+    def add(self, text: str) -> None:
+        """Takes the next value.
+
+        Raises:
+            Exhausted: it has too many different texts to be kept.
+        """
+        column = self.column
+        if column.kind == "quantitative":
+            try:
+                value = float(text)  # the short way for most
+                unit = ""
+                if not math.isfinite(value) or "_" in text:
+                    value = math.nan
+            except ValueError:
+                found = number_of(text, self._comma)
+                value, unit = (math.nan, "") if found is None else found
+                column.strange += found is None
+            if unit and not column.unit:
+                column.unit = unit
+            if column.digits and value == value and value != int(value):
+                column.digits = False
+            column.values.append(value)
+        elif column.kind == "temporal":
+            time = year_of(text) if len(text) == 4 else time_of(text)
+            column.strange += time is None and text.strip().casefold() not in _NULLS
+            column.values.append(math.nan if time is None else time)
+        else:
+            self._add_text(text)
+
+    def _add_text(self, text: str) -> None:
+        column = self.column
+        index = self._known.get(text)
+        if index is None:
+            plain = clean(text)
+            index = -1 if plain.casefold() in _NULLS else self._known.get(plain, len(column.levels))
+            if index == len(column.levels):
+                if index >= LEVELS:
+                    raise Exhausted(
+                        f"The column {column.name[:60]!r} has more than {LEVELS:,} different texts.",
+                        next="Leave the column out, or aggregate beforehand.",
+                    )
+                column.levels.append(plain)
+                self._known[plain] = index
+            if len(self._known) < LEVELS * 2:
+                self._known[text] = index
+        column.values.append(index)
+
+
+def year_of(text: str) -> float | None:
+    """The start of a year, in seconds since 1970."""
+    if not _YEAR.fullmatch(text):
+        return None
+    return datetime(int(text), 1, 1, tzinfo=UTC).timestamp()
