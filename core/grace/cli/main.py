@@ -21,11 +21,13 @@ from core.grace.cli import (
     auditing,
     branch,
     browsing,
+    clients,
     coding,
     incidents,
     life,
     mcp,
     models,
+    opening,
     policies,
     runs,
     scanning,
@@ -59,7 +61,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for module in (
-    *(life, scanning, coding, branch, browsing, models, supply, secrets, runs, talk),
+    *(life, opening, clients, scanning, coding, branch, browsing, models, supply, secrets, runs, talk),
     *(policies, approving, auditing, incidents, upkeep, mcp),
 ):
     module.add_to(app)

@@ -173,7 +173,7 @@ def grant(
         "place": place,
         "methods": [] if methods == "any" else sorted({each.strip().upper() for each in methods.split(",")} - {""}),
         "use": use,
-        "ttl_s": _seconds(ttl) if ttl else None,
+        "ttl_s": seconds(ttl) if ttl else None,
         "uses": uses,
     }
     made = Client.to(context.obj).post(_at(name, "grants"), wanted)
@@ -397,7 +397,7 @@ def _limits(made: dict[str, Any]) -> str:
     return until if made["uses_left"] is None else f"{until}, {made['uses_left']} times"
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
     """A time span: 30s, 20m, 1h, 7d, 1h30m."""
     parts = re.findall(r"(\d+)([smhd])", text)
     if not parts or "".join(f"{number}{unit}" for number, unit in parts) != text:

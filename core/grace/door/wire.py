@@ -72,7 +72,7 @@ class Connection(H11Protocol):
 
     # --- what the loop tells
 
-    def connection_made(self, transport: BaseTransport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(cast(Transport, transport))
         self.transport.set_write_buffer_limits(high=BUFFER)
         self._crowd.enter(self)
