@@ -22,6 +22,7 @@ from core.ports.services import Services
 from core.router import Ephemeral, Nobody
 from core.run import TAKEN_BACK, Run, State, title_of
 from core.runs import Runs
+from core.usage import Series
 from core.workers import Worker, Workers
 from protos.errors import Error
 from protos.v1.message_pb2 import KIND_CALL, KIND_PROSE, Message
@@ -70,6 +71,10 @@ class Dispatcher:
         """The runs that are not over."""
         return [each.run for each in self._lives.all.values()]
 
+    def usage(self, run: str) -> Series | None:
+        """What a run at work has used until now; None where nobody looks."""
+        return self._lives.sampling.series(run)
+
     def children(self, run: str) -> list[Run]:
         """The runs at work for another one."""
         return [each.run for each in self._lives.all.values() if each.run.parent == run]
@@ -92,6 +97,7 @@ class Dispatcher:
         """Takes back what an earlier core left, then follows the bus. Ready when every live run's door listens."""
         services = self._services
         async with create_task_group() as tasks:
+            tasks.start_soon(self._lives.sampling.serve)
             await self._reconcile(tasks)
             seen = await services.journal.cursor(SELF, "")
             async with services.rogers.follow_messages(after=seen) as messages:

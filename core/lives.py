@@ -35,6 +35,7 @@ from core.redaction.canaries import Who
 from core.registry import RegisteredMad
 from core.run import TAKEN_BACK, Outcome, Run, State
 from core.runs import Runs
+from core.usage import Sampling, usage_entry
 from core.verdicts import Ending, ending_by_exit, ending_by_word
 from core.waiting import Latch, first_of
 from core.workers import Worker, Workers
@@ -93,6 +94,7 @@ class Lives:
         self._services, self._runs, self._workers, self._admission = services, runs, workers, admission
         self._emads, self._pools = emads, pools
         self._turns: WeakValueDictionary[tuple[str, str], Lock] = WeakValueDictionary()
+        self.sampling = Sampling()
         self.all: dict[str, Live] = {}
 
     def enter(self, run: Run) -> Live:
@@ -268,8 +270,9 @@ class Lives:
             if not resumed:
                 await self._assign(live, emad, worker)
             live.settled.set()
-            ending = await self._watch(live, worker)
-            await self._collect(live, ending)
+            with self.sampling.watching(live.run.id, worker.sandbox):
+                ending = await self._watch(live, worker)
+                await self._collect(live, ending)
             return ending
 
     @asynccontextmanager
@@ -424,6 +427,8 @@ class Lives:
             self._services.canaries.seen(speaker, "what it says it came to", hits)
         if live.run.killed:
             ending = _cancelled(live)
+        if (series := await self.sampling.finish(run.id)) is not None:
+            self._services.journal.append_soon(usage_entry(run.id, series, run.conversation))  # with the next commit
         live.run = await self._runs.move(
             run,
             State.COLLECTING,

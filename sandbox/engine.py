@@ -8,7 +8,7 @@ An engine belongs to one lab: it is made with the lab's id, labels everything it
 and reaps nothing else.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +65,9 @@ class Usage:
     pids: int
 
 
+Meter = Callable[[], Usage]  # reads a few small files; raises OSError, ValueError or KeyError once it has ended
+
+
 class Sandbox(Protocol):
     """One running program."""
 
@@ -87,6 +90,14 @@ class Sandbox(Protocol):
 
         Raises:
             SandboxError: it has ended, or the engine cannot tell.
+        """
+        ...
+
+    async def meter(self) -> Meter:
+        """A way to look at its usage again and again without asking the engine: from the kernel's own files.
+
+        Raises:
+            SandboxError: it has ended, or its files cannot be seen from here; the message says which.
         """
         ...
 

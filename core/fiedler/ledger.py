@@ -69,7 +69,6 @@ class CallsView:
             output INTEGER DEFAULT 0, reasoning INTEGER DEFAULT 0, usd INTEGER DEFAULT 0, assumed INTEGER DEFAULT 0);
         CREATE INDEX IF NOT EXISTS calls_request ON calls (request);
         CREATE INDEX IF NOT EXISTS calls_at ON calls (at);
-        CREATE INDEX IF NOT EXISTS calls_run ON calls (run) WHERE run <> '';
         CREATE INDEX IF NOT EXISTS calls_open ON calls (attempt) WHERE outcome = '';
     """
 

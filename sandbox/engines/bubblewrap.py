@@ -35,7 +35,7 @@ from typing import Any, TypeVar
 from anyio import CancelScope, CapacityLimiter, move_on_after, to_thread, wait_readable
 
 from sandbox.cgroup import oom_file, usage_in
-from sandbox.engine import DOOR, Exit, Program, SandboxError, Usage
+from sandbox.engine import DOOR, Exit, Meter, Program, SandboxError, Usage
 from sandbox.engines import keeper
 from sandbox.groups import Limits, Places, entrances, remove
 from sandbox.images.unpacked import Images
@@ -98,6 +98,17 @@ class _Home:
         finally:
             os.close(handle)
         return True
+
+    def usage(self) -> Usage:
+        """What is used now.
+
+        Raises:
+            OSError, ValueError, KeyError: it has ended.
+        """
+        if self.group:
+            found = usage_in(self.group)
+            return Usage(found.memory_bytes, found.cpu_seconds, max(found.pids - 1, 0))  # bwrap's monitor is in it
+        return _usage_below(int((self.path / keeper.FIRST).read_text()))
 
     def bar(self) -> None:
         """From here on no keeper begins here, not even one that was started a moment ago; one that did is killed.
@@ -174,12 +185,14 @@ class BubblewrapSandbox:
             raise SandboxError("the sandbox has ended: there is nothing to measure")
         os.close(handle)
         try:
-            if self._home.group:
-                found = usage_in(self._home.group)
-                return Usage(found.memory_bytes, found.cpu_seconds, max(found.pids - 1, 0))  # bwrap's monitor is in it
-            return _usage_below(int((self._home.path / keeper.FIRST).read_text()))
+            return self._home.usage()
         except (OSError, ValueError, KeyError) as error:
             raise SandboxError("the sandbox has ended: there is nothing to measure") from error
+
+    async def meter(self) -> Meter:
+        """See `Sandbox.meter`."""
+        await self.usage()
+        return self._home.usage
 
     def leave(self) -> None:
         """See `Sandbox.leave`."""

@@ -38,8 +38,8 @@ from anyio import (
 )
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
-from sandbox.cgroup import starved, usage_of
-from sandbox.engine import DOOR, Exit, Program, SandboxError, Usage
+from sandbox.cgroup import groups_of, starved, usage_in, usage_of
+from sandbox.engine import DOOR, Exit, Meter, Program, SandboxError, Usage
 from sandbox.profile import BUNDLES, Profile
 from sandbox.profiles import seccomp
 
@@ -190,6 +190,10 @@ class DockerSandbox:
     async def usage(self) -> Usage:
         """See `Sandbox.usage`."""
         return await self._engine.call(_usage, self._container)
+
+    async def meter(self) -> Meter:
+        """See `Sandbox.meter`."""
+        return await self._engine.call(_meter, self._container)
 
     def leave(self) -> None:
         """See `Sandbox.leave`."""
@@ -494,6 +498,20 @@ def _usage(api: Any, container: str) -> Usage:
         cpu_seconds=stats["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9,
         pids=stats["pids_stats"].get("current", 0),
     )
+
+
+def _meter(api: Any, container: str) -> Meter:
+    found = api.inspect_container(container)
+    try:
+        groups = groups_of(found["State"]["Pid"])
+        if not any(found["Id"] in str(each) for each in groups.values()):  # the engine is on another machine
+            raise SandboxError("the control group of the sandbox cannot be seen from here")
+        usage_in(groups)
+    except (OSError, ValueError, KeyError) as error:
+        if not found["State"]["Running"]:
+            raise SandboxError("the sandbox has ended: there is nothing to measure") from error
+        raise SandboxError(f"the control group of the sandbox cannot be read: {error}") from error
+    return partial(usage_in, groups)
 
 
 def _find(api: Any, container: str, lab: str) -> str | None:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from anyio import CancelScope, move_on_after, sleep, to_thread, wait_readable
 
-from sandbox.engine import Exit, Program, SandboxError, Usage
+from sandbox.engine import Exit, Meter, Program, SandboxError, Usage
 from sandbox.profile import Profile
 
 logger = logging.getLogger(__name__)
@@ -198,9 +198,20 @@ class ProcessSandbox:
 
     async def usage(self) -> Usage:
         """See `Sandbox.usage`."""
+        try:
+            return self._measured()
+        except ProcessLookupError as error:
+            raise SandboxError("the sandbox has ended: there is nothing to measure") from error
+
+    async def meter(self) -> Meter:
+        """See `Sandbox.meter`."""
+        await self.usage()
+        return self._measured
+
+    def _measured(self) -> Usage:
         leader = self._home.leader()
         if leader is None:
-            raise SandboxError("the sandbox has ended: there is nothing to measure")
+            raise ProcessLookupError
         members = list(_members(leader.pid))
         return Usage(
             memory_bytes=sum(member.memory_bytes for member in members),

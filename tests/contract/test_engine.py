@@ -325,6 +325,9 @@ async def test_usage_is_told_while_it_runs_and_not_after(home: Home) -> None:
         assert usage.memory_bytes < 400 << 20
         assert usage.cpu_seconds > 0
         assert usage.pids >= 1
+        look = await sandbox.meter()
+        assert look().memory_bytes >= 32 << 20
+        assert look().cpu_seconds >= usage.cpu_seconds
         await sandbox.kill()
         await sandbox.wait()
         with pytest.raises(SandboxError):
