@@ -14,7 +14,6 @@ from core.lab import Lab
 from core.ports.packages import installed
 from core.redaction.canaries import count_of
 from core.registry import RegisteredMad
-from core.rogers.bus import Conversation
 from core.run import Run
 from core.strict import strict_json
 from protos.v1.message_pb2 import Blob, Kind, Message, Taint
@@ -51,11 +50,6 @@ def blob_json(blob: Blob) -> dict[str, Any]:
 def version_json(version: Version) -> dict[str, Any]:
     """One version of a named file."""
     return blob_json(version.blob) | {"version": version.version, "at": version.at}
-
-
-def conversation_json(conversation: Conversation) -> dict[str, Any]:
-    """One conversation in a list."""
-    return asdict(conversation)
 
 
 def run_json(lab: Lab, run: Run) -> dict[str, Any]:
