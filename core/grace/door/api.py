@@ -28,12 +28,14 @@ from core.grace.door import (
     messages,
     metrics,
     oversight,
+    overview,
     page,
     patches,
     reports,
     runs,
     search,
     sessions,
+    talks,
     vault,
     whole,
 )
@@ -43,6 +45,7 @@ from core.grace.door.feed import Feed
 from core.grace.door.routes import Endpoint, routes_of
 from core.grace.door.sessions import Tickets
 from core.grace.door.surface import Guesses, Surface
+from core.grace.door.talks import Recent
 from core.grace.door.tokens import Tokens
 from core.grace.door.trail import Trail
 from core.lab import Lab
@@ -66,6 +69,8 @@ PARTS = (
     costs,
     metrics,
     following,
+    talks,
+    overview,
 )
 
 
@@ -104,4 +109,7 @@ def door(lab: Lab) -> Starlette:
     app.state.mcp = mcp.mount(app)
     app.state.trail = Trail(lab.journal)
     lab.journal.on_commit(app.state.changes.committed)
+    app.state.tally, app.state.card = overview.opened(lab)
+    app.state.recent = Recent()
+    lab.journal.on_commit(app.state.recent.committed)
     return app
