@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Scope
 
 from core.grace.door.callers import CALLER
 from core.grace.door.routes import Endpoint
-from core.grace.gateway.mount import Mount
+from core.grace.gateway.mount import Callers, Mount
 
 
 def routes() -> Iterator[Endpoint]:
@@ -20,7 +20,7 @@ def routes() -> Iterator[Endpoint]:
 
 def mount(app: Starlette) -> Mount:
     """The gateway of this door; its `serve` must run beside it."""
-    return Mount(app, app.state.closing, CALLER, _name_of)
+    return Mount(app, app.state.closing, Callers(CALLER, _name_of, _revoked))
 
 
 async def _mcp(request: Request) -> ASGIApp:
@@ -31,3 +31,8 @@ async def _mcp(request: Request) -> ASGIApp:
 def _name_of(scope: Scope) -> str:
     name: str = scope[CALLER].name
     return name
+
+
+def _revoked(scope: Scope) -> bool:
+    alive = scope[CALLER].alive
+    return alive is not None and alive.cancel_called

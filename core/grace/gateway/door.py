@@ -19,7 +19,7 @@ from anyio import sleep
 from protos.errors import BY_CODE, Error, InvalidArgument, Unavailable
 
 API = "/api/v1"
-ORIGIN = "http://localhost"
+ORIGIN = "http://localhost"  # what the unix socket is called
 ANSWER_S = 600.0  # the longest that the door may think about an answer: a person may have to approve it
 SILENCE_S = 60.0  # the longest that a stream may be silent; it has a heartbeat every few seconds
 PAUSE_S = 0.1  # between two tries
@@ -37,9 +37,9 @@ class Broken(Error):
 class Door:
     """One caller of one lab."""
 
-    def __init__(self, http: httpx2.AsyncClient, *, waits: bool) -> None:
-        """`waits`: the core may go away and come back, and its client waits for it."""
-        self._http = http
+    def __init__(self, http: httpx2.AsyncClient, *, waits: bool, origin: str = ORIGIN) -> None:
+        """`waits`: the core may go away and come back, and its client waits for it. `origin`: how it is addressed."""
+        self._http, self._api = http, origin + API
         self._waits = waits
         self._lease_s = 0.0  # no patience with a lab that was never there
 
@@ -105,14 +105,14 @@ class Door:
     async def _opened(self, path: str, after: int) -> httpx2.Response:
         """The head of a stream; what the lab refuses is raised."""
         headers = {"accept": "text/event-stream", "last-event-id": str(after)}
-        request = self._http.build_request("GET", ORIGIN + API + path, headers=headers, timeout=_within(SILENCE_S))
+        request = self._http.build_request("GET", self._api + path, headers=headers, timeout=_within(SILENCE_S))
         answer = await self._http.send(request, stream=True)
         await self._check(answer)
         return answer
 
     async def _part(self, digest: str, offset: int, limit: int) -> tuple[bytes, int]:
         found, passed = bytearray(), 0
-        place = f"{ORIGIN}{API}/blobs/{quoted(digest)}"
+        place = f"{self._api}/blobs/{quoted(digest)}"
         async with self._http.stream("GET", place, timeout=_within(ANSWER_S)) as answer:
             await self._check(answer)
             async for chunk in answer.aiter_raw():
@@ -123,7 +123,7 @@ class Door:
             return bytes(found[:limit]), int(answer.headers.get("content-length", passed))
 
     async def _exchange(self, method: str, path: str, **what: Any) -> Any:
-        answer = await self._http.request(method, ORIGIN + API + path, timeout=_within(ANSWER_S), **what)
+        answer = await self._http.request(method, self._api + path, timeout=_within(ANSWER_S), **what)
         await self._check(answer)
         return answer.json()
 

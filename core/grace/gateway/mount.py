@@ -5,18 +5,28 @@ gateway asks of the door in turn.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 
 from anyio import Event, create_task_group, sleep_forever, to_thread
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 
+@dataclass(frozen=True)
+class Callers:
+    """How a request's scope says who asks."""
+
+    place: str  # where in it
+    name: Callable[[Scope], str]
+    revoked: Callable[[Scope], bool]  # whether its token has ended meanwhile
+
+
 class Mount:
     """An ASGI application. `serve` must run beside it."""
 
-    def __init__(self, door: ASGIApp, closing: Event, caller: str, name_of: Callable[[Scope], str]) -> None:
-        """`closing`, once set, ends what is in progress. `caller` is the place of who asks in a scope."""
-        self._door, self._closing, self._caller, self._name_of = door, closing, caller, name_of
+    def __init__(self, door: ASGIApp, closing: Event, callers: Callers) -> None:
+        """`closing`, once set, ends what is in progress."""
+        self._door, self._closing, self._callers = door, closing, callers
         self._asked, self._ready = Event(), Event()
         self._answer: ASGIApp | None = None
 
@@ -24,7 +34,7 @@ class Mount:
         """Holds the sessions, from the first request until cancelled."""
         await self._asked.wait()
         sessions = await to_thread.run_sync(import_module, "core.grace.gateway.sessions")
-        async with sessions.opened(self._door, self._caller, self._name_of) as self._answer:
+        async with sessions.opened(self._door, self._callers) as self._answer:
             self._ready.set()
             await sleep_forever()
 

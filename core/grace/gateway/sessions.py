@@ -7,19 +7,21 @@ for each owner; one that nobody used for a while ends, and what was going on in 
 session: a request with somebody else's credential is told that there is none.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx2
+from anyio import CancelScope, get_cancelled_exc_class
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.grace.gateway.calls import Context
 from core.grace.gateway.door import Door
 from core.grace.gateway.inside import Inside
+from core.grace.gateway.mount import Callers
 from core.grace.gateway.server import Gateway
 from protos.errors import Exhausted
 
@@ -27,15 +29,16 @@ SESSIONS = 512  # of all owners
 OWN_SESSIONS = 128  # of one
 IDLE_S = 900.0  # without a request or an open stream, after which a session ends
 REQUEST_BYTES = 4 * 1024**2
+SESSION = b"mcp-session-id"
 
 
 @asynccontextmanager
-async def opened(door: ASGIApp, caller: str, name_of: Callable[[Scope], str]) -> AsyncIterator[ASGIApp]:
+async def opened(door: ASGIApp, callers: Callers) -> AsyncIterator[ASGIApp]:
     """The gateway as an ASGI application, until left. `door` is asked in turn, as whoever asks the gateway."""
 
     def door_for(context: Context) -> Door:
         assert context.request is not None
-        known = {caller: context.request.scope[caller]}
+        known = {callers.place: context.request.scope[callers.place]}
         return Door(httpx2.AsyncClient(transport=Inside(door, known, gateway.tasks), trust_env=False), waits=False)
 
     gateway = Gateway(door_for)
@@ -44,16 +47,26 @@ async def opened(door: ASGIApp, caller: str, name_of: Callable[[Scope], str]) ->
     )
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        name = name_of(scope)
-        opens = not any(key == b"mcp-session-id" for key, _ in scope["headers"])
+        name = callers.name(scope)
+        opens = not any(key == SESSION for key, _ in scope["headers"])
         if opens and _sessions_of(manager, name) >= OWN_SESSIONS:
             await _too_many(scope, receive, send)
             return
-        user = AuthenticatedUser(AccessToken(token="", client_id=name, scopes=[]))
-        await manager.handle_request(dict(scope) | {"user": user}, receive, send)
+        known = {**scope, "user": AuthenticatedUser(AccessToken(token="", client_id=name, scopes=[]))}
+        try:
+            await manager.handle_request(known, receive, send)
+        except get_cancelled_exc_class():
+            if callers.revoked(scope) and not opens:
+                with CancelScope(shield=True):  # what goes on in its session ends with the token
+                    await manager.handle_request({**known, "method": "DELETE"}, receive, _unheard)
+            raise
 
     async with manager.run():
         yield answer
+
+
+async def _unheard(part: Message) -> None:
+    """Nobody is there."""
 
 
 def _sessions_of(manager: StreamableHTTPSessionManager, name: str) -> int:

@@ -34,18 +34,21 @@ async def over_socket(path: Path, token: str = "") -> AsyncIterator[Door]:
 async def serve(door: Door, folders: Folders) -> None:
     """Serves until the client leaves, or a signal says so."""
     gateway, signalled = Gateway(lambda context: door, folders=folders), 0
-    async with stdio_server() as (incoming, outgoing):
-        async with create_task_group() as tasks:
+    try:
+        async with stdio_server() as (incoming, outgoing):
+            async with create_task_group() as tasks:
 
-            async def watch() -> None:
-                nonlocal signalled
-                with open_signal_receiver(*ENDINGS) as signals:
-                    async for each in signals:
-                        signalled = each
-                        tasks.cancel_scope.cancel()
+                async def watch() -> None:
+                    nonlocal signalled
+                    with open_signal_receiver(*ENDINGS) as signals:
+                        async for each in signals:
+                            signalled = each
+                            tasks.cancel_scope.cancel()
 
-            tasks.start_soon(watch)
-            await gateway.server.run(incoming, outgoing, gateway.server.create_initialization_options())
-            tasks.cancel_scope.cancel()
-        if signalled:
-            os._exit(128 + signalled)  # the thread that waits for input cannot be woken
+                tasks.start_soon(watch)
+                await gateway.server.run(incoming, outgoing, gateway.server.create_initialization_options())
+                tasks.cancel_scope.cancel()
+            if signalled:
+                os._exit(128 + signalled)  # the thread that waits for input cannot be woken
+    except* BrokenPipeError:
+        pass  # nobody reads any more: the client has gone

@@ -1,0 +1,74 @@
+"""MCP clients to test with: the official SDK's, over the command's standard input and output, or over HTTP."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from anyio import Event
+from mcp import Client, StdioServerParameters
+from mcp_types import CallToolResult, TextContent
+
+from tests.commands import COMMAND, Madlab, environment
+
+Mode = Literal["auto", "legacy"]  # "auto" is the newer protocol, where both ends have it
+MODES: Sequence[Mode] = ("auto", "legacy")
+
+
+@dataclass
+class Told:
+    """What a client heard of how far its call is."""
+
+    heard: list[tuple[float, float | None, str]] = field(default_factory=list)
+    _more: Event = field(default_factory=Event)
+
+    async def __call__(self, progress: float, total: float | None, message: str | None) -> None:
+        self.heard.append((progress, total, message or ""))
+        self._more.set()
+        self._more = Event()
+
+    async def times(self, count: int) -> None:
+        """Waits until it was told so much."""
+        while len(self.heard) < count:
+            await self._more.wait()
+
+    @property
+    def numbers(self) -> list[float]:
+        return [each for each, _, _ in self.heard]
+
+    @property
+    def words(self) -> list[str]:
+        return [each for _, _, each in self.heard]
+
+    @property
+    def run(self) -> str:
+        """The run that it was told of."""
+        (run,) = {each.split("madlab://runs/")[1] for each in self.words if "madlab://runs/" in each}
+        return run
+
+
+def command(madlab: Madlab, *arguments: str, **more: str) -> StdioServerParameters:
+    """How an MCP client starts `madlab mcp`."""
+    variables = environment(madlab.home.path) | more
+    program, *first = COMMAND
+    return StdioServerParameters(command=program, args=[*first, "mcp", *arguments], env=variables, cwd=Path.cwd())
+
+
+@asynccontextmanager
+async def over_stdio(madlab: Madlab, *arguments: str, mode: Mode = "auto", **more: Any) -> AsyncIterator[Client]:
+    """A client that starts the command."""
+    async with Client(command(madlab, *arguments), mode=mode, **more) as client:
+        yield client
+
+
+def text_of(result: CallToolResult) -> str:
+    """The words of a result."""
+    return "\n\n".join(each.text for each in result.content if isinstance(each, TextContent))
+
+
+def content_of(result: CallToolResult) -> Mapping[str, Any]:
+    """What a program reads of a result that is one."""
+    assert not result.is_error, text_of(result)
+    content: Mapping[str, Any] = result.structured_content
+    return content
