@@ -198,6 +198,22 @@ class Runs:
         rows = await self._journal.query(SELECT + "WHERE parent = ? AND parent != '' ORDER BY trigger_sequence", (run,))
         return [_run(each) for each in rows]
 
+    async def family(self, run: str, limit: int = 100) -> list[Run]:
+        """A run, then those that worked for it, and for these, in the order in which they were asked for.
+
+        Raises:
+            NotFound: there never was such a run.
+        """
+        rows = await self._journal.query(
+            "WITH RECURSIVE family (id) AS (SELECT ?1 UNION"
+            " SELECT runs.id FROM family JOIN runs ON runs.parent = family.id AND runs.parent != '')"
+            f" SELECT {_OF_RUNS} FROM family JOIN runs USING (id) ORDER BY runs.id != ?1, number LIMIT ?2",
+            (run, limit),
+        )
+        if not rows:
+            raise _unknown(run)
+        return [_run(each) for each in rows]
+
     async def live(self) -> list[Run]:
         """Runs that are not over, oldest first."""
         rows = await self._journal.query(SELECT + "WHERE state != 'destroyed' ORDER BY trigger_sequence", ())

@@ -9,6 +9,8 @@ Rules of the file
   4. It ends at once: a stream in progress never holds up a shutdown, since its reader can take it up again.
 """
 
+import json
+from functools import cache
 from typing import Any, cast
 
 from anyio import Event
@@ -18,7 +20,9 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from core.grace.door import (
+    activity,
     alarms,
+    archives,
     attention,
     clients,
     costs,
@@ -27,6 +31,7 @@ from core.grace.door import (
     mcp,
     messages,
     metrics,
+    openapi,
     oversight,
     overview,
     page,
@@ -58,10 +63,14 @@ PARTS = (
     mcp,
     messages,
     runs,
+    activity,
     files,
     patches,
     reports,
     search,
+    archives,
+    talks,
+    overview,
     vault,
     oversight,
     alarms,
@@ -69,8 +78,7 @@ PARTS = (
     costs,
     metrics,
     following,
-    talks,
-    overview,
+    openapi,
 )
 
 
@@ -101,6 +109,7 @@ def door(lab: Lab) -> Starlette:
     )
     app.router.redirect_slashes = False
     app.state.lab = lab
+    app.state.openapi = cache(lambda: json.dumps(openapi.document(endpoints())))
     app.state.tokens, app.state.tickets, app.state.guesses = tokens, Tickets(), guesses
     app.state.closing = Event()
     app.state.changes = Changes()
