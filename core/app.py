@@ -39,7 +39,9 @@ from anyio import create_task_group
 from core.admission import Admission
 from core.coding.foreman import Foreman
 from core.config import Config, Resident, load
+from core.dewey.archives import Archives
 from core.dewey.library import Library
+from core.dewey.mad import Dewey
 from core.dispatcher import Dispatcher
 from core.egress.broker import Broker
 from core.fiedler.fiedler import Fiedler
@@ -81,6 +83,7 @@ from core.residents import Residents, load_resident
 from core.rogers.bus import Rogers
 from core.rogers.entry import View
 from core.rogers.journal import Journal
+from core.rogers.retention import DAY_S
 from core.rogers.tags import TagsView
 from core.rogers.views import VIEWS
 from core.runs import Runs, RunsView
@@ -106,7 +109,10 @@ from sandbox.profile import Profile
 from sandbox.seen import Seen
 
 VERSION = "0.1.0"
-OWN_RESIDENTS = {"fiedler": Resident.model_validate({"class": "core.fiedler.mad:Fiedler"})}
+OWN_RESIDENTS = {
+    "fiedler": Resident.model_validate({"class": "core.fiedler.mad:Fiedler"}),
+    "dewey": Resident.model_validate({"class": "core.dewey.mad:Dewey"}),
+}
 OWN_EMADS: dict[str, Callable[[], Any]] = {"foreman": Foreman}  # started for a message, served in this process
 CORE_RUN_S = 24 * 3600.0  # the longest that a run of theirs may take
 REFILL_S = 0.1  # what a handed-over worker has for its first words before the pool starts another one
@@ -191,7 +197,13 @@ async def open_lab(
         clerk.noticed = services.canaries.noticed
         await stack.enter_async_context(services.approvals)
         held = await record(journal, policy)
-        library = await stack.enter_async_context(Library(journal, home.path / "dewey.db", horace))
+        archives = Archives(journal, home.path / "archives", home.lab, horace)
+        await archives.finish()
+        rogers.filled = archives.filled
+        library = Library(journal, home.path / "dewey.db", horace, archives.filled_now)
+        await stack.enter_async_context(library)
+        if "dewey" in ours:
+            made["dewey"] = ours["dewey"], partial(Dewey, services, library, archives)
         docker = DockerEngine(home.lab)
         stack.push_async_callback(docker.aclose)
         engines: dict[str, Engine] = {
@@ -210,7 +222,7 @@ async def open_lab(
         services.canaries.lives = lives
         dispatcher = Dispatcher(services, runs, workers, lives, pools)
         telemetry = _telemetry(home, config, services, runs, Measures(services, lives, dispatcher, pools))
-        lab = Lab(home, config, services, runs, dispatcher, residents, pools, library, telemetry)
+        lab = Lab(home, config, services, runs, dispatcher, residents, pools, library, archives, telemetry)
         tasks = await stack.enter_async_context(create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
         await tasks.start(dispatcher.serve)
@@ -227,6 +239,9 @@ async def open_lab(
         lab.web = await tasks.start(serve_web, faces, home, config.web)
         tasks.start_soon(tend, services, config)
         tasks.start_soon(checkpoints.serve)
+        tasks.start_soon(
+            archives.serve, config.archive.idle_days * DAY_S or None, config.archive.keep_days * DAY_S or None
+        )
         tasks.start_soon(telemetry.serve)
         settle_memory()
         lab.ready = True
@@ -251,7 +266,15 @@ def settle_memory() -> None:
 def open_journal(home: Home, clerk: Clerk | None = None) -> Journal:
     """The journal of a home, with every view that the core keeps; enter it to open it. `clerk` cleans what goes in."""
     ours: list[View] = [RunsView(), LinksView(), Names(), ApprovalsView(), TaintView(), PolicyView(), GrantsView()]
-    ours += [TokensView(), BelongingsView(), IncidentsView(), InstalledView(), ProductsView(), TagsView(), TroublesView()]
+    ours += [
+        TokensView(),
+        BelongingsView(),
+        IncidentsView(),
+        InstalledView(),
+        ProductsView(),
+        TagsView(),
+        TroublesView(),
+    ]
     views = [*VIEWS, *LEDGER_VIEWS, *ours]
     return Journal(home.path / "journal.db", views, clean=clerk.clean if clerk else None)
 

@@ -91,8 +91,17 @@ class Journal(Section):
 
     events_days: Annotated[float, Field(ge=0)] = 7  # bodies of progress, log and metric events
     messages_days: Annotated[float, Field(ge=0)] = 90  # bodies of what was said
+    answers_days: Annotated[float, Field(ge=0)] = 90  # bodies of models' answers, kept to be given again
+    acts_days: Annotated[float, Field(ge=0)] = 0  # bodies of acts that no view is made of: calls, requests, reads
     seal_days: Annotated[float, Field(ge=0)] = 180  # then headers without bodies are packed
     max_gb: Annotated[float, Field(ge=0)] = 4  # beyond, the oldest bodies go whatever their age
+
+
+class Archive(Section):
+    """When conversations leave the journal for archives, and how long these stay; 0 is never."""
+
+    idle_days: Annotated[float, Field(ge=0)] = 0  # without a word; then it is archived by itself
+    keep_days: Annotated[float, Field(ge=0)] = 0  # then an archive goes for good
 
 
 class Approvals(Section):
@@ -194,6 +203,7 @@ class Config(Section):
     files: Files = Files()
     tree: Tree = Tree()
     journal: Journal = Journal()
+    archive: Archive = Archive()
     approvals: Approvals = Approvals()
     audit: Audit = Audit()
     web: Web = Web()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from anyio import Event
 
 from core.config import Config
+from core.dewey.archives import Archives
 from core.dewey.library import Library
 from core.dispatcher import Dispatcher
 from core.home import Home
@@ -34,6 +35,7 @@ class Lab:
     residents: Residents
     pools: Mapping[str, Pool[Worker]]
     library: Library
+    archives: Archives
     telemetry: Telemetry
     web: str = ""  # where the page is: "http://127.0.0.1:8217"; empty while nothing listens there
     ready: bool = False

@@ -38,6 +38,8 @@ async def tend_once(services: Services, config: Config) -> None:
     retention = Retention(
         events_s=setting.events_days * DAY_S or None,
         messages_s=setting.messages_days * DAY_S or None,
+        answers_s=setting.answers_days * DAY_S or None,
+        acts_s=setting.acts_days * DAY_S or None,
         max_bytes=int(setting.max_gb * 1024**3) or None,
         seal_s=setting.seal_days * DAY_S or None,
     )

@@ -176,10 +176,11 @@ class Documents:
             for each in told.get("proofs", ())
             if "sequences" in each
         ]
-        if upto := told.get("removed", {}).get("message"):  # runs keep what they are, without what was said to them
-            sql = "SELECT id FROM runs WHERE trigger_sequence <= ?"
-            for (id,) in self._db.execute(sql, (upto,)).fetchall():
-                gone += self._run(id, row.sequence)
+        for each in told.get("proofs", ()):  # runs keep what they are, without what was said to them
+            if each["kind"] == "message" and "upto" in each:
+                sql = "SELECT id FROM runs WHERE trigger_sequence > ? AND trigger_sequence <= ?"
+                for (id,) in self._db.execute(sql, (each["after"], each["upto"])).fetchall():
+                    gone += self._run(id, row.sequence)
         return gone
 
 

@@ -16,7 +16,7 @@ class LinksView:
     """Which conversation knows which blob, and since when last: linked by a message there, or stored by a run there."""
 
     name = "links"
-    kinds = frozenset({"message", "act"})
+    kinds = frozenset({"message", "act", "archive", "retention"})
     tables = ("links",)
     schema: ClassVar[str] = """
         CREATE TABLE IF NOT EXISTS links (
@@ -25,6 +25,14 @@ class LinksView:
 
     def apply(self, db: sqlite3.Connection, row: Row) -> None:
         """Adds what the entry links."""
+        if row.kind == "retention":
+            self._forget(db, row)
+            return
+        if row.kind == "archive":  # a message whose body is in a file links what it did
+            linked: dict[str, float] = json.loads(row.body or b"{}").get("links", {})
+            values = [(row.conversation, digest, at) for digest, at in linked.items()]
+            db.executemany("INSERT OR REPLACE INTO links VALUES (?, ?, ?)", values)
+            return
         if row.kind == "message":
             digests = [each.digest for each in Message.FromString(row.body or b"").blobs]
         else:
@@ -32,6 +40,12 @@ class LinksView:
             digests = [act["digest"]] if act.get("act") == "files.put" and act.get("digest") else []
         for each in digests:
             db.execute("INSERT OR REPLACE INTO links VALUES (?, ?, ?)", (row.conversation, each, row.at))
+
+    def _forget(self, db: sqlite3.Connection, row: Row) -> None:
+        """A conversation that was forgotten knows nothing any more."""
+        if gone := json.loads(row.body or b"{}").get("conversation"):
+            within = (gone, f"{gone}/", f"{gone}0")  # 0 is what follows / in ASCII
+            db.execute("DELETE FROM links WHERE conversation = ? OR (conversation > ? AND conversation < ?)", within)
 
 
 async def linked_since(journal: Journal, moment: float) -> set[str]:

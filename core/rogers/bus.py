@@ -21,7 +21,7 @@ What is in memory is only what the journal says: members are loaded from a view 
 import json
 import math
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -155,6 +155,7 @@ class Rogers:
 
     def __init__(self, journal: Journal, limits: Limits = Limits()) -> None:
         self.dropped = 0  # events over the rate or size, or that the journal could not take
+        self.filled: Callable[[Sequence[Row]], Awaitable[list[Row]]] | None = None  # finds bodies that are archived
         self._journal = journal
         self._limits = limits
         self._members: dict[str, set[str]] = {}
@@ -315,7 +316,7 @@ class Rogers:
     async def history(self, conversation: str, *, after: int = 0, limit: int = 100) -> Sequence[Message]:
         """Messages of one conversation past sequence `after`, oldest first; at most 1,000."""
         given = {"conversation": conversation, "after": after, "limit": min(limit, HISTORY)}
-        return [to_message(Row(*values)) for values in await self._journal.query(_FOLLOW_ONE, given)]
+        return await self._messages(await self._journal.query(_FOLLOW_ONE, given))
 
     async def within(
         self, spans: Sequence[Span], *, after: int = 0, upto: int = 1 << 62, limit: int = 100, events: bool = True
@@ -336,13 +337,13 @@ class Rogers:
             bounds = [(each.conversation, max(each.first, after + 1), min(each.last, upto), limit) for each in some]
             sql = f"{' UNION ALL '.join([one] * len(some))} ORDER BY 1 LIMIT {limit}"
             rows += await self._journal.query(sql, [value for each in bounds for value in each])
-        return [to_message(Row(*values)) for values in sorted(rows, key=lambda row: int(row[0]))[:limit]]
+        return await self._messages(sorted(rows, key=lambda row: int(row[0]))[:limit])
 
     async def history_before(self, conversation: str, before: int, *, limit: int = 100) -> Sequence[Message]:
         """The last messages of one conversation before sequence `before`, oldest first; at most 1,000."""
         given = {"conversation": conversation, "before": before, "limit": min(limit, HISTORY)}
         rows = await self._journal.query(_BEFORE_ONE, given)
-        return [to_message(Row(*values)) for values in reversed(rows)]
+        return await self._messages(rows[::-1])
 
     async def inner(self, conversation: str) -> list[str]:
         """The conversations within one: `ID/1`, `ID/1/2`; by as many steps as there are, not messages."""
@@ -352,7 +353,7 @@ class Rogers:
     async def find(self, id: str) -> Message | None:
         """The message of that id, None if it was never said or is sealed away."""
         rows = await self._journal.query(f"{_ROWS} WHERE j.id = ? AND {_SAID}", (id,))
-        return to_message(Row(*rows[0])) if rows else None
+        return (await self._messages(rows))[0] if rows else None
 
     async def answer_to(self, question: str) -> Message:
         """Waits for the one answer to the message of that id, which may have been given long ago."""
@@ -388,6 +389,13 @@ class Rogers:
         return [DeadLetter(*values) for values in rows]
 
     # --- within
+
+    async def _messages(self, found: Sequence[tuple[Any, ...]]) -> list[Message]:
+        """Rows that were looked up, as messages; those whose bodies are archived, from there."""
+        rows = [Row(*values) for values in found]
+        if self.filled is not None and not all(row.body is not None for row in rows):
+            rows = await self.filled(rows)
+        return [to_message(row) for row in rows]
 
     def _entry(self, message: Message, sender: str, *, event: bool = False) -> Entry:
         """Checks a message at the door and makes it the core's own."""

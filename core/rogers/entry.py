@@ -8,8 +8,8 @@ class Entry(NamedTuple):
     """Something that happened. `id` is unique for ever: appending it twice is appending it once."""
 
     id: str
-    # "message", "event", "act", "run", "member", "dead", "file", "budget", "answer", "retention", "policy", "approval",
-    # "taint", "grant", "secret", "incident", "token", "dismissal", "usage", "trace"
+    # "message", "event", "act", "run", "member", "dead", "file", "budget", "answer", "retention", "archive", "policy",
+    # "approval", "taint", "grant", "secret", "incident", "token", "dismissal", "usage", "trace"
     kind: str
     body: bytes = b""  # serialized protobuf for "message", "event" and "answer", JSON for the rest
     conversation: str = ""

@@ -110,6 +110,7 @@ class Journal:
         self._handed_over = 0  # jobs that the thread has; until none is left, the connection is its
         self._lost = 0
         self._timer: asyncio.TimerHandle | None = None
+        self.tending = anyio.Lock()  # held by who takes bodies out or puts them back
         self._closed = True
         self._idle: asyncio.Event | None = None
         self._readers: list[Connection] = []

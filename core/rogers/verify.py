@@ -1,7 +1,8 @@
 """Checks a journal without trusting it, and says three things apart: the chain, the bodies, the tail.
 
 - *Chain*: every header is there, in order, and hashes to what the next one stands on.
-- *Bodies*: present and as they were; removed by policy, which the journal itself recorded; or missing, an error.
+- *Bodies*: present and as they were; archived, or removed by policy, which the journal itself recorded with a proof
+  (`proofs`) that must fit; or missing, an error.
 - *Tail*: the journal reaches at least as far as the head noted beside it, with the same hash there.
 
 What this cannot see alone: somebody who rewrites the journal *and* the head beside it. For that, heads are kept
@@ -18,6 +19,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from core.rogers import chain
+from core.rogers.proofs import Removals
 from core.rogers.segments import Header, checksum, unpack
 
 MAX_PROBLEMS = 20  # told one by one; the rest are counted
@@ -40,9 +42,11 @@ class Verification:
     head: str = chain.GENESIS.hex()  # hash of the last entry
     chain_intact: bool = True
     bodies_present: int = 0
-    bodies_removed: int = 0  # by policy
+    bodies_archived: int = 0  # in archive files, which `madlab archive verify` checks
+    bodies_removed: int = 0  # by policy, or because a person asked
     bodies_missing: int = 0
     bodies_altered: int = 0
+    proofs_broken: int = 0  # proofs of deletion that do not fit the headers
     tail_intact: bool = True
     noted: int = 0  # entries that the head beside the journal knew of
     checkpoints: int = 0  # heads from elsewhere that were looked for
@@ -52,7 +56,8 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        return self.chain_intact and self.tail_intact and not self.bodies_missing and not self.bodies_altered
+        lost = self.bodies_missing or self.bodies_altered or self.proofs_broken
+        return self.chain_intact and self.tail_intact and not lost
 
     def note(self, problem: str) -> None:
         if len(self.problems) < MAX_PROBLEMS:
@@ -124,7 +129,7 @@ def verify(path: Path, kept: Sequence[Head] = ()) -> Verification:
 
 
 def _walk(db: sqlite3.Connection, found: Verification, noted: Head | None, kept: Sequence[Head]) -> None:
-    removed = _removed(db)
+    removals = Removals(db)
     last = chain.GENESIS
     at_noted: bytes | None = chain.GENESIS if noted and noted.entries == 0 else None
     wanted = {each.entries for each in kept}
@@ -144,11 +149,14 @@ def _walk(db: sqlite3.Connection, found: Verification, noted: Head | None, kept:
             found.note(f"entry {header.sequence} is not what was written, or not on what it stood on")
         last = stored if stored is not None else computed
         found.entries = header.sequence
-        _check_body(header, body, removed, found)
+        _check_body(header, body, removals, found)
         if noted and header.sequence == noted.entries:
             at_noted = last
         if header.sequence in wanted:
             there[header.sequence] = last.hex()
+    for problem in removals.broken():
+        found.proofs_broken += 1
+        found.note(problem)
     found.checkpoints = len(kept)
     for head in kept:
         if there.get(head.entries) == head.hash:
@@ -167,15 +175,6 @@ def _walk(db: sqlite3.Connection, found: Verification, noted: Head | None, kept:
     elif at_noted is None or at_noted.hex() != noted.hash:
         found.tail_intact = False
         found.note(f"entry {noted.entries} is not the one that was last noted")
-
-
-def _removed(db: sqlite3.Connection) -> dict[str, int]:
-    """Per kind, the sequence up to which policy removed bodies, by the journal's own last word on it."""
-    row = db.execute(
-        "SELECT b.body FROM journal j JOIN body b USING (sequence) WHERE j.kind = 'retention'"
-        " ORDER BY j.sequence DESC LIMIT 1"
-    ).fetchone()
-    return {} if row is None else {str(kind): int(upto) for kind, upto in json.loads(row[0])["removed"].items()}
 
 
 def _read(db: sqlite3.Connection, found: Verification) -> Iterator[tuple[Header, bytes | None, bytes | None]]:
@@ -208,11 +207,14 @@ def _read(db: sqlite3.Connection, found: Verification) -> Iterator[tuple[Header,
         yield Header(*values), stored, body
 
 
-def _check_body(header: Header, body: bytes | None, removed: dict[str, int], found: Verification) -> None:
+def _check_body(header: Header, body: bytes | None, removals: Removals, found: Verification) -> None:
     if header.size == 0:
         return
+    state = removals.state(header)
     if body is None:
-        if header.sequence <= removed.get(header.kind, 0):
+        if state == "archived":
+            found.bodies_archived += 1
+        elif state == "removed":
             found.bodies_removed += 1
         else:
             found.bodies_missing += 1

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 
+from core.rogers.apart import SetApartView
 from core.rogers.entry import Row, View
 
 
@@ -73,4 +74,4 @@ class DeadLetters:
         )
 
 
-VIEWS: tuple[View, ...] = (Members(), DeadLetters())
+VIEWS: tuple[View, ...] = (Members(), DeadLetters(), SetApartView())

@@ -23,6 +23,7 @@ from core.grace.cli import (
     browsing,
     clients,
     coding,
+    dewey,
     incidents,
     life,
     mcp,
@@ -61,7 +62,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for module in (
-    *(life, opening, clients, scanning, coding, branch, browsing, models, supply, secrets, runs, talk),
+    *(life, opening, clients, scanning, coding, branch, browsing, models, supply, secrets, runs, talk, dewey),
     *(policies, approving, auditing, incidents, upkeep, mcp),
 ):
     module.add_to(app)

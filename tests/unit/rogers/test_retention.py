@@ -73,7 +73,7 @@ async def test_old_bodies_go_and_young_ones_stay(journal: Journal) -> None:
 async def test_answers_of_models_are_forgotten_like_what_was_said(journal: Journal) -> None:
     await fill(journal, "answer", 10, 40)
     await fill(journal, "answer", 10, 20)
-    policy = Retention(events_s=7 * DAY_S, messages_s=30 * DAY_S, max_bytes=None, seal_s=None)
+    policy = Retention(answers_s=30 * DAY_S, max_bytes=None, seal_s=None)
     assert await retain(journal, policy, now=NOW) == Retained(bodies_removed=10)
     found = await journal.verify()
     assert found.ok, found.problems
@@ -85,7 +85,7 @@ async def test_a_journal_that_forgot_no_answers_yet_begins_to(journal: Journal) 
     await fill(journal, "answer", 10, 40)
     await fill(journal, "message", 10, 40)
     await journal.append(Entry("before", "retention", b'{"removed": {"event": 20, "message": 20}}', at=NOW))
-    policy = Retention(messages_s=30 * DAY_S, max_bytes=None, seal_s=None)
+    policy = Retention(messages_s=30 * DAY_S, answers_s=30 * DAY_S, max_bytes=None, seal_s=None)
     assert (await retain(journal, policy, now=NOW)).bodies_removed == 20
     assert (await journal.verify()).ok
 
