@@ -69,7 +69,7 @@ ensure_environment requirements.txt
 
 step "What isolates"
 needed=$("$python" -m core.ranking)  # by the settings of this lab: runc, runsc, bwrap
-images="base mcnamara hopper marco ${model:+llama}"
+images="base mcnamara hopper marco playfair ${model:+llama}"
 weaker="the kernel is the machine's own as with runc; images of others cannot be run; without root the sandboxes are
       your own user outside their namespaces and may lack limits. What holds here, 'madlab doctor' finds out, and a run
       on less than its profile accepts (least = \"container\") is refused"

@@ -117,7 +117,7 @@ want bwrap bubblewrap "sandboxes without Docker"
 want chromium-headless-shell chromium-headless-shell "the page is driven in a real browser"
 
 step "Images"
-ensure_images base mcnamara hopper marco llama
+ensure_images base mcnamara hopper marco playfair llama
 if [ "$mode" = all ]; then
   ensure_images hopper-agents
   step "Small local models, which some tests ask for real"

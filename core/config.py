@@ -213,7 +213,10 @@ class Config(Section):
     advisories: Advisories = Advisories()
     egress: Egress = Egress()
     emads: Annotated[tuple[Path, ...], BeforeValidator(_paths)] = (
-        *(Path(__file__).resolve().parents[1] / "periphery" / name for name in ("mcnamara", "hopper", "marco")),
+        *(
+            Path(__file__).resolve().parents[1] / "periphery" / name
+            for name in ("mcnamara", "hopper", "marco", "playfair")
+        ),
     )
     residents: dict[str, Resident] = {}
     profile: dict[str, Override] = {}

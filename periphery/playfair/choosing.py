@@ -12,7 +12,7 @@ from periphery.playfair.tables import Kind
 from periphery.playfair.words import Aggregate, Mark, Unit, Wish
 from protos.errors import InvalidArgument
 
-BARS, SERIES, SLICES, CELLS = 20, 7, 6, 30  # categories that a person still tells apart; the rest is "Other"
+SERIES, SLICES, CELLS = 7, 6, 30  # categories that a person still tells apart; the rest is "Other"
 PERIODS = 400
 _SPANS: tuple[tuple[Unit, float], ...] = (
     ("hour", 3600),
@@ -55,12 +55,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class Asked:
-    """What a caller fixes outright; empty where he does not."""
+    """What a caller fixes outright; empty where he does not. There is room for so many bars beneath each other."""
 
     mark: Mark | None = None
     x: str = ""
     y: str = ""
     color: str = ""
+    bars: int = 20
 
 
 COUNT = Channel("", "quantitative", "count")
@@ -82,6 +83,7 @@ class _Choice:
         self._x, self._y, self._color = (self._named(each) for each in (asked.x, asked.y, asked.color))
         self._mark = asked.mark or wish.mark
         self._fixed = asked.mark is not None
+        self._bars = asked.bars
         there = [each for each in facts if each.count]
         if not there:
             raise InvalidArgument("No column has any value.", next="Give data with values.")
@@ -135,9 +137,9 @@ class _Choice:
         return len(named) >= 2 or (not self._said and len(self._numbers) >= 2)
 
     def _scatter(self) -> Plan:
-        first, *others = [*self._of("quantitative", self._x, self._y), None, None]
-        y = self._y or first
-        x = self._x or (others[0] if self._y is None else first)
+        others = iter(self._of("quantitative", self._x, self._y))
+        y = self._y or next(others, None)
+        x = self._x or next(others, None)
         if x is None or y is None:
             return self._distribution()
         color = self._color or next(iter(self._said_of("nominal")), None)
@@ -170,17 +172,22 @@ class _Choice:
         if by is None:
             self._mark, self._x = None, y
             return self._distribution()
-        return Plan("box", self._category(by, BARS), _plain(y), log=self._wish.log, notes=self._notes)
+        return Plan("box", self._category(by, self._bars), _plain(y), log=self._wish.log, notes=self._notes)
 
     def _heatmap(self) -> Plan | None:
-        ways = [*self._of("temporal"), *(each for each in self._of("nominal") if each.distinct <= CELLS * 4)]
+        few = [
+            each
+            for each in self._of("quantitative")
+            if each.whole and each.distinct <= CELLS * 2 and each in self._said
+        ]
+        ways = [*self._of("temporal"), *(each for each in self._of("nominal") if each.distinct <= CELLS * 4), *few]
         ways.sort(key=lambda each: self._said.index(each) if each in self._said else len(self._said))
         chosen = [each for each in (self._x, self._y) if each is not None and each.kind != "quantitative"]
         chosen += [each for each in ways if each not in chosen]
         if len(chosen) < 2:
             return None
-        x, y = sorted(chosen[:2], key=lambda each: each.kind != "temporal") if not self._x else chosen[:2]
-        value = self._color or next(iter(self._of("quantitative")), None)
+        x, y = sorted(chosen[:2], key=lambda each: each.kind == "nominal") if not self._x else chosen[:2]
+        value = self._color or next(iter(self._of("quantitative", x, y)), None)
         color = self._measure(value if self._wish.aggregate != "count" else None)
         return Plan("heatmap", self._category(x, CELLS), self._category(y, CELLS), color, notes=self._notes)
 
@@ -199,7 +206,7 @@ class _Choice:
                 return self._scatter()
             x = _plain(dimension)
         else:
-            x = self._category(dimension, self._wish.top or (SLICES if self._mark == "pie" else BARS))
+            x = self._category(dimension, self._wish.top or (SLICES if self._mark == "pie" else self._bars))
         y = self._measure(measure)
         mark = self._mark if self._mark in ("bar", "line", "area", "pie") else None
         if mark == "pie" and (dimension.kind != "nominal" or series):
@@ -293,6 +300,8 @@ class _Choice:
     def _category(self, facts: Facts, most: int) -> Channel:
         if facts.kind == "temporal":
             return Channel(facts.name, "temporal", unit=self._unit(facts))
+        if facts.kind == "quantitative":
+            return _plain(facts)
         if facts.order and not self._wish.top:
             return Channel(facts.name, "nominal", order=facts.order)
         return Channel(facts.name, "nominal", most=most)
@@ -301,10 +310,10 @@ class _Choice:
         if self._wish.unit:
             return self._wish.unit
         span = facts.high - facts.low
-        limit = BARS * 2 if self._mark in ("bar", "heatmap") else PERIODS
+        limit = 40 if self._mark in ("bar", "heatmap") else PERIODS
         if facts.distinct <= limit:
             return None
-        unit = next((unit for unit, seconds in _SPANS if span / seconds <= limit), "year")
+        unit: Unit = next((unit for unit, seconds in _SPANS if span / seconds <= limit), "year")
         self._notes.append(f"Times were gathered by {unit}: there are too many for one mark each.")
         return unit
 

@@ -40,7 +40,7 @@ def draw_chart(spec: dict[str, Any], *, title: str, description: str) -> Cleaned
     Raises:
         InvalidArgument: Vega has something against it.
     """
-    import vl_convert
+    import vl_convert  # type: ignore[import-not-found]
 
     try:
         svg = vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE, allowed_base_urls=[])
@@ -158,7 +158,7 @@ def draw_mermaid(source: str, theme: Name, limits: Limits, *, title: str) -> tup
             f"The diagram wants something from outside by {clean(found[0], 30)!r}.", next="Leave it out."
         )
     try:
-        import merman
+        import merman  # type: ignore[import-not-found]
     except ImportError:
         raise Unavailable("Mermaid cannot be drawn on this machine's architecture.", next="Draw it in DOT.") from None
     try:

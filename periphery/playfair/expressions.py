@@ -18,9 +18,10 @@ _TOKEN = re.compile(
 _FUNCTIONS = frozenset(  # not `test`: a pattern can run for ever; not `now`: a chart comes out the same tomorrow
     str.split(
         "isValid isNaN isFinite isNumber isString isDate abs ceil floor round sqrt pow exp log min max clamp "
-        "length upper lower trim substring slice indexof parseFloat parseInt toNumber toString format timeFormat "
-        "utcFormat year month quarter week date day dayofyear hours minutes seconds utcyear utcmonth utcquarter "
-        "utcweek utcdate utcday utchours utcminutes utcseconds time datetime utc if inrange"
+        "length replace upper lower trim substring slice indexof parseFloat parseInt toNumber toString format "
+        "timeFormat utcFormat year month quarter week date day dayofyear hours minutes seconds utcyear "
+        "utcmonth utcquarter utcweek utcdate utcday utchours utcminutes utcseconds time datetime utc if "
+        "inrange"
     )
 )
 _NAMES = frozenset(("datum", "true", "false", "null", "NaN", "PI", "E", "undefined", "value", "width", "height"))

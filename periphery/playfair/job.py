@@ -19,6 +19,7 @@ from periphery.playfair.profile import facts_of, sample
 from periphery.playfair.reading import read
 from periphery.playfair.shaping import shape
 from periphery.playfair.spec import Look, describe, label, specification, title_of
+from periphery.playfair.theme import font_size
 from periphery.playfair.words import read_wish
 from protos.errors import Error, InvalidArgument
 
@@ -84,7 +85,6 @@ def _read(order: dict[str, Any], limits: Limits) -> dict[str, Any]:
     if order.get("sample"):
         said["sample"] = sample(table)
     if given is not None:
-        limits.check("marks", 0, "")
         most = min(SUGGESTED_ROWS, limits.rows)
         if table.rows > most:
             raise InvalidArgument(
@@ -94,7 +94,8 @@ def _read(order: dict[str, Any], limits: Limits) -> dict[str, Any]:
         spec = _dressed(given, order)
         spec["data"] = {"values": _values(table, json.dumps(given))}
         return said | {"spec": spec, "description": _described(given), "title": _title(given)}
-    asked = Asked(order["mark"] or None, order["x"], order["y"], order["color"])
+    bars = max(5, min(20, round((order["height"] - 90) / (font_size(order["width"]) * 1.45))))
+    asked = Asked(order["mark"] or None, order["x"], order["y"], order["color"], bars)
     plan = choose(facts, read_wish(order["request"], [each.name for each in facts]), asked)
     shaped = shape(table, plan, limits)
     look = Look(order["width"], order["height"], order["theme"], order["title"])

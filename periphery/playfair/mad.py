@@ -135,9 +135,9 @@ class Playfair:
         """Draws a table as a chart: SVG, PNG or the Vega-Lite specification.
 
         The table is a blob (`data`, its digest) or short (`text`): CSV, TSV, JSON, JSON lines or Parquet. What to
-        show is said in simple words (`request`, as "average price by month") or outright (`mark`, `x`, `y`, `color`: names
-        of columns); what is not said is chosen by the columns' types, and told in `notes`. With `model` (an alias, or
-        "default") a model chooses; an answer of it that is no chart is replaced by the plain choice, and that is told.
+        show is said in simple words (`request`, as "average price by month") or outright (`mark`, `x`, `y`, `color`:
+        names of columns). What is not said is chosen by the columns' types, and told in `notes`. With `model` (an
+        alias, or "default") a model chooses; where its answer is no chart the plain choice is drawn, and that is told.
         `spec` is a Vega-Lite specification to be drawn as it is, as JSON or as a digest, with its own data or with
         these. Nothing is ever loaded from an address.
         """
@@ -205,12 +205,20 @@ class Playfair:
             renderer = _renderer(versions, "vl-convert", "vega-lite") or "none: the specification itself"
             columns = [Seen(**{key: each[key] for key in Seen.__annotations__}) for each in found.get("columns", [])]  # type: ignore[typeddict-item]
             _conclude(call, picture, renderer, notes, began, rows=found.get("rows", 0), columns=len(columns))
-            chosen = found.get("chosen", {"mark": "", "x": "", "y": "", "color": "", "aggregate": "", "marks": 0})
+            chosen = found.get("chosen", {})
             return Chart(
                 picture=picture,
                 title=found["title"],
                 description=found["description"],
-                chosen=Chosen(**chosen, by=by),
+                chosen=Chosen(
+                    mark=chosen.get("mark", ""),
+                    x=chosen.get("x", ""),
+                    y=chosen.get("y", ""),
+                    color=chosen.get("color", ""),
+                    aggregate=chosen.get("aggregate", ""),
+                    marks=chosen.get("marks", 0),
+                    by=by,
+                ),
                 notes=notes,
                 rows=found.get("rows", 0),
                 columns=columns[:200],

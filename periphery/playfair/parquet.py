@@ -19,7 +19,7 @@ def read_parquet(path: Path, limits: Limits) -> Table:
         ValueError: it is no Parquet, or a broken one.
         Exhausted: it is over a cap.
     """
-    from arro3.io import read_parquet as batches_of
+    from arro3.io import read_parquet as batches_of  # type: ignore[import-not-found]
 
     try:
         reader = batches_of(str(path), batch_size=BATCH)
@@ -54,7 +54,7 @@ class _Filling:
 
     def extend(self, values: Any) -> None:
         """Takes the next batch."""
-        from arro3.core import DataType
+        from arro3.core import DataType  # type: ignore[import-not-found]
 
         column = self.filling.column
         if column.kind == "nominal":

@@ -103,7 +103,7 @@ def _without_values(spec: dict[str, Any], limits: Limits) -> dict[str, Any]:
             return [bare(each, depth + 1) for each in node]
         if not isinstance(node, dict):
             return node
-        made = {}
+        made: dict[str, Any] = {}
         for key, value in node.items():
             if key == "values" and isinstance(value, list) and any(isinstance(each, dict) for each in value[:1]):
                 limits.check("rows", len(value), f"The specification has {len(value):,} rows of data")

@@ -266,7 +266,7 @@ def _bins(table: Table, plan: Plan, limits: Limits) -> Shaped:
     spread = known[len(known) * 3 // 4] - known[len(known) // 4]
     width = 2 * spread / len(known) ** (1 / 3) if spread else (high - low) / 10
     width = max(width, (high - low) / BINS)
-    step = nice(min(width, (high - low) / 5))
+    step = nice(min(width, (high - low) / 16))
     if table.column(plan.x.column).digits:
         step = max(1.0, step)
     start = math.floor(low / step)

@@ -12,7 +12,7 @@ from periphery.playfair.words import Unit
 
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 TITLE_CHARACTERS = 200
-_AGGREGATES = {"sum": "Total", "mean": "Average", "median": "Median", "min": "Lowest", "max": "Highest"}
+_AGGREGATES = {"sum": "total", "mean": "average", "median": "median", "min": "lowest", "max": "highest"}
 _FORMATS: dict[Unit, str] = {"year": "%Y", "quarter": "Q%q %Y", "month": "%b %Y", "week": "%d %b %Y", "day": "%d %b %Y"}
 
 
@@ -32,6 +32,11 @@ def human(name: str) -> str:
     return plain[:1].upper() + plain[1:] if plain.islower() else plain
 
 
+def _within(name: str) -> str:
+    """A column's name in the middle of a line."""
+    return re.sub(r"\s+", " ", name.replace("_", " ")).strip()
+
+
 def label(channel: Channel) -> str:
     """What stands at an axis."""
     if not channel.column:
@@ -42,23 +47,23 @@ def label(channel: Channel) -> str:
 
 def title_of(plan: Plan, shaped: Shaped) -> str:
     """What the chart shows, in a line."""
-    value = plan.color if plan.mark == "heatmap" and plan.color else plan.y
-    if plan.mark == "histogram":
-        return f"Distribution of {human(plan.x.column)}"
-    if plan.mark == "box":
-        return f"{human(plan.y.column)} by {human(plan.x.column)}"
-    if plan.mark == "scatter":
-        return f"{human(plan.y.column)} and {human(plan.x.column)}"
-    amount = human(value.column) if value.column else "Number of rows"
+    x = _within(plan.x.column)
+    match plan.mark:
+        case "histogram":
+            return f"Distribution of {x}"
+        case "box":
+            return f"{human(plan.y.column)} by {x}"
+        case "scatter":
+            return f"{human(plan.y.column)} and {x}"
+    value, other = (plan.color, plan.y) if plan.mark == "heatmap" and plan.color else (plan.y, plan.color)
+    amount = _within(value.column) if value.column else "number of rows"
     if value.column and shaped.gathered and value.aggregate in _AGGREGATES:
-        amount = (
-            f"{_AGGREGATES[value.aggregate]} {amount[:1].lower() + amount[1:] if amount[1:2].islower() else amount}"
-        )
+        amount = f"{_AGGREGATES[value.aggregate]} {amount}"
     if plan.share:
-        amount = f"Share of {amount[:1].lower() + amount[1:]}"
-    other = plan.y if plan.mark == "heatmap" else plan.color
-    dimension = plan.x.unit if plan.x.unit else human(plan.x.column)
-    return f"{amount} by {dimension}" + (f" and {human(other.column)}" if other else "")
+        amount = f"share of {amount}"
+    return f"{amount[:1].upper()}{amount[1:]} by {plan.x.unit or x}" + (
+        f" and {_within(other.column)}" if other else ""
+    )
 
 
 def specification(plan: Plan, shaped: Shaped, look: Look) -> dict[str, Any]:
@@ -75,7 +80,7 @@ def specification(plan: Plan, shaped: Shaped, look: Look) -> dict[str, Any]:
     }
     match plan.mark:
         case "histogram":
-            made |= _histogram(plan)
+            made |= _histogram(plan, shaped)
         case "box":
             made |= _box(plan, shaped, look)
         case "scatter":
@@ -125,7 +130,7 @@ def _amount(
         made["axis"] = {"format": ".0%"}
         made["title"] = f"Share of {label(channel)[:1].lower() + label(channel)[1:]}"
     else:
-        made["axis"] = {"formatType": "number", "format": "~s"}
+        made["axis"] = {}
     if log:
         made["scale"] = {"type": "log"}
     elif not zero:
@@ -133,18 +138,14 @@ def _amount(
     return made
 
 
-def _axis(values: list[float]) -> str:
-    """A format for numbers of this size: whole thousands short, small ones as they are."""
+def _axis(values: list[float]) -> dict[str, str]:
+    """How numbers of this size are written: whole thousands short, small ones as they are."""
     most = max((abs(each) for each in values), default=0.0)
-    return (
-        "~s"
-        if most >= 10_000
-        else "~g"
-        if most < 1e-3
-        else ",~f"
-        if all(each == int(each) for each in values)
-        else ",~r"
-    )
+    if most >= 1e9:
+        return {"labelExpr": "replace(format(datum.value, '~s'), 'G', 'B')"}  # nobody says giga of money or people
+    if most >= 10_000 or 0 < most < 1e-3:
+        return {"format": "~s" if most >= 1 else "~g"}
+    return {"format": ",~f"}
 
 
 def _color(plan: Plan, shaped: Shaped, look: Look) -> dict[str, Any]:
@@ -170,47 +171,79 @@ def _color(plan: Plan, shaped: Shaped, look: Look) -> dict[str, Any]:
 
 def _bar(plan: Plan, shaped: Shaped, look: Look) -> dict[str, Any]:
     amount = _amount(plan.y, "y", share=plan.share)
+    values = [row["y"] for row in shaped.rows]
     if not plan.share:
-        amount["axis"]["format"] = _axis([row["y"] for row in shaped.rows])
-    upright = plan.x.kind != "nominal" or bool(shaped.x_order and plan.x.order) or plan.x.unit == "weekday"
-    longest = max((len(each) for each in shaped.x_order), default=0)
-    if upright and plan.x.order and longest * len(shaped.x_order) * font_size(look.width) * 0.62 > look.width * 0.8:
-        upright = False
+        amount["axis"] |= _axis(values)
     place = _dimension(plan.x, shaped.x_order, "x")
     encoding: dict[str, Any] = {}
-    if upright:
-        mark: dict[str, Any] = {"type": "bar"}
+    upright = _is_upright(plan, shaped, look)
+    mark: dict[str, Any] = {"type": "bar"}
+    if not upright:
+        mark["height"] = {"band": _band(len(shaped.x_order), look)}
+        place["axis"] = {"ticks": False, "domain": False, "title": None, "labelOverlap": False}
+        amount["axis"] |= {"grid": True, "domain": False}
+        encoding |= {"y": place, "x": amount}
+    else:
         if _is_time(plan.x):
             count = max(2, len({row["x"] for row in shaped.rows}))
             mark["size"] = max(1, round(look.width * 0.55 / count))
             place["scale"] = {"type": "utc", "padding": mark["size"] * 0.7}
-        else:
-            place["axis"] = {"labelAngle": 0}
+            place.setdefault("axis", {})["grid"] = False
+        elif plan.x.kind == "nominal" or plan.x.unit == "weekday":
+            place["axis"] = {"labelAngle": 0, "ticks": False}
         encoding |= {"x": place, "y": amount}
-    else:
-        mark = {"type": "bar"}
-        place["axis"] = {"ticks": False, "domain": False, "title": None}
-        amount["axis"]["grid"] = True
-        encoding |= {"y": place, "x": amount}
     if plan.color:
         encoding["color"] = _color(plan, shaped, look)
-        encoding["order"] = {"field": "color", "type": "nominal", "sort": "ascending"}
-        stacked = plan.stack or plan.y.aggregate in ("sum", "count")
-        if stacked:
-            (amount if upright else encoding["x"])["stack"] = "zero"
+        if plan.stack or plan.y.aggregate in ("sum", "count"):
+            amount["stack"] = "zero"
         else:
             amount["stack"] = None
             encoding["xOffset" if upright else "yOffset"] = {"field": "color", "sort": shaped.color_order}
-    elif OTHER in shaped.x_order or MISSING in shaped.x_order:
+        return {"mark": mark, "encoding": encoding}
+    if OTHER in shaped.x_order or MISSING in shaped.x_order:
         theme = THEMES[look.theme]
         plain = [theme.other if each in (OTHER, MISSING) else theme.series[0] for each in shaped.x_order]
-        encoding["color"] = {
-            "field": "x",
-            "type": "nominal",
-            "legend": None,
-            "scale": {"domain": shaped.x_order, "range": plain},
-        }
-    return {"mark": mark, "encoding": encoding}
+        scale = {"domain": shaped.x_order, "range": plain}
+        encoding["color"] = {"field": "x", "type": "nominal", "legend": None, "scale": scale}
+    if upright or min(values, default=0) < 0:
+        return {"mark": mark, "encoding": encoding}
+    return _with_figures(mark, encoding, values, plan, look)
+
+
+def _is_upright(plan: Plan, shaped: Shaped, look: Look) -> bool:
+    """Whether bars stand: times and what has an order of its own do, where the names have room."""
+    if plan.x.kind != "nominal" or plan.x.unit == "weekday":
+        return True
+    longest = max((len(each) for each in shaped.x_order), default=0)
+    return bool(plan.x.order) and longest * len(shaped.x_order) * font_size(look.width) * 0.62 < look.width * 0.8
+
+
+def _band(bars: int, look: Look) -> float:
+    """The part of its place that a bar fills: few bars in a high chart stay slim."""
+    return round(min(0.78, 52 * max(bars, 1) / (look.height * 0.75)), 2) if bars else 0.78
+
+
+def _with_figures(
+    mark: dict[str, Any], encoding: dict[str, Any], values: list[float], plan: Plan, look: Look
+) -> dict[str, Any]:
+    """Bars with their amounts at their ends, so that nobody has to read them off an axis."""
+    form = ".1%" if plan.share else ".3s" if max(values, default=0) >= 10_000 else ",.4~r"
+    shown = "replace(format(datum.y, '" + form + "'), 'G', 'B')"
+    theme = THEMES[look.theme]
+    axis = encoding["x"]["axis"] | {"labels": False, "ticks": False, "grid": False, "domain": False}
+    letters = font_size(look.width) * 5  # as wide as the longest amount
+    room = {"scale": {"domainMin": 0, "domainMax": max(values, default=1) * (1 + letters / (look.width * 0.55)) or 1}}
+    return {
+        "encoding": encoding | {"x": encoding["x"] | {"axis": axis} | room},
+        "layer": [
+            {"mark": mark},
+            {
+                "mark": {"type": "text", "align": "left", "baseline": "middle", "dx": 6, "color": theme.muted},
+                "transform": [{"calculate": shown, "as": "shown"}],
+                "encoding": {"text": {"field": "shown", "type": "nominal"}, "color": {"value": theme.muted}},
+            },
+        ],
+    }
 
 
 def _line(plan: Plan, shaped: Shaped, look: Look) -> dict[str, Any]:
@@ -220,7 +253,7 @@ def _line(plan: Plan, shaped: Shaped, look: Look) -> dict[str, Any]:
     )  # a line may leave zero out, an area not
     amount = _amount(plan.y, "y", share=plan.share, log=plan.log, zero=not (far and plan.mark == "line"))
     if not plan.share:
-        amount["axis"]["format"] = _axis(amounts)
+        amount["axis"] |= _axis(amounts)
     place = _dimension(plan.x, shaped.x_order, "x")
     if plan.x.kind == "nominal":
         place["axis"] = {"labelAngle": 0}
@@ -249,7 +282,7 @@ def _scatter(plan: Plan, shaped: Shaped, look: Look) -> dict[str, Any]:
             encoding[way] = _dimension(channel, [], way)
         else:
             encoding[way] = _amount(channel, way, log=plan.log and min(values, default=0) > 0, zero=near)
-            encoding[way]["axis"]["format"] = _axis(values)
+            encoding[way]["axis"] |= _axis(values)
     if plan.color:
         encoding["color"] = _color(plan, shaped, look)
         if plan.color.kind == "nominal":
@@ -264,21 +297,20 @@ def _scatter(plan: Plan, shaped: Shaped, look: Look) -> dict[str, Any]:
     return {"mark": {"type": "point", "size": size, "opacity": opacity}, "encoding": encoding}
 
 
-def _histogram(plan: Plan) -> dict[str, Any]:
-    return {
-        "mark": {"type": "bar", "binSpacing": 1, "cornerRadiusEnd": 1},
-        "encoding": {
-            "x": {
-                "field": "x",
-                "bin": "binned",
-                "type": "quantitative",
-                "title": label(plan.x),
-                "axis": {"format": "~s", "grid": False},
-            },
-            "x2": {"field": "x2"},
-            "y": {"field": "y", "type": "quantitative", "title": "Number of rows", "axis": {"format": "~s"}},
-        },
+def _histogram(plan: Plan, shaped: Shaped) -> dict[str, Any]:
+    ends = [row["x2"] for row in shaped.rows]
+    across: dict[str, Any] = {
+        "field": "x",
+        "bin": "binned",
+        "type": "quantitative",
+        "title": label(plan.x),
+        "axis": {"grid": False},
     }
+    across["axis"] |= _axis(ends)
+    upwards: dict[str, Any] = {"field": "y", "type": "quantitative", "title": "Number of rows", "stack": None}
+    upwards["axis"] = _axis([row["y"] for row in shaped.rows])
+    mark = {"type": "bar", "binSpacing": 1, "cornerRadiusEnd": 1}
+    return {"mark": mark, "encoding": {"x": across, "x2": {"field": "x2"}, "y": upwards}}
 
 
 def _box(plan: Plan, shaped: Shaped, look: Look) -> dict[str, Any]:
@@ -292,7 +324,7 @@ def _box(plan: Plan, shaped: Shaped, look: Look) -> dict[str, Any]:
     }
     numbers = [row[each] for row in shaped.rows for each in ("low", "high")]
     amount = _amount(plan.y, "q1", zero=min(numbers, default=0.0) >= 0 and min(numbers) < max(numbers) * 0.4)
-    amount["axis"] |= {"format": _axis(numbers), "grid": True}
+    amount["axis"] |= _axis(numbers) | {"grid": True}
     height = {"band": 0.55}
     return {
         "encoding": {"y": place},
@@ -326,17 +358,30 @@ def _heatmap(plan: Plan, shaped: Shaped, look: Look) -> dict[str, Any]:
     for each, channel in ((x, plan.x), (y, plan.y)):
         if channel.kind == "temporal" and channel.unit != "weekday":
             each.pop("scale", None)
-            each |= {"type": "ordinal", "timeUnit": _HEAT_UNITS.get(channel.unit or "day", "utcyearmonthdate")}
-        each["axis"] = {"domain": False, "ticks": False, "title": None}
+            each |= {
+                "type": "ordinal",
+                "sort": "ascending",
+                "timeUnit": _HEAT_UNITS.get(channel.unit or "day", "utcyearmonthdate"),
+            }
+        if channel.kind == "quantitative":
+            each.clear()
+            each |= {"field": "x" if channel is plan.x else "y", "type": "ordinal", "sort": "ascending"}
+        each["axis"] = {
+            "domain": False,
+            "ticks": False,
+            "title": label(channel) if channel.kind == "quantitative" else None,
+            "labelAngle": 0,
+        }
     if plan.x.kind == "nominal":
-        x["axis"]["labelAngle"] = -40 if max(map(len, shaped.x_order), default=0) * len(shaped.x_order) > 60 else 0
+        letters = max(map(len, shaped.x_order), default=0) * len(shaped.x_order)
+        x["axis"]["labelAngle"] = -40 if letters * font_size(look.width) * 0.6 > look.width * 0.7 else 0
     values = [row["color"] for row in shaped.rows]
     color = {
         "field": "color",
         "type": "quantitative",
         "title": label(plan.color),
         "scale": {"range": list(THEMES[look.theme].ramp)},
-        "legend": {"format": _axis(values)} | ({"direction": "horizontal"} if look.width < NARROW else {}),
+        "legend": _axis(values) | ({"direction": "horizontal"} if look.width < NARROW else {}),
     }
     return {"mark": {"type": "rect"}, "encoding": {"x": x, "y": y, "color": color}}
 

@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 from periphery.playfair.limits import CELL_CHARACTERS, LEVELS, NAME_CHARACTERS
 from protos.errors import Exhausted
@@ -39,7 +39,7 @@ class Column:
 
     name: str
     kind: Kind
-    values: "array[float] | array[int]"
+    values: "array[Any]"
     levels: list[str] = field(default_factory=list)  # of texts; index -1 is none
     unit: str = ""
     strange: int = 0  # values that were none of its kind, and count as missing
@@ -163,6 +163,7 @@ class Filling:
             Exhausted: it has too many different texts to be kept.
         """
         column = self.column
+        values: array[Any] = column.values
         if column.kind == "quantitative":
             try:
                 value = float(text)  # the short way for most
@@ -177,11 +178,11 @@ class Filling:
                 column.unit = unit
             if column.digits and value == value and value != int(value):
                 column.digits = False
-            column.values.append(value)
+            values.append(value)
         elif column.kind == "temporal":
             time = year_of(text) if len(text) == 4 else time_of(text)
             column.strange += time is None and text.strip().casefold() not in _NULLS
-            column.values.append(math.nan if time is None else time)
+            values.append(math.nan if time is None else time)
         else:
             self._add_text(text)
 

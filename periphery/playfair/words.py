@@ -70,15 +70,16 @@ def read_wish(text: str, columns: Sequence[str]) -> Wish:
     for start, end, _ in sorted(places, reverse=True):  # what is a column's name is no other word
         rest = rest[:start] + " " * (end - start) + rest[end:]
     cuts = [match.end() for match in _CUT.finditer(rest)]
-    top = _TOP.search(rest)
-    if top:
-        rest = rest[: top.start()] + " " * (top.end() - top.start()) + rest[top.end() :]
+    rank, top = "", 0
+    if match := _TOP.search(rest):
+        rank, top = match[1], int(match[2])
+        rest = rest[: match.start()] + " " * (match.end() - match.start()) + rest[match.end() :]
     return Wish(
         mark=_first(rest, _MARKS),
         aggregate=_first(rest, _AGGREGATES),
         unit=_first(rest, _UNITS),
-        top=int(top[2]) if top else 0,
-        lowest=bool(top) and top[1] in ("bottom", "smallest", "lowest", "least"),
+        top=top,
+        lowest=rank in ("bottom", "smallest", "lowest", "least"),
         share=_SHARE.search(rest) is not None,
         stack=_STACK.search(rest) is not None,
         log=_LOG.search(rest) is not None,

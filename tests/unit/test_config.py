@@ -17,7 +17,7 @@ def home(tmp_path: Path) -> Home:
 def test_a_lab_without_settings_has_sensible_ones(home: Home) -> None:
     config = load(home, {})
     assert (config.runs.max_running, config.runs.lease_s) == (4, 60)
-    assert [each.name for each in config.emads] == ["mcnamara", "hopper", "marco"]
+    assert [each.name for each in config.emads] == ["mcnamara", "hopper", "marco", "playfair"]
 
 
 def test_a_variable_beats_the_file(home: Home) -> None:

@@ -21,6 +21,7 @@ from core.grace.cli import (
     auditing,
     branch,
     browsing,
+    charting,
     clients,
     coding,
     dewey,
@@ -62,7 +63,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for module in (
-    *(life, opening, clients, scanning, coding, branch, browsing, models, supply, secrets, runs, talk, dewey),
+    *(life, opening, clients, scanning, coding, branch, browsing, charting, models, supply, secrets, runs, talk, dewey),
     *(policies, approving, auditing, incidents, upkeep, mcp),
 ):
     module.add_to(app)
