@@ -23,7 +23,7 @@ from core.coding.foreman import REMARK_CHARACTERS
 from core.coding.hunks import DIFF_BYTES, read_diff
 from core.coding.landing import Coded, Landed, check_flags, directory, land, open_coded
 from core.coding.repository import Repository, check_branch
-from core.coding.telling import clean_room, mappings, tests, warnings
+from core.coding.telling import clean_room, mappings, plain, tests, warnings
 from core.grace.door.callers import caller_of
 from core.grace.door.edge import Empty, Strict, TermsBody, json_of, lab_of, number_of
 from core.grace.door.routes import Endpoint, choice, number
@@ -37,6 +37,7 @@ from protos.ids import id_from, new_id
 from protos.v1.message_pb2 import KIND_CALL, Blob, Message, Terms
 
 PAGE = 100
+TOLD = 5  # files that do not fit, in a sentence
 FOREMAN, TOOL = "foreman", "code"
 OPERATOR = "operator"
 EVIDENCE = (  # what of a run's evidence a page shows beside the diff
@@ -363,9 +364,10 @@ def _does_not_fit(run: Run, landed: Landed) -> Response:
     """The refusal, with the files that stand in the way."""
     found = landed.planned.conflicts
     files = "1 file does" if len(found) == 1 else f"{len(found)} files do"
+    told = "; ".join(f"{plain(each.path)[:200]} {each.why}" for each in found[:TOLD])
     error = {
         "code": Conflict.code,
-        "message": f"{files} not fit HEAD ({landed.planned.head[:12]}). Nothing was written.",
+        "message": f"{files} not fit HEAD ({landed.planned.head[:12]}): {told}. Nothing was written.",
         "next": "Commit what the run began with, or go back to where it began, and apply it again.",
     }
     conflicts = [
