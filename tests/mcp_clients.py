@@ -6,10 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import httpx2
 from anyio import Event
 from mcp import Client, StdioServerParameters
+from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CallToolResult, TextContent
 
+from core.lab import Lab
 from tests.commands import COMMAND, Madlab, environment
 
 Mode = Literal["auto", "legacy"]  # "auto" is the newer protocol, where both ends have it
@@ -60,6 +63,26 @@ async def over_stdio(madlab: Madlab, *arguments: str, mode: Mode = "auto", **mor
     """A client that starts the command."""
     async with Client(command(madlab, *arguments), mode=mode, **more) as client:
         yield client
+
+
+@asynccontextmanager
+async def over_http(origin: str, token: str, *, mode: Mode = "auto", **more: Any) -> AsyncIterator[Client]:
+    """A client of `/mcp` at `origin`, with a token."""
+    headers = {"authorization": f"Bearer {token}"}
+    async with httpx2.AsyncClient(headers=headers, timeout=60, trust_env=False) as http:
+        transport = streamable_http_client(f"{origin}/mcp", http_client=http)
+        async with Client(transport, mode=mode, **more) as client:
+            yield client
+
+
+async def add_client(lab: Lab, name: str, *may: str, sees: str = "own") -> str:
+    """A new client of a lab, as `madlab client add` makes it; its token."""
+    transport = httpx2.AsyncHTTPTransport(uds=str(lab.home.api_socket))
+    async with httpx2.AsyncClient(transport=transport) as http:
+        body = {"name": name, "may": may, "sees": sees}
+        answer = await http.post("http://localhost/api/v1/clients", json=body)
+    token: str = answer.json()["token"]
+    return token
 
 
 def text_of(result: CallToolResult) -> str:

@@ -46,7 +46,7 @@ class _Exchange(httpx2.AsyncByteStream):
         self.head: Message | None = None
         assert isinstance(request.stream, httpx2.AsyncByteStream)
         self._body = aiter(request.stream)
-        self._heard_all = False
+        self._heard_all = self._said_all = False
         self._left = Event()
         self._serving = CancelScope()
         self._send, self._receive = create_memory_object_stream[bytes](1)
@@ -72,15 +72,19 @@ class _Exchange(httpx2.AsyncByteStream):
         if part["type"] == "http.response.start":
             self.head = part
             self.answered.set()
-        elif part.get("body"):
-            try:
+            return
+        try:
+            if part.get("body"):
                 await self._send.send(part["body"])
-            except (ClosedResourceError, BrokenResourceError):
-                self._left.set()
+        except (ClosedResourceError, BrokenResourceError):
+            self._left.set()
+        self._said_all = not part.get("more_body", False)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for chunk in self._receive:
             yield chunk
+        if not self._said_all:
+            raise httpx2.ReadError("the application ended before its answer did")
 
     async def aclose(self) -> None:
         """Whoever asked has heard enough."""

@@ -22,8 +22,8 @@ from mcp_types import Resource, ResourceTemplate
 
 from core.grace.gateway.calls import ANSWERS
 from core.grace.gateway.door import Door, quoted
-from core.grace.gateway.plain import plain_value
-from protos.errors import InvalidArgument, NotFound
+from core.grace.gateway.plain import LINE_CHARACTERS, plain, plain_value
+from protos.errors import Denied, InvalidArgument, NotFound
 
 SCHEME = "madlab://"
 JSON = "application/json"
@@ -95,14 +95,22 @@ async def listed(door: Door) -> list[Resource]:
             mime_type=JSON,
         ),
     ]
-    for each in (await door.get("/runs", limit=LISTED))["runs"]:
-        outcome = each["outcome"] or each["state"]
-        title = f"{each['mad']}, {outcome}"
+    runs = (await door.get("/runs", limit=LISTED))["runs"]
+    for each in runs:
+        title = f"{plain(each['title'], LINE_CHARACTERS, lines=False)}: {each['outcome'] or each['state']}"
         found.append(Resource(uri=f"madlab://runs/{each['id']}", name=each["id"], title=title, mime_type=JSON))
-    for each in (await door.get("/conversations", limit=LISTED))["conversations"]:
-        id = str(each["id"])
-        found.append(Resource(uri=f"madlab://conversations/{id}", name=id, title="A conversation", mime_type=JSON))
-    return found
+    talks = await _conversations(door, runs)
+    return found + [
+        Resource(uri=f"madlab://conversations/{id}", name=id, title="A conversation", mime_type=JSON) for id in talks
+    ]
+
+
+async def _conversations(door: Door, runs: list[dict[str, Any]]) -> list[str]:
+    """The conversations that were spoken in last; where the caller may not ask that, those of its runs."""
+    try:
+        return [str(each["id"]) for each in (await door.get("/conversations", limit=LISTED))["conversations"]]
+    except Denied:
+        return list(dict.fromkeys(str(each["conversation"]) for each in runs))
 
 
 async def read(door: Door, uri: str, limit: int = PAGE_BYTES) -> Page:
@@ -128,7 +136,8 @@ async def read(door: Door, uri: str, limit: int = PAGE_BYTES) -> Page:
         case ["runs", id, "logs"]:
             return await _paged(door, f"/runs/{quoted(id)}/logs", "logs", uri, _number(asked, "after"), limit)
         case ["conversations"]:
-            return _json(await door.get("/conversations", limit=MESSAGES), limit)
+            runs = (await door.get("/runs", limit=LISTED))["runs"]
+            return _json({"conversations": await _conversations(door, runs)}, limit)
         case ["conversations", *rest] if rest:  # a conversation within another has a slash in its name
             path = f"/conversations/{quoted('/'.join(rest))}/messages"
             return await _paged(door, path, "messages", uri, _number(asked, "after"), limit)

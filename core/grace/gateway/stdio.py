@@ -18,17 +18,24 @@ from core.grace.gateway.door import Door
 from core.grace.gateway.server import Gateway
 from core.grace.gateway.sources import Folders
 
-CONNECTIONS = 256  # calls and streams of one client at once
+LIMITS = httpx2.Limits(max_connections=256)  # calls and streams of one client at once
 ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @asynccontextmanager
-async def over_socket(path: Path, token: str = "") -> AsyncIterator[Door]:
-    """The door on its unix socket: as the operator, or with a client's token as that client."""
-    transport = httpx2.AsyncHTTPTransport(uds=str(path), limits=httpx2.Limits(max_connections=CONNECTIONS))
-    headers = {"authorization": f"Bearer {token}"} if token else {}
-    async with httpx2.AsyncClient(transport=transport, headers=headers, trust_env=False) as http:
+async def over_socket(path: Path) -> AsyncIterator[Door]:
+    """The door on the lab's own socket, as the operator."""
+    transport = httpx2.AsyncHTTPTransport(uds=str(path), limits=LIMITS)
+    async with httpx2.AsyncClient(transport=transport, trust_env=False) as http:
         yield Door(http, waits=True)
+
+
+@asynccontextmanager
+async def over_loopback(origin: str, token: str) -> AsyncIterator[Door]:
+    """The door where the page is, as the client whose token it is."""
+    headers = {"authorization": f"Bearer {token}"}
+    async with httpx2.AsyncClient(headers=headers, limits=LIMITS, trust_env=False) as http:
+        yield Door(http, waits=True, origin=origin)
 
 
 async def serve(door: Door, folders: Folders) -> None:
