@@ -129,6 +129,15 @@ class Runs:
             raise _unknown(run)
         return _run(rows[0])
 
+    async def moves(self, run: str) -> list[tuple[State, float]]:
+        """The states it came to, each with when (seconds since the epoch), as far as its entries are not packed."""
+        prefix = f"run:{run}:"  # of the ids of its entries; what follows : is ;
+        rows = await self._journal.query(
+            "SELECT id, at FROM journal WHERE id > ? AND id < ? ORDER BY sequence", (prefix, f"run:{run};")
+        )
+        named = ((str(id).removeprefix(prefix).partition(":")[0], float(at)) for id, at in rows)
+        return [(State(name), at) for name, at in named if name in State.__members__.values()]
+
     async def known(self, run: str) -> bool:
         """Whether there ever was such a run."""
         return bool(await self._journal.query("SELECT 1 FROM runs WHERE id = ?", (run,)))

@@ -88,6 +88,14 @@ async def lab_of(settings: str = "", *, images: Sequence[str] = (), unpacked: bo
             yield lab
 
 
+@asynccontextmanager
+async def lab_of_own(settings: str = "", **own: Callable[[], Any]) -> AsyncIterator[Lab]:
+    """A lab in a temporary home whose runs are `own` MADs of the core: real runs, without a sandbox to wait for."""
+    with a_home(settings) as home:
+        async with opened(home, **own) as lab:
+            yield lab
+
+
 async def call(lab: Lab, mad: str, tool: str, *, conversation: str = "", id: str = "", **arguments: Any) -> Message:
     """Calls a tool as the operator and waits for its one answer."""
     question = Message(

@@ -31,6 +31,13 @@ class Runs(BaseModel):
     runs: list[answers.Run]
 
 
+class Move(BaseModel):
+    """When a run came to a state."""
+
+    state: State
+    at: answers.Moment
+
+
 class Whole(answers.Run):
     """One run with all that is known of it."""
 
@@ -38,6 +45,7 @@ class Whole(answers.Run):
     artifacts: list[dict[str, Any]]
     packages: list[Installed]
     messages: list[answers.Message]
+    moves: list[Move]
 
 
 class Lines(BaseModel):
@@ -105,7 +113,8 @@ async def _run(request: Request) -> Response:
     run = await seen_run(lab, caller_of(request), request.path_params["id"])
     said = [message_json(each) for each in await lab.rogers.within([span_of(run)], limit=PAGE, events=False)]
     about = {"evidence": run.evidence, "artifacts": run.artifacts, "packages": await packages_json(lab, run.id)}
-    return JSONResponse(run_json(lab, run) | about | {"messages": said})
+    moves = [{"state": state, "at": at} for state, at in await lab.runs.moves(run.id)]
+    return JSONResponse(run_json(lab, run) | about | {"messages": said, "moves": moves})
 
 
 async def _cancel(request: Request) -> Response:

@@ -12,7 +12,7 @@ import {h, replace} from "./dom.js";
 import {ago} from "./format.js";
 import {icon} from "./icon.js";
 import {listen} from "./keys.js";
-import {follow, stop, watch} from "./live.js";
+import {follow, mark as here, stop, watch} from "./live.js";
 import {empty, failure, head, toast} from "./parts.js";
 
 const ROUTES = [
@@ -102,6 +102,7 @@ async function show({restore = false} = {}) {
   shell.dataset.busy = "yes";
   markPlace(route?.place ?? null);
   let view;
+  const since = await here();
   try {
     view = route ? await made(route, page) : lost();
   } catch (error) {
@@ -113,7 +114,7 @@ async function show({restore = false} = {}) {
   const same = current?.address === address;
   leave();
   delete shell.dataset.busy;
-  current = {view, abort, address, unfollow: follow(view.topics ?? [], hear(view))};
+  current = {view, abort, address, unfollow: follow(view.topics ?? [], hear(view), since)};
   document.title = `${view.title} · madlab`;
   replace(main, view.node);
   if (restore) scrollTo(0, history.state?.y ?? 0);
@@ -186,7 +187,7 @@ function around() {
   themeButton = theme;
   const bar = h("header", {class: "bar"}, menu, h("a", {class: "brand", href: "/", "aria-label": "madlab, start"}, mark(), "madlab"), labName,
     h("div", {class: "bar-end"}, liveState,
-      h("button", {type: "button", class: "button bare palette-button", onclick: () => dispatchEvent(new Event("madlab:palette"))}, icon("search"), h("span", null, "Go to…"), h("kbd", null, "Ctrl K")),
+      h("button", {type: "button", class: "button bare palette-button", "aria-label": "Go to a page or a run", onclick: () => dispatchEvent(new Event("madlab:palette"))}, icon("search"), h("span", null, "Go to…"), h("kbd", null, "Ctrl K")),
       keys, theme));
   shell.prepend(bar, nav);
   setTheme(chosenTheme());

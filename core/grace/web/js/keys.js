@@ -9,7 +9,7 @@ import {button} from "./parts.js";
 const PAUSE_MS = 1200; // between g and what follows
 let go = null;
 let places = [];
-let prefix = 0;
+let prefix = -Infinity; // when g was pressed
 
 /** Begins. `places`: [{path, name, key, icon}]. */
 export function listen(options) {
@@ -28,7 +28,7 @@ function pressed(event) {
   if (event.target.closest?.("input, textarea, select, [contenteditable], dialog")) return escaped(event);
   if (document.querySelector("dialog[open]")) return;
   const after = performance.now() - prefix < PAUSE_MS;
-  prefix = 0;
+  prefix = -Infinity;
   if (after) {
     const place = places.find((each) => each.key === event.key);
     if (place) take(event, () => go(place.path));

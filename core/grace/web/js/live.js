@@ -1,11 +1,14 @@
 // One stream of events for the whole page: whoever wants to hear of something says which topics, and until when.
 //
 // The stream is `GET /events?topics=…`, read by fetch because EventSource can carry no token. Rules of the file:
-//   1. There is one stream. It is opened again, from the last id it saw, when somebody asks for a topic it has not.
-//   2. A stream that breaks, or says nothing for two heartbeats, is opened again after a pause that grows; the last id
-//      goes with it, so the core sends what was missed. Each id is handed on once for each topic list.
-//   3. A page nobody looks at needs no stream: it is closed after a while, and catches up when it is looked at.
-//   4. After a break the handlers get {name: "back"}: whatever is not in the events (a list's order, a total) may be stale.
+//   1. There is one stream. It is opened again when what is wanted changes; for a moment it may tell something twice, so
+//      each follower remembers how far it is and is told nothing a second time.
+//   2. Whoever loads something and then follows it takes a mark() first: the stream goes back to the mark, so nothing
+//      falls between the two.
+//   3. A stream that breaks, or says nothing for two heartbeats, is opened again after a pause that grows, from the last
+//      id it saw: the core sends what was missed.
+//   4. A page nobody looks at needs no stream: it is closed after a while, and catches up when it is looked at.
+//   5. After a break the handlers get {name: "back"}: whatever is not in the events (a list's order, a total) may be stale.
 
 import {ask} from "./api.js";
 
@@ -16,7 +19,9 @@ const UNSEEN_MS = 60_000; // a page that is not looked at keeps its stream this 
 const followers = new Set();
 const listeners = new Set();
 let state = "connecting";
-let last = "";
+let last = 0; // the highest id there was; 0 before the first stream said where it begins
+let opened = null; // resolved when `last` is known
+const known = new Promise((resolve) => (opened = resolve));
 let open = null; // {topics, abort}
 let failures = 0;
 let retry = 0;
@@ -25,9 +30,15 @@ let hidden = 0;
 let paused = false;
 let broken = false;
 
-/** Hears of `topics` until the returned function is called. `handler({name, data, id})`. */
-export function follow(topics, handler) {
-  const follower = {topics: new Set(topics), handler};
+/** Where the stream stands, to be taken before something is loaded that is followed then. */
+export async function mark() {
+  if (!last) await Promise.race([known, new Promise((resolve) => setTimeout(resolve, 2_000))]);
+  return last;
+}
+
+/** Hears of `topics` until the returned function is called. `handler({name, data, id})`; `since` is a mark. */
+export function follow(topics, handler, since = 0) {
+  const follower = {topics: new Set(topics), handler, last: since || last};
   followers.add(follower);
   schedule();
   return () => {
@@ -61,13 +72,15 @@ function schedule() {
     const topics = wanted();
     if (paused) return;
     if (!topics.length) return shut();
-    if (open && topics.every((each) => open.topics.includes(each)) && open.topics.length <= topics.length + 4) return;
+    if (open && topics.join() === open.topics.join()) return;
+    if (!open && retry) return; // the next attempt asks for them, too
     connect();
   }, 20);
 }
 
 function shut() {
   clearTimeout(retry);
+  retry = 0;
   open?.abort.abort();
   open = null;
 }
@@ -84,7 +97,8 @@ async function connect() {
   };
   try {
     heard();
-    const headers = {accept: "text/event-stream", ...(last ? {"last-event-id": last} : {})};
+    const from = Math.min(...[...followers].map((each) => each.last));
+    const headers = {accept: "text/event-stream", ...(from ? {"last-event-id": String(from)} : {})};
     const params = {topics: mine.topics.join(",")};
     const answer = await ask("/events", {params, headers, signal: mine.abort.signal, wait: 0});
     arrived();
@@ -97,7 +111,7 @@ async function connect() {
       text += value;
       const blocks = text.split("\n\n");
       text = blocks.pop();
-      for (const each of blocks) tell(parsed(each));
+      for (const each of blocks) tell(parsed(each), from);
     }
   } catch (error) {
     if (error.status === 401) return;
@@ -114,7 +128,7 @@ function arrived() {
   become(wasBroken ? "caught-up" : "live");
   if (!wasBroken) return;
   setTimeout(() => state === "caught-up" && become("live"), 4000);
-  tell({name: "back", data: null, id: ""});
+  tell({name: "back", data: null, id: 0});
 }
 
 function again() {
@@ -125,11 +139,13 @@ function again() {
   retry = setTimeout(connect, pause * (0.75 + Math.random() / 2));
 }
 
-function tell(event) {
-  if (!event) return;
-  if (event.id) last = event.id;
-  if (event.name === "end") return;
+function tell(event, from = 0) {
+  if (!event || event.name === "end") return;
+  if (event.name === "open") return begins(event.id, from);
+  last = Math.max(last, event.id);
   for (const each of [...followers]) {
+    if (event.id && event.id <= each.last) continue;
+    if (event.id) each.last = event.id;
     try {
       each.handler(event);
     } catch (error) {
@@ -138,9 +154,19 @@ function tell(event) {
   }
 }
 
+/** The stream begins at `id`: where it was asked to, or, when that lies beyond its end, in a journal that is another. */
+function begins(id, from) {
+  const isAnother = id < from;
+  if (isAnother) last = 0;
+  last ||= id;
+  for (const each of followers) each.last = isAnother ? id : each.last || id;
+  opened();
+  if (isAnother) tell({name: "back", data: null, id: 0});
+}
+
 /** One block of the stream; null for a heartbeat. */
 export function parsed(block) {
-  const event = {name: "message", data: null, id: ""};
+  const event = {name: "message", data: null, id: 0};
   const data = [];
   for (const line of block.split("\n")) {
     const colon = line.indexOf(":");
@@ -149,9 +175,9 @@ export function parsed(block) {
     const value = line.slice(colon + 1).replace(/^ /, "");
     if (field === "event") event.name = value;
     else if (field === "data") data.push(value);
-    else if (field === "id") event.id = value;
+    else if (field === "id") event.id = Number(value);
   }
-  if (!data.length && event.name !== "end") return event.id ? {...event, name: "id"} : null;
+  if (!data.length && event.name !== "end") return null;
   event.data = data.length ? JSON.parse(data.join("\n")) : null;
   return event;
 }

@@ -8,6 +8,7 @@ import {lines} from "./lines.js";
 import {blobs, messageItem, value} from "./message.js";
 import {actButton, ask, card, empty, facts, figure, foreign, head, link, runState, state, toast, when} from "./parts.js";
 import {plot} from "./plot.js";
+import {activityOf, joined, LISTS} from "./activity.js";
 import {runHref, took} from "./view_runs.js";
 
 const STEPS = ["requested", "admitted", "starting", "ready", "running", "collecting", "destroyed"];
@@ -33,7 +34,7 @@ export async function view({id}, page) {
   const thread = h("ol", {class: "thread"});
   const earlier = h("div", null);
   const side = h("div", {class: "stack"});
-  const activity = h("div", {class: "stack"});
+  const activity = activityOf(id, older);
   const cpu = plot({title: "CPU", values: [], step: 1, format: (share) => `${Math.round(share * 100)} %`, least: 0.1});
   const memory = plot({title: "Memory", values: [], step: 1, format: bytes, least: 1 << 20});
   const plots = card("What it uses", {props: {hidden: true}}, h("div", {class: "plots card-body"}, cpu.node, memory.node));
@@ -48,16 +49,16 @@ export async function view({id}, page) {
       live && ["requested", "admitted", "starting", "ready", "running"].includes(run.state) && [
         run.started && actButton("Say something", remark),
         actButton("Cancel", cancel, {kind: "danger"})],
-      !live && actButton("Run again", retry));
+      !live && !run.parent && actButton("Run again", retry));
     replace(note, runState(run), run.title && h("span", null, foreign(run.title, 300)));
     replace(steps, stateLine(run));
     const cost = run.cost ?? {};
     const usage = doing?.usage;
     replace(figures,
       figure("Took", span(took(run)), {note: run.place ? `place ${run.place} in the queue` : run.started ? null : "has not begun"}),
-      figure("CPU", cost.cpu_s === undefined ? "–" : span(cost.cpu_s), {note: cost.cpu_s && took(run) ? `${Math.round((100 * cost.cpu_s) / took(run))} % of a core` : null}),
-      figure("Memory", bytes(cost.memory_bytes ?? (usage?.memory.length ? Math.max(...usage.memory) : null)), {note: "at most"}),
-      figure("Tokens", tokens(cost.tokens ?? sum(doing?.llm, (each) => each.input_tokens + each.output_tokens)), {note: doing?.llm?.length ? count(doing.llm.length, "call") : null}),
+      figure("CPU", span(cost.cpu_s), {note: cost.cpu_s && took(run) ? `${Math.round((100 * cost.cpu_s) / took(run))} % of a core` : usage?.cpu?.length ? `${Math.round(100 * usage.cpu.at(-1))} % now` : null}),
+      figure("Memory", bytes(cost.memory_bytes ?? (usage?.memory?.length ? Math.max(...usage.memory) : null)), {note: "at most"}),
+      figure("Tokens", tokens(cost.tokens ?? sum(doing?.llm, (each) => each.input + each.output)), {note: doing?.llm?.length ? count(doing.llm.length, "call") : null}),
       figure("Cost", money(cost.usd ?? sum(doing?.llm, (each) => each.usd)), {note: run.terms?.usd ? `of ${money(run.terms.usd)}` : null}),
       figure("Sent and kept", bytes(cost.bytes_out ?? null), {note: cost.bytes_in ? `${bytes(cost.bytes_in)} came in` : null}));
     replace(result, run.outcome || run.reason ? outcome() : null);
@@ -83,7 +84,7 @@ export async function view({id}, page) {
         ["Limits", limits(run.terms)],
       ]))),
       blobCard,
-      own.length > 0 && card(`Runs that work for it`, {}, h("ul", {class: "mini"}, own.map((each) => h("li", {class: "item"}, h("a", {class: "item-link", href: runHref(each.id)}, runState(each), h("span", {class: "mini-title"}, foreign(each.title || each.id, 120))), h("span", {class: "mini-end"}, span(took(each))))))),
+      own.length > 0 && card(`Runs that work for it`, {}, h("ul", {class: "mini"}, own.map((each) => h("li", {class: "item"}, h("a", {class: "item-link", href: runHref(each.id)}, each.state && runState(each), h("span", {class: "mini-title"}, foreign(each.title || each.id, 120))), h("span", {class: "mini-end"}, each.state ? span(took(each)) : each.mad))))),
       run.packages?.length > 0 && card("Packages it fetched", {}, h("div", {class: "card-body"}, h("ul", {class: "plain"}, run.packages.slice(0, 60).map((each) => h("li", null, h("span", {class: "mono"}, foreign(`${each.name ?? ""} ${each.version ?? ""}`, 120))))))));
   }
 
@@ -103,12 +104,13 @@ export async function view({id}, page) {
   function drawActivity() {
     if (!doing) return;
     const {usage} = doing;
-    if (usage?.memory?.length || usage?.cpu?.length) {
-      plots.hidden = false;
+    plots.hidden = !usage.memory?.length && !usage.cpu?.length;
+    if (!plots.hidden) {
       cpu.set(usage.cpu, usage.step_s);
       memory.set(usage.memory, usage.step_s);
     }
-    replace(activity, activityCards(doing));
+    for (const each of doing.children) if (!children.has(each.run)) children.set(each.run, {...each, id: each.run});
+    activity.draw(doing);
   }
 
   // --- what is asked for
@@ -151,6 +153,15 @@ export async function view({id}, page) {
     log.add(fresh.map((each) => ({id: each.id, at: each.at, text: lineText(each), level: levelOf(each)})));
   }
 
+  /** What it did before what is shown, put ahead of it. */
+  async function older() {
+    const page_ = await get(`${path}/activity`, {before: doing.before}, {signal: page.signal});
+    past = {...past, before: page_.before, ...Object.fromEntries(LISTS.map((each) => [each, [...page_[each], ...(past?.[each] ?? [])]]))};
+    doing = joined(past, doing);
+    drawActivity();
+  }
+
+  let past = null; // what was asked for beyond the newest
   let looking = false;
   let again = false;
   let lookAt = 0;
@@ -160,12 +171,12 @@ export async function view({id}, page) {
     const pause = lookAt + ACTIVITY_MS - performance.now();
     if (pause > 0) await new Promise((resolve) => setTimeout(resolve, pause));
     try {
-      doing = await get(`${path}/activity`, {}, {signal: page.signal});
+      doing = joined(past, await get(`${path}/activity`, {}, {signal: page.signal}));
       lookAt = performance.now();
       drawActivity();
       drawHead();
     } catch (error) {
-      if (!page.signal.aborted && error.status !== 404) console.warn(error);
+      if (!page.signal.aborted && error.status !== 0) console.warn(error);
     } finally {
       looking = false;
     }
@@ -180,7 +191,7 @@ export async function view({id}, page) {
       const each = event.data;
       if (each.id === id) {
         const ended = run.state !== "destroyed" && each.state === "destroyed";
-        run = {...run, ...each};
+        run = {...run, ...each, moves: run.moves.some((move) => move.state === each.state) ? run.moves : [...run.moves, {state: each.state, at: Date.now() / 1000}]};
         drawHead();
         drawSide();
         if (ended) refresh();
@@ -218,22 +229,16 @@ export async function view({id}, page) {
   drawThread();
   loadLines().catch((error) => page.signal.aborted || console.warn(error));
   look();
-  findChildren();
-
-  async function findChildren() {
-    for (const each of run.children ?? []) children.set(each.id, each);
-    if (children.size) drawSide();
-  }
 
   const tick = setInterval(() => run.started && !run.ended && !document.hidden && drawHead(), 1000);
   const node = h("div", null, head(h("span", {class: "mono"}, id), {crumbs: link("/runs", "Runs"), acts, note}), h("div", {class: "stack"}, steps, figures, plots,
-    h("div", {class: "columns"}, h("div", {class: "stack"}, result, card("Messages", {}, earlier, thread), card("Log", {}, h("div", {class: "card-body"}, log.node)), activity), side)));
+    h("div", {class: "columns"}, h("div", {class: "stack"}, result, card("Messages", {}, earlier, thread), card("Log", {}, h("div", {class: "card-body"}, log.node)), activity.node), side)));
   return {title: id, node, topics: [`run:${id}`], update, refresh, leave: () => clearInterval(tick)};
 }
 
 /** Where it stands: all steps in their order, those behind it filled, with the times that are known. */
 function stateLine(run) {
-  const times = {requested: run.created, running: run.started, destroyed: run.ended, ...Object.fromEntries((run.moves ?? []).map((each) => [each.state, each.at]))};
+  const times = {requested: run.created, running: run.started, destroyed: run.ended, ...Object.fromEntries(run.moves.map((each) => [each.state, each.at]))};
   const at = STEPS.indexOf(run.state);
   const skipped = (name) => run.state === "destroyed" && name === "running" && !run.started;
   return h("ol", {class: "steps-line", "aria-label": "Where the run stands"}, STEPS.map((name, place) => {
@@ -267,7 +272,3 @@ function limits(terms) {
 const sum = (list, of) => (list?.length ? list.reduce((total, each) => total + (of(each) || 0), 0) : null);
 const levelOf = (message) => (/^(error|warning|fatal|critical)$/.test(message.data?.level ?? "") ? message.data.level : message.tool);
 const lineText = (message) => message.text || (message.data === null ? "" : JSON.stringify(message.data));
-
-function activityCards(_doing) {
-  return [];
-}

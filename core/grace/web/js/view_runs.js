@@ -7,7 +7,7 @@ import {card, choice, empty, foreign, head, runState, search, table, tableRow, w
 
 const PAGE = 50;
 const MOST = 500; // rows in the page at once
-const STATES = ["requested", "admitted", "starting", "ready", "running", "collecting", "destroyed"];
+const STATES = ["live", "requested", "admitted", "starting", "ready", "running", "collecting", "destroyed"];
 const OUTCOMES = ["succeeded", "partial", "failed", "cancelled", "timed_out", "out_of_budget", "out_of_memory", "out_of_disk", "stuck", "lost", "killed"];
 const FILTERS = ["q", "mad", "state", "outcome"];
 
@@ -22,7 +22,7 @@ export const took = (run) => (run.started ? (run.ended ?? Date.now() / 1000) - r
 export const COLUMNS = [
   {name: "Run", class: "short", cell: (run) => h("span", {class: "mono"}, run.id)},
   {name: "State", class: "short", cell: runState},
-  {name: "What", class: "cut", cell: (run) => foreign(run.title || run.reason || "", 200)},
+  {name: "What", class: "cut", cell: (run) => foreign(run.title, 200)},
   {name: "Took", class: "number short", cell: (run) => span(took(run))},
   {name: "Cost", class: "number short", cell: (run) => money(usd(run))},
   {name: "Asked", class: "number short", cell: (run) => when(run.created)},
@@ -52,7 +52,7 @@ export async function view({query}, page) {
         ? empty("No run matches", "Take a filter away, or look for another word.", button("Clear filters", () => change(Object.fromEntries(FILTERS.map((each) => [each, ""])), true)))
         : h("div", null, empty("No runs yet", "A run is one worker in its own sandbox, for one task. Start with a scan of any folder:"), empty("", "", "madlab scan .")));
     }
-    const older = more && rows.length < MOST && button("Older", () => load(rows.at(-1).created), {kind: "small"});
+    const older = more && rows.length < MOST && button("Older", () => load(rows.at(-1).id), {kind: "small"});
     replace(list, table(COLUMNS, rows, {label: "Runs", ...options}), h("div", {class: "pager"}, h("span", null, `${rows.length} shown`), older));
   }
 
@@ -64,8 +64,8 @@ export async function view({query}, page) {
   }
 
   function matches(run) {
-    return (!filters.mad || run.mad === filters.mad) && (!filters.state || run.state === filters.state) && (!filters.outcome || run.outcome === filters.outcome)
-      && (!filters.q || `${run.id} ${run.title ?? ""}`.toLowerCase().includes(filters.q.toLowerCase()));
+    return (!filters.mad || run.mad === filters.mad) && (!filters.state || run.state === filters.state || (filters.state === "live" && run.state !== "destroyed")) && (!filters.outcome || run.outcome === filters.outcome)
+      && (!filters.q || run.title.toLowerCase().includes(filters.q.toLowerCase()));
   }
 
   function update(event) {
@@ -89,9 +89,9 @@ export async function view({query}, page) {
     if (held) fresh.querySelector("a")?.focus({preventScroll: true});
   }
 
-  const all = (word, values) => [["", word], ...values.map((each) => [each, each.replaceAll("_", " ")])];
+  const all = (word, values) => [["", word], ...values.map((each) => [each, each === "live" ? "not over" : each.replaceAll("_", " ")])];
   const bar = h("div", {class: "filters", role: "search", "aria-label": "Filter runs"},
-    search("Name or task", filters.q, (q) => change({q})),
+    search("Task", filters.q, (q) => change({q})),
     choice("MAD", all("any", mads), filters.mad, (mad) => change({mad})),
     choice("State", all("any", STATES), filters.state, (state) => change({state})),
     choice("Outcome", all("any", OUTCOMES), filters.outcome, (outcome) => change({outcome})));

@@ -1,0 +1,73 @@
+"""The page of a lab, as a person gets to it: by a ticket of `madlab open`, in a browser of their own."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from anyio import to_thread
+from axe_playwright_python.async_playwright import Axe  # type: ignore[import-untyped]
+from playwright.async_api import Browser
+
+from core.grace.cli.client import Client
+from core.home import Home
+from core.lab import Lab
+from core.run import State
+from protos.ids import new_id
+from protos.v1.message_pb2 import KIND_CALL, Message
+from tests.browser import Watched, watched
+from tests.labs import ask
+
+# What a checker must not find, of any weight: our own pages have no excuse.
+GRAVE = ("serious", "critical")
+
+
+def ticket(home: Home) -> str:
+    """An address that opens the page of a running lab, once."""
+    found: str = Client(home).post("/api/v1/tickets", {})["url"]
+    return found
+
+
+@asynccontextmanager
+async def signed_in(browser: Browser, home: Home, **look: Any) -> AsyncIterator[Watched]:
+    """A page of the lab, past the door and live. What must not happen in it has not, at the end."""
+    url = await to_thread.run_sync(ticket, home)
+    async with watched(browser, url.partition("/#")[0], **look) as found:
+        await found.page.goto(url)
+        await live(found)
+        yield found
+
+
+async def live(found: Watched) -> None:
+    """Waits until the stream of events is open and a view is shown."""
+    await found.page.locator(".live[data-state=live]").wait_for()
+    await found.page.locator("main h1").wait_for()
+
+
+async def flaws(found: Watched) -> list[str]:
+    """What axe finds serious or critical, in words."""
+    results = await Axe().run(found.page)
+    return [
+        f"{each['id']}: {each['help']}: {[node['html'][:160] for node in each['nodes'][:3]]}"
+        for each in results.response["violations"]
+        if each["impact"] in GRAVE
+    ]
+
+
+async def sideways(found: Watched) -> int:
+    """How many pixels the page is wider than its window."""
+    wide: int = await found.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    return wide
+
+
+async def run_of(lab: Lab, mad: str, tool: str, arguments: str) -> str:
+    """Has a tool called as the operator, and tells which run answered it."""
+    id = new_id()
+    question = Message(id=id, conversation=new_id(), recipient=mad, kind=KIND_CALL, tool=tool, data=arguments)
+    await ask(lab, question)
+    return lab.runs.id_of(mad, id)
+
+
+async def ended(lab: Lab, run: str, wait: Callable[[], Any]) -> None:
+    """Waits until a run is destroyed; `wait` is what to do between two looks."""
+    while (await lab.runs.get(run)).state is not State.DESTROYED:
+        await wait()
