@@ -294,7 +294,7 @@ async def _figure(collector: Collector, name: str) -> Metric:
 
 def _count(lab: Lab, name: str) -> float:
     counter = getattr(lab.telemetry, f"_{name}")
-    return sum(each.value for each in counter.family().points)
+    return float(sum(each.value for each in counter.family().points))
 
 
 async def _until(is_so: Callable[..., bool]) -> None:

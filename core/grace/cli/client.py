@@ -98,6 +98,14 @@ class Client:
         """
         return self._patiently(lambda: self._exchange("GET", _with(path, query)))
 
+    def text(self, path: str) -> str:
+        """What is at `path`, as it is; raises what `get` raises."""
+        return self._patiently(lambda: self._whole("GET", path)).decode("utf-8", "replace")
+
+    def strain(self, content: bytes) -> bytes:
+        """`content` without what the lab keeps secret; raises what `get` raises."""
+        return self._patiently(lambda: self._whole("POST", "/api/v1/support/strain", iter([content])))
+
     def post(self, path: str, body: Mapping[str, object]) -> Any:
         """Sends JSON to a place where sending it twice does no harm; raises what `get` raises."""
         return self._patiently(lambda: self._exchange("POST", path, json.dumps(body).encode()))
@@ -223,6 +231,10 @@ class Client:
             headers = {"Content-Type": "application/json"} if isinstance(body, bytes) else {}
             content = self._read(self._ask(connection, method, path, body, headers))
         return json.loads(content)
+
+    def _whole(self, method: str, path: str, body: Iterable[bytes] | None = None) -> bytes:
+        with closing(self._open(ANSWER_S)) as connection:
+            return self._read(self._ask(connection, method, path, body))
 
     def _open(self, silence_s: float) -> _Connection:
         connection = _Connection(str(self._home.api_socket), silence_s)

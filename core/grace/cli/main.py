@@ -35,6 +35,7 @@ from core.grace.cli import (
     scanning,
     secrets,
     supply,
+    support,
     talk,
     upkeep,
 )
@@ -64,7 +65,7 @@ app = typer.Typer(
 )
 for module in (
     *(life, opening, clients, scanning, coding, branch, browsing, charting, models, supply, secrets, runs, talk, dewey),
-    *(policies, approving, auditing, incidents, upkeep, mcp),
+    *(policies, approving, auditing, incidents, upkeep, mcp, support),
 ):
     module.add_to(app)
 

@@ -38,6 +38,7 @@ from core.grace.door import (
     patches,
     reports,
     runs,
+    support,
     search,
     sessions,
     talks,
@@ -77,6 +78,7 @@ PARTS = (
     attention,
     costs,
     metrics,
+    support,
     following,
     openapi,
 )

@@ -8,7 +8,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as TheirSpan
 from opentelemetry.proto.trace.v1.trace_pb2 import SpanFlags, Status
 
 from core.telemetry.meters import Histogram, Point, counter, gauge
-from core.telemetry.otlp import Link, LogLine, Moment, Span, SpanKind, Teller
+from core.telemetry.otlp import Link, LogLine, Moment, Span, SpanKind, Teller, Value
 from core.telemetry.protobuf import varint
 from tests.collector import attributes
 
@@ -28,7 +28,8 @@ def the_span(span: Span) -> TheirSpan:
 
 
 def test_a_span_comes_back_whole() -> None:
-    about = {"text": "ünï", "number": -7, "big": 1 << 40, "part": 0.25, "yes": True, "no": False, "none": "", "zero": 0}
+    about: dict[str, Value] = {"text": "ünï", "number": -7, "big": 1 << 40, "part": 0.25}
+    about |= {"yes": True, "no": False, "none": "", "zero": 0}
     found = the_span(
         Span(
             b"t" * 16, b"s" * 8, b"p" * 8, "chat one", AT, AT + 1, SpanKind.CLIENT, about,
