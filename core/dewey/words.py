@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 WORD = re.compile(r"[^\W_]+")
-CAMEL = re.compile(r"[^\W_]*[a-z0-9][A-Z][^\W_]*")
+CAMEL = re.compile(r"[^\W_]*[a-z0-9][A-Z][^\W_]*")  # of one word: sought in a text, a long word takes its square
+HUMP = re.compile(r"[a-z0-9][A-Z]")
 PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _PAIRED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
 PAIRED = re.compile(f"[{_PAIRED}]+")
@@ -42,8 +43,7 @@ def fold(text: str) -> str:
 
 def written(text: str) -> str:
     """`text` as the index takes it: folded, identifiers with their parts, pairs where there are no spaces."""
-    if CAMEL.search(text):
-        text = CAMEL.sub(_with_parts, text)
+    text = _with_parts(text)
     if text.isascii():
         return text.lower()
     return PAIRED.sub(_pairs, fold(text))
@@ -54,7 +54,7 @@ def term_of(text: str, *, prefix: bool = False) -> Term | None:
     if CAMEL.fullmatch(text):
         return Term((fold(text),), prefix)  # it is written whole, and people write it in any case
     words: list[str] = []
-    for each in WORD.findall(fold(CAMEL.sub(_with_parts, text))):
+    for each in WORD.findall(fold(_with_parts(text))):
         for piece in _PIECES.findall(each):
             single = bool(PAIRED.match(piece))
             words += [piece[at : at + 2] for at in range(max(1, len(piece) - 1))] if single else [piece]
@@ -96,8 +96,14 @@ def _words_of(text: str) -> Iterator[tuple[int, int, str]]:
                 yield match.start() + part.start(), match.start() + part.end(), fold(part[0])
 
 
-def _with_parts(match: re.Match[str]) -> str:
-    return f"{match[0]} {' '.join(PARTS.findall(match[0]))}"
+def _with_parts(text: str) -> str:
+    """Identifiers with humps, each with its parts behind it."""
+
+    def parted(match: re.Match[str]) -> str:
+        word = match[0]
+        return f"{word} {' '.join(PARTS.findall(word))}" if HUMP.search(word) else word
+
+    return WORD.sub(parted, text) if HUMP.search(text) else text
 
 
 def _pairs(match: re.Match[str]) -> str:
