@@ -34,7 +34,8 @@ WINDOW = 500  # entries
 TEXT = 300  # characters of what a worker said
 CHILDREN = 50  # whose use is told
 ACTS = ("web.fetch", "files.put", "files.get")
-ATTEMPT = "run, mad, at, ended, first, alias, provider, model, input, cached, output, reasoning, usd, assumed, outcome, reason"
+COUNTS = "input, cached, output, reasoning"  # of tokens
+ATTEMPT = f"run, mad, at, ended, first, alias, provider, model, {COUNTS}, usd, assumed, outcome, reason"
 
 
 class Tool(BaseModel):

@@ -80,6 +80,11 @@ class Stream:
         self._states: dict[str, bytes] = {}
         self._waiter: asyncio.Future[None] | None = None
 
+    @property
+    def waiting(self) -> int:
+        """Bytes that wait for its reader."""
+        return self._size
+
     def go_live(self, upto: int) -> None:
         """From now on it is offered everything past `upto`."""
         self.live, self._upto = True, upto
@@ -398,20 +403,21 @@ class Answer:
     """An ASGI response: one stream, until its client leaves or the lab stops."""
 
     def __init__(self, feed: Feed, stream: Stream, conversations: dict[str, str]) -> None:
-        self._feed, self._stream, self._conversations = feed, stream, conversations
+        self.stream = stream
+        self._feed, self._conversations = feed, conversations
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with create_task_group() as tasks:
             tasks.start_soon(cancel_when_gone, receive, tasks.cancel_scope)
             headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store")]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
-            with self._feed.joined(self._stream, self._conversations):
+            with self._feed.joined(self.stream, self._conversations):
                 await self._copy(send)
             await send({"type": "http.response.body", "body": b""})
             tasks.cancel_scope.cancel()
 
     async def _copy(self, send: Send) -> None:
-        feed, stream = self._feed, self._stream
+        feed, stream = self._feed, self.stream
 
         async def say(text: bytes) -> None:
             await send({"type": "http.response.body", "body": text, "more_body": True})
