@@ -131,7 +131,7 @@ class Blobs:
         try:
             return (await self._in_thread(path.stat)).st_size
         except FileNotFoundError:
-            raise _missing(digest) from None
+            raise missing(digest) from None
 
     async def verify(self, digest: str) -> bool:
         """Reads a blob again; whether its content still has that digest.
@@ -208,7 +208,7 @@ class Blobs:
         try:
             return await self._in_thread(lambda: os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC))
         except FileNotFoundError:
-            raise _missing(digest) from None
+            raise missing(digest) from None
 
     async def _in_thread(self, function: Callable[..., Result], *arguments: object) -> Result:
         return await to_thread.run_sync(function, *arguments, limiter=self._limiter)
@@ -336,7 +336,8 @@ def _sync_directory(path: Path) -> None:
         os.close(directory)
 
 
-def _missing(digest: str) -> NotFound:
+def missing(digest: str) -> NotFound:
+    """What who asks for a blob that is not there hears."""
     return NotFound(f"there is no blob {digest}", next="check the digest; unused blobs are removed after a while")
 
 

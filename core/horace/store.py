@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from anyio import AsyncContextManagerMixin, Lock
 
-from core.horace.blobs import Blobs, open_blobs
+from core.horace.blobs import Blobs, missing, open_blobs
 from core.rogers.entry import Entry
 from protos.errors import InvalidArgument, NotFound
 from protos.tree import Caps, Unpacked, escaped
@@ -118,6 +118,10 @@ class Horace(AsyncContextManagerMixin):
             NotFound: there is no such blob.
         """
         return Blob(digest=digest, size=await self._blobs.size(digest))
+
+    def missing(self, digest: str) -> NotFound:
+        """What who asks for a blob that is not there hears, to be raised."""
+        return missing(digest)
 
     async def verify(self, digest: str) -> bool:
         """Reads a blob again; whether its content still has that digest.

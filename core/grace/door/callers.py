@@ -142,7 +142,7 @@ async def seen_blob(lab: Lab, caller: Caller, digest: str) -> Blob:
     """
     blob = await lab.horace.stat(digest)
     if not await may_see_blob(lab, caller, digest):
-        raise NotFound(f"there is no blob {digest}", next="check the digest")
+        raise lab.horace.missing(digest)
     return blob
 
 

@@ -13,6 +13,8 @@ from typing import Protocol
 
 HEAD_BYTES = 16 * 1024  # of a request's line and headers
 HEADERS = 64  # lines
+ACCEPTED = 64  # connections in one go, before anything else is done
+WAITING = 1024  # that are not accepted yet
 
 
 @dataclass(frozen=True)
@@ -24,9 +26,9 @@ class Limits:
     body_rate: float = 8192.0  # bytes a second, on the average from then on
     reader_s: float | None = 30.0  # to take what is ready for it; None: as long as it likes
     idle_s: float = 30.0  # of a connection between two requests
-    strangers: int = 64  # connections without a good token
-    known: int = 768  # and with one
-    known_each: int = 384  # of one token
+    strangers: int = 256  # connections without a good token: more than are accepted in one go (`ACCEPTED`)
+    known: int = 512  # and with one
+    known_each: int = 320  # of one token
 
 
 OWN_SOCKET = Limits(head_s=60.0, body_s=600.0, body_rate=0.0, reader_s=None, strangers=1024)
@@ -35,6 +37,10 @@ WEB = Limits()
 
 class Wire(Protocol):
     """One connection, as the crowd sees it."""
+
+    @property
+    def is_served(self) -> bool:
+        """Whether the lab is at work for it, and it has not to be waited for."""
 
     def hang_up(self) -> None:
         """Ends it, whatever is in progress."""
@@ -50,9 +56,9 @@ class Crowd:
     _each: Counter[str] = field(default_factory=Counter)
 
     def enter(self, wire: Wire) -> None:
-        """A new connection; the stranger that has been here longest makes place for it."""
+        """A new connection; the stranger that has been waited for longest makes place for it."""
         if len(self._strangers) >= self.limits.strangers:
-            oldest = next(iter(self._strangers))
+            oldest = next((each for each in self._strangers if not each.is_served), next(iter(self._strangers)))
             self.leave(oldest)
             oldest.hang_up()
         self._strangers[wire] = None

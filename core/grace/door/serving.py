@@ -24,13 +24,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from core.config import Web
 from core.grace.door.callers import CALLER, THE_OPERATOR
 from core.grace.door.headers import Secured
-from core.grace.door.limits import HEAD_BYTES, OWN_SOCKET, WEB, Crowd, Limits
+from core.grace.door.limits import ACCEPTED, HEAD_BYTES, OWN_SOCKET, WAITING, WEB, Crowd, Limits
 from core.grace.door.wire import protocol
 from core.home import Home
 
 GRACE_S = 2  # for requests in progress at a shutdown
 PORT = "port"  # in the home
-WAITING = 128  # connections that are not accepted yet
+USUAL = range(20_000, 30_000)  # ports that a lab chooses one of
 
 logger = structlog.get_logger()
 logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # what strangers do wrong is told to them, not to the log
@@ -49,6 +49,8 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        for each in sockets or ():
+            each.listen(WAITING)  # asyncio takes one number for what waits and for what is accepted in one go
         self._ready()
 
 
@@ -60,7 +62,7 @@ async def serve(app: Starlette, path: Path, *, task_status: TaskStatus[None] = T
     """
     with closing(listen(path)) as listener:
         try:
-            await _serve(_of_owner(app), app.state.closing, listener, OWN_SOCKET, task_status)
+            await serve_on(_of_owner(app), app.state.closing, listener, OWN_SOCKET, task_status)
         finally:
             path.unlink(missing_ok=True)  # noqa: ASYNC240  one name in a memory file system
 
@@ -82,17 +84,18 @@ async def serve_web(
 
 
 async def _started(app: Starlette, listener: socket.socket, *, task_status: TaskStatus[None]) -> None:
-    await _serve(app, app.state.closing, listener, WEB, task_status)
+    await serve_on(app, app.state.closing, listener, WEB, task_status)
 
 
-async def _serve(
+async def serve_on(
     app: ASGIApp, ending: Event, listener: socket.socket, limits: Limits, task_status: TaskStatus[None]
 ) -> None:
+    """Serves on a socket that listens, until cancelled; then sets `ending`, and waits for requests for a moment."""
     config = uvicorn.Config(
         Secured(app), lifespan="off", ws="none", http=cast(Any, protocol(Crowd(limits))), log_config=None,
         access_log=False, server_header=False, date_header=False, proxy_headers=False,
         timeout_keep_alive=int(limits.idle_s), timeout_graceful_shutdown=GRACE_S,
-        h11_max_incomplete_event_size=HEAD_BYTES, backlog=WAITING,
+        h11_max_incomplete_event_size=HEAD_BYTES, backlog=ACCEPTED,
     )  # fmt: skip
     server = Server(config, task_status.started)
 
@@ -144,8 +147,8 @@ def listen_tcp(home: Home, setting: Web) -> socket.socket | None:
     place = home.path / PORT
     text = place.read_text().strip() if place.exists() else ""
     before = int(text) if text.isdigit() and 0 < int(text) < 1 << 16 else 0
-    wanted = setting.port or before
-    for port in dict.fromkeys((wanted, 0)):
+    told = setting.port or before
+    for port in dict.fromkeys((told or usual_port(home.lab), 0)):
         listener = socket.socket(
             socket.AF_INET6 if ip_address(setting.host).version == 6 else socket.AF_INET, socket.SOCK_STREAM
         )
@@ -156,7 +159,8 @@ def listen_tcp(home: Home, setting: Web) -> socket.socket | None:
         except OSError as error:
             listener.close()
             if port and error.errno in (errno.EADDRINUSE, errno.EACCES):
-                logger.warning("the page's port cannot be had: it moves", port=port, reason=error.strerror)
+                if told:
+                    logger.warning("the page's port cannot be had: it moves", port=port, reason=error.strerror)
                 continue
             logger.warning("no page: its address cannot be had", host=setting.host, reason=error.strerror)
             return None
@@ -164,3 +168,8 @@ def listen_tcp(home: Home, setting: Web) -> socket.socket | None:
         place.write_text(f"{listener.getsockname()[1]}\n")
         return listener
     return None
+
+
+def usual_port(lab: str) -> int:
+    """The port that a lab tries first: always the same, and below those that systems give to who connects."""
+    return USUAL[0] + int(lab, 16) % len(USUAL)

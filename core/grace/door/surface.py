@@ -81,7 +81,9 @@ class Surface:
             else:
                 await self._serve(caller, scope, receive, send)
         except Error as error:
-            await (await refuse(Request(scope), error))(scope, receive, send)
+            answer = await refuse(Request(scope), error)
+            answer.headers["connection"] = "close"  # what follows may be meant as something else than it looks like
+            await answer(scope, receive, send)
 
     def _caller(self, scope: Scope) -> Caller | None:
         """Who asks; None for a stranger.

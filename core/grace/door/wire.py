@@ -52,6 +52,11 @@ class Connection(H11Protocol):
         self._body_since, self._body_bytes = 0.0, 0
         self._is_ours: bool | None = None
 
+    @property
+    def is_served(self) -> bool:
+        """Whether the lab is at work for it, and it has not to be waited for."""
+        return self._waits is None and self.conn.their_state is not h11.IDLE
+
     def know(self, token: str) -> bool:
         """Notes whose it is; whether there is a place for it."""
         return self._crowd.know(self, token)
