@@ -93,6 +93,7 @@ function hunkTable(hunk, side, path) {
   const heading = `Lines from ${hunk.old} on, now from ${hunk.new} on${hunk.heading ? `, in ${hunk.heading}` : ""}`;
   const rows = side ? sideRows(hunk.lines) : hunk.lines.map(oneRow);
   return h("table", {class: "hunk", tabindex: "-1", "aria-label": shown(`${path}: ${heading}`, 300)},
+    h("colgroup", null, (side ? ["line-number", "", "line-number", ""] : ["line-number", "line-number", ""]).map((each) => h("col", {class: each}))),
     h("tbody", null, h("tr", {class: "hunk-head"}, h("td", {colspan: side ? 4 : 3}, h("span", {class: "mono"}, `@@ ${hunk.old} → ${hunk.new} @@ `), foreign(hunk.heading, 200))), rows));
 }
 

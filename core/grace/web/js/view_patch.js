@@ -30,6 +30,7 @@ export async function view({run: id}, page) {
       button("Approve to a branch", approve, {kind: "primary"}),
       button("Send back", sendBack), button("Drop", drop, {kind: "danger"})]);
     replace(decision, !waits && decided());
+    decision.hidden = waits;
   }
 
   function decided() {
@@ -95,7 +96,7 @@ export async function view({run: id}, page) {
   function verdict(title, test, note) {
     if (!test) return h("li", null, state("off", title), h("span", {class: "quiet-text"}, note ?? "not run"));
     const good = test.found && test.passed;
-    return h("li", null, state(!test.found ? "warn" : good ? "good" : "bad", title), h("span", null, foreign(note ?? "", 300)), test.command && h("code", {class: "cut-code"}, foreign(test.command, 200)),
+    return h("li", null, state(!test.found ? "warn" : good ? "good" : "bad", title), h("span", null, foreign(note ?? "", 300)), test.command && !note?.includes(test.command) && h("code", {class: "cut-code"}, foreign(test.command, 200)),
       test.tail && !good && h("details", null, h("summary", null, "What it said"), h("pre", {class: "json", tabindex: "0"}, shown(test.tail, 6000))));
   }
 
