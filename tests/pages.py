@@ -1,6 +1,6 @@
 """The page of a lab, as a person gets to it: by a ticket of `madlab open`, in a browser of their own."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,7 +11,6 @@ from playwright.async_api import Browser
 from core.grace.cli.client import Client
 from core.home import Home
 from core.lab import Lab
-from core.run import State
 from protos.ids import new_id
 from protos.v1.message_pb2 import KIND_CALL, Message
 from tests.browser import Watched, watched
@@ -66,8 +65,3 @@ async def run_of(lab: Lab, mad: str, tool: str, arguments: str) -> str:
     await ask(lab, question)
     return lab.runs.id_of(mad, id)
 
-
-async def ended(lab: Lab, run: str, wait: Callable[[], Any]) -> None:
-    """Waits until a run is destroyed; `wait` is what to do between two looks."""
-    while (await lab.runs.get(run)).state is not State.DESTROYED:
-        await wait()

@@ -8,6 +8,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from gzip import compress
 from hashlib import sha256
 from importlib.resources import files
 
@@ -25,7 +26,11 @@ TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-HEADERS = {"content-security-policy": PAGE_CSP, "cache-control": "no-cache"}  # the others are everybody's
+HEADERS = {  # the others are everybody's
+    "content-security-policy": PAGE_CSP,
+    "cache-control": "no-cache",
+    "vary": "accept-encoding",
+}
 
 
 @dataclass(frozen=True)
@@ -33,8 +38,9 @@ class Asset:
     """One file of the page."""
 
     content: bytes
+    packed: bytes  # gzip
     media_type: str
-    etag: str
+    digest: str
 
 
 def routes() -> Iterator[Route]:
@@ -56,8 +62,9 @@ def assets() -> dict[str, Asset]:
             suffix = each.name[each.name.rfind(".") :]
             if each.is_file() and suffix in TYPES:
                 content = each.read_bytes()
-                etag = f'"{urlsafe_b64encode(sha256(content).digest()[:15]).decode()}"'
-                found[folder + each.name] = Asset(content, TYPES[suffix], etag)
+                digest = urlsafe_b64encode(sha256(content).digest()[:15]).decode()
+                packed = compress(content, 9, mtime=0)
+                found[folder + each.name] = Asset(content, packed, TYPES[suffix], digest)
     return found
 
 
@@ -73,8 +80,11 @@ async def _asset(request: Request) -> Response:
 
 
 def _answer(request: Request, asset: Asset) -> Response:
-    headers = HEADERS | {"etag": asset.etag}
+    packs = "gzip" in request.headers.get("accept-encoding", "")
+    headers = HEADERS | {"etag": f'"{asset.digest}{"-gzip" if packs else ""}"', "content-type": asset.media_type}
     known = {each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")}
-    if asset.etag in known:
+    if headers["etag"] in known:
         return Response(status_code=304, headers=headers)
-    return Response(asset.content, headers=headers | {"content-type": asset.media_type})
+    if packs:
+        return Response(asset.packed, headers=headers | {"content-encoding": "gzip"})
+    return Response(asset.content, headers=headers)

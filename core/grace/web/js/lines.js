@@ -67,5 +67,5 @@ export function lines({label, hint}) {
 }
 
 function row(line) {
-  return h("div", {class: `line ${line.level ?? ""}`}, h("span", {class: "line-at"}, clock(line.at)), h("bdi", {dir: "auto"}, shown(line.text, LONGEST)));
+  return h("div", {class: `line is-${line.level}`}, h("span", {class: "line-at"}, clock(line.at)), h("bdi", {dir: "auto"}, shown(line.text, LONGEST)));
 }

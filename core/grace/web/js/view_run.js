@@ -2,7 +2,7 @@
 
 import {get, post} from "./api.js";
 import {h, replace} from "./dom.js";
-import {bytes, clock, count, money, shown, span, tokens, words} from "./format.js";
+import {bytes, clock, count, full, money, shown, span, tokens, words} from "./format.js";
 import {icon} from "./icon.js";
 import {lines} from "./lines.js";
 import {blobs, messageItem, value} from "./message.js";
@@ -164,7 +164,7 @@ export async function view({id}, page) {
   let past = null; // what was asked for beyond the newest
   let looking = false;
   let again = false;
-  let lookAt = 0;
+  let lookAt = -Infinity;
   async function look() {
     if (looking) return void (again = true);
     looking = true;
@@ -236,16 +236,19 @@ export async function view({id}, page) {
   return {title: id, node, topics: [`run:${id}`], update, refresh, leave: () => clearInterval(tick)};
 }
 
-/** Where it stands: all steps in their order, those behind it filled, with the times that are known. */
+/** Where it stands: all steps in their order, with how long it was in each; the exact times on hover. */
 function stateLine(run) {
-  const times = {requested: run.created, running: run.started, destroyed: run.ended, ...Object.fromEntries(run.moves.map((each) => [each.state, each.at]))};
+  const times = {requested: run.created, running: run.started || null, destroyed: run.ended, ...Object.fromEntries(run.moves.map((each) => [each.state, each.at]))};
   const at = STEPS.indexOf(run.state);
-  const skipped = (name) => run.state === "destroyed" && name === "running" && !run.started;
+  const after = (place) => STEPS.slice(place + 1).map((each) => times[each]).find(Boolean);
   return h("ol", {class: "steps-line", "aria-label": "Where the run stands"}, STEPS.map((name, place) => {
-    const is = skipped(name) ? "skipped" : place < at || run.state === "destroyed" ? "past" : place === at ? "now" : "ahead";
+    const time = times[name];
+    const is = place > at ? "ahead" : place < at && !time ? "skipped" : place === at && run.state !== "destroyed" ? "now" : "past";
+    const next = after(place);
+    const word = !time ? " " : name === "destroyed" ? clock(time) : next ? span(Math.max(0, next - time)) : `since ${clock(time)}`;
     return h("li", {class: is, "aria-current": place === at ? "step" : null}, h("span", {class: "step-mark"}, icon({past: "good", now: "working", ahead: "waiting", skipped: "off"}[is])),
-      h("span", {class: "step-name"}, name), h("span", {class: "step-at"}, times[name] ? clock(times[name]) : h("span", {"aria-hidden": "true"}, " ")),
-      h("span", {class: "unseen"}, {past: "done", now: "now", ahead: "to come", skipped: "never reached"}[is]));
+      h("span", {class: "step-name"}, name), h("span", {class: "step-at", title: time ? full(time) : null}, word),
+      h("span", {class: "unseen"}, {past: "done", now: "now", ahead: "to come", skipped: "passed over"}[is]));
   }));
 }
 

@@ -1,0 +1,79 @@
+"""The start: what needs a person comes there by itself, best first, and goes when it was dealt with."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from anyio import create_task_group
+from playwright.async_api import Browser, expect
+
+from core.lab import Lab
+from tests.browser import Scheme
+from tests.emads.echo import Echo
+from tests.labs import call, lab_of_own
+from tests.pages import flaws, live, sideways, signed_in
+
+RULE = """
+[[rules]]
+name = "echo-is-asked-about"
+kinds = ["run.start"]
+targets = ["echo.keep"]
+verdict = "ask"
+"""
+
+
+@pytest.fixture(scope="module")
+async def lab(anyio_backend: str) -> AsyncIterator[Lab]:
+    async with lab_of_own("[llm]\nusd_per_day = 5\n", echo=Echo) as lab:
+        yield lab
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_a_newcomer_is_told_what_to_type_first(browser: Browser, scheme: Scheme) -> None:
+    async with lab_of_own() as fresh, signed_in(browser, fresh.home, scheme=scheme, width=360) as found:
+        await expect(found.page.get_by_text("madlab scan .")).to_be_visible()
+        assert await sideways(found) == 0
+        assert await flaws(found) == []
+        await found.page.goto("/runs")
+        await live(found)
+        await expect(found.page.get_by_text("No runs yet")).to_be_visible()
+        found.quiet()
+
+
+async def test_a_run_that_fails_comes_up_and_goes_when_it_was_seen(browser: Browser, lab: Lab) -> None:
+    async with signed_in(browser, lab.home) as found:
+        page = found.page
+        await expect(page.locator(".figure", has_text="Spent today")).to_contain_text("of $5")
+        await call(lab, "echo", "misbehave", how="raise")
+        item = page.locator(".queue-item", has_text="misbehave")
+        await expect(item).to_contain_text("RuntimeError")
+        await expect(page.get_by_role("link", name="Attention, 1 open")).to_be_visible()
+        await call(lab, "echo", "misbehave", how="raise")
+        await expect(item).to_contain_text("× 2")
+        await expect(page.locator(".queue-item")).to_have_count(1)
+        assert await flaws(found) == []
+        await item.get_by_role("button", name="Dismiss").click()
+        await expect(page.locator(".queue-item")).to_have_count(0)
+        await expect(page.get_by_role("heading", name="Nothing needs you")).to_be_visible()
+        found.quiet()
+
+
+async def test_it_is_run_again_from_there(browser: Browser, lab: Lab) -> None:
+    async with signed_in(browser, lab.home) as found:
+        await call(lab, "echo", "misbehave", how="raise")
+        item = found.page.locator(".queue-item", has_text="misbehave")
+        await item.get_by_role("button", name="Run it again").click()
+        await expect(item).to_contain_text("× 2")
+        await item.get_by_role("button", name="Dismiss").click()
+        await expect(item).to_have_count(0)
+        found.quiet()
+
+
+async def test_what_ends_and_what_is_at_work_is_seen_beside_it(browser: Browser, lab: Lab) -> None:
+    async with signed_in(browser, lab.home) as found, create_task_group() as tasks:
+        box = found.page.get_by_role("region", name="At work")
+        await expect(box).to_contain_text("No run is at work")
+        tasks.start_soon(lambda: call(lab, "echo", "say_later", text="slowly", after_s=2.0))
+        await expect(box).to_contain_text("say_later")
+        await expect(found.page.get_by_role("region", name="Lately")).to_contain_text("slowly")
+        await expect(box).to_contain_text("No run is at work")
+        found.quiet()
