@@ -384,10 +384,11 @@ class Archives:
     async def _idle(self, before: float) -> list[str]:
         """Conversations with something to archive, in which nothing was said since, and nothing goes on."""
         sql = """
-            SELECT j.conversation FROM journal j JOIN body b USING (sequence)
-            WHERE j.kind IN ('message', 'event') AND j.conversation <> '' GROUP BY 1
-            HAVING max(j.at) < ? AND NOT EXISTS (SELECT 1 FROM archive a  -- what a person brought back stays
-                WHERE a.conversation = j.conversation AND a.state = 'restored' AND a.ended >= max(j.at))"""
+            SELECT said.conversation FROM (
+                SELECT j.conversation, max(j.at) AS last FROM journal j JOIN body b USING (sequence)
+                WHERE j.kind IN ('message', 'event') AND j.conversation <> '' GROUP BY 1) said
+            WHERE said.last < ? AND NOT EXISTS (SELECT 1 FROM archive a  -- what a person brought back stays
+                WHERE a.conversation = said.conversation AND a.state = 'restored' AND a.ended >= said.last)"""
         live = await self._live()
         return [row[0] for row in await self._journal.query(sql, (before,)) if row[0].partition("/")[0] not in live]
 

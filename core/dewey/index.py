@@ -221,7 +221,8 @@ def _add(db: sqlite3.Connection, documents: Sequence[Document]) -> None:
         times = [float(str(row[5])) for row in rows if int(str(row[0])) >> PART_BITS == number]
         db.execute(
             f"CREATE VIRTUAL TABLE IF NOT EXISTS part_{number} USING fts5"
-            " (title, body, keys, content = '', prefix = '2 3', tokenize = 'unicode61 remove_diacritics 0')"
+            " (title, body, keys, content = '', columnsize = 0, prefix = '2 3',"
+            " tokenize = 'unicode61 remove_diacritics 0')"
         )
         db.execute(
             "INSERT INTO part VALUES (?, ?, ?) ON CONFLICT DO UPDATE"

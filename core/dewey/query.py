@@ -11,7 +11,7 @@ messages of one participant never pays for those of all, and what a client may n
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import blake2b
 
@@ -40,15 +40,14 @@ class Query:
     """What is looked for."""
 
     match: str  # in the language of FTS5; made of letters, digits and its operators alone
-    terms: tuple[Term, ...] = ()  # what to show in what is found
+    groups: tuple[tuple[Term, ...], ...] = ()  # words: something of each group
     since: float | None = None  # seconds since the epoch
     until: float | None = None
-    keys: tuple[str, ...] = field(default=())  # what everything found must have, beside the words
 
     @property
-    def has_words(self) -> bool:
-        """Whether anything but filters was asked: otherwise the newest is the best."""
-        return bool(self.terms)
+    def terms(self) -> tuple[Term, ...]:
+        """What to show in what is found; where there is nothing, the newest is the best."""
+        return tuple(term for group in self.groups for term in group)
 
 
 def key(name: str, value: str) -> str:
@@ -78,7 +77,7 @@ def parse(
             _take(wanted, name, value)
     for piece in _PIECE.finditer(text):
         minus, name = bool(piece["minus"]), (piece["field"] or "").lower()
-        if name in FIELDS and (piece["value"] or name not in ("before", "after")):
+        if name in FIELDS:
             value = piece["value"].strip('"')
             if not value:
                 continue  # the field is being typed
@@ -116,7 +115,7 @@ def parse(
     keys = tuple(" OR ".join(f'"{key(name, each)}"' for each in values) for name, values in wanted.items())
     return Query(
         _expression(groups, nots, keys, [key(name, each) for name, values in unwanted.items() for each in values]),
-        tuple(term for group in groups for term in group),
+        tuple(map(tuple, groups)),
         max(since, default=None),
         min(until, default=None),
     )
@@ -126,19 +125,20 @@ def within(query: Query, keys: Iterable[str]) -> Query:
     """`query`, among those documents alone that have one of `keys`."""
     allowed = " OR ".join(f'"{each}"' for each in keys)
     match = f"keys : ({allowed}) AND ({query.match})"
-    return Query(match, query.terms, query.since, query.until)
+    return replace(query, match=match)
 
 
 def _expression(groups: list[list[Term]], nots: list[Term], keys: tuple[str, ...], unwanted: list[str]) -> str:
-    words = [f"({' OR '.join(map(_said, group))})" for group in groups]
+    words = [f"({' OR '.join(map(said, group))})" for group in groups]
     parts = [f"{{title body}} : ({' AND '.join(words)})"] if words else []
     parts += [f"keys : ({each})" for each in keys]
     whole = " AND ".join(parts) or f'keys : "{key(EVERYTHING, "")}"'
-    out = [f"{{title body}} : {_said(each)}" for each in nots] + [f'keys : "{each}"' for each in unwanted]
+    out = [f"{{title body}} : {said(each)}" for each in nots] + [f'keys : "{each}"' for each in unwanted]
     return f"({whole}) NOT ({' OR '.join(out)})" if out else whole
 
 
-def _said(term: Term) -> str:
+def said(term: Term) -> str:
+    """A term in the language of FTS5."""
     return f'"{" ".join(term.words)}"' + (" *" if term.prefix else "")
 
 

@@ -1,10 +1,12 @@
 """Finds and ranks: the newest part first, until there is enough to choose from.
 
-A *pool* is the newest documents that match, at most 1,000 of them. They are ranked by BM25 (a word in the title counts
-four times), times what kind of thing it is (an answer before a question, a question before an act), times how young
-it is (at most twice), times whether the words stand side by side. Who reads on beyond a pool gets the next one, so
-everything that matches is reached, and none of it twice; `more` is the place, and does not move while new things come.
-What is asked by filters alone comes as it was said, the newest first.
+A *pool* is the newest documents that match, at most 600 of them. They are ranked (`ranking`) by BM25, a word in the
+title counting four times, times what kind of thing it is (an answer before a question, a question before an act),
+times how young it is (at most twice), times whether the words stand side by side. Who reads on beyond a pool gets the
+next one, so everything that matches is reached, and none of it twice; `more` is the place, and does not move while new
+things come. What is asked by filters alone comes as it was said, the newest first.
+
+What it costs is bounded by the pool and by the size of a part, not by how much there is: `tests/bench/search.py`.
 """
 
 import re
@@ -16,15 +18,15 @@ from time import perf_counter
 from typing import NamedTuple
 
 from core.dewey.index import PART_BITS, parts
-from core.dewey.query import Query
+from core.dewey.query import Query, said
+from core.dewey.ranking import Density, Ranking
 from core.dewey.snippet import Snippet, snippet
-from core.dewey.words import Term, fold
+from core.dewey.words import Term
 from protos.errors import InvalidArgument
 
-POOL = 1000
-LOOKED_AT = 50  # of a pool, the best: whether the words stand side by side there
-TITLE, BODY, KEYS = 4.0, 1.0, 0.0  # what a word counts for in each column
-HALF_LIFE_S = 14 * 86_400.0
+POOL = 600
+WEIGHED_CHARACTERS = 4000  # of a text, its beginning
+SAMPLED = 50  # documents that have a word: enough to tell how rare it is
 DAWDLING_S = 2.0  # beyond, what was found so far is given
 COUNTED = 10  # of each facet, the most frequent
 
@@ -62,11 +64,12 @@ class _Match(NamedTuple):
     """One document of a pool, before it is ranked."""
 
     id: int
-    score: float  # BM25 within its part
     at: float
     kind: str
     weight: float
     sender: str
+    title: str
+    body: str
 
 
 class _Candidate(NamedTuple):
@@ -82,8 +85,8 @@ def find(db: sqlite3.Connection, query: Query, *, limit: int, more: str = "", no
     """
     head, offset = _place(more)
     pool, low = _pool(db, query, head)
-    if query.has_words:
-        ranked = _side_by_side(db, query, sorted((_weigh(each, now) for each in pool), key=lambda each: -each.score))
+    if query.groups:
+        ranked = _ranked(db, query, pool, now)
     else:
         ranked = [_Candidate(each.id, 0.0) for each in sorted(pool, key=lambda each: (-each.at, -each.id))]
     page = ranked[offset : offset + limit]
@@ -117,9 +120,9 @@ def _place(more: str) -> tuple[int, int]:
 
 def _pool(db: sqlite3.Connection, query: Query, head: int) -> tuple[list[_Match], int]:
     """The newest documents that match below `head`, and where the next pool begins; 0 where there is none."""
-    weighed = f"-bm25(p, {TITLE}, {BODY}, {KEYS})" if query.has_words else "0.0"
     since = query.since if query.since is not None else -1e300
     until = query.until if query.until is not None else 1e300
+    texts = f"t.title, substr(t.body, 1, {WEIGHED_CHARACTERS})" if query.groups else "'', ''"
     found: list[_Match] = []
     began = perf_counter()
     for number, earliest, latest in parts(db):
@@ -127,13 +130,11 @@ def _pool(db: sqlite3.Connection, query: Query, head: int) -> tuple[list[_Match]
             continue
         if latest < since or earliest >= until:
             continue
-        left = POOL - len(found)
         rows = db.execute(
-            f"SELECT p.rowid, {weighed.replace('(p,', f'(part_{number},')}, d.at, d.kind, d.weight, d.sender"
-            f" FROM part_{number} p JOIN doc d ON d.id = p.rowid"
-            f" WHERE part_{number} MATCH ? AND p.rowid < ? AND d.at >= ? AND d.at < ?"
-            " ORDER BY p.rowid DESC LIMIT ?",
-            (query.match, head or 1 << 62, since, until, left),
+            f"SELECT p.rowid, d.at, d.kind, d.weight, d.sender, {texts} FROM part_{number} p"
+            " CROSS JOIN doc d ON d.id = p.rowid CROSS JOIN text t ON t.id = p.rowid"
+            f" WHERE part_{number} MATCH ? AND p.rowid < ? AND d.at >= ? AND d.at < ? ORDER BY p.rowid DESC LIMIT ?",
+            (query.match, head or 1 << 62, since, until, POOL - len(found)),
         )
         found += [_Match(*row) for row in rows]
         if len(found) >= POOL:
@@ -143,24 +144,33 @@ def _pool(db: sqlite3.Connection, query: Query, head: int) -> tuple[list[_Match]
     return found, 0
 
 
-def _weigh(match: _Match, now: float) -> _Candidate:
-    age = max(0.0, now - match.at)
-    # Every word being there at all is worth something: FTS5 gives a word next to nothing that half of a part has.
-    return _Candidate(match.id, (match.score + 0.05) * match.weight * (1 + 0.5 ** (age / HALF_LIFE_S)))
+def _ranked(db: sqlite3.Connection, query: Query, pool: Sequence[_Match], now: float) -> list[_Candidate]:
+    if not pool:
+        return []
+    alone = len(query.terms) == 1  # then its rarity is the same for all
+    ranking = Ranking(
+        [[(term, Density(1, 1) if alone else _density(db, term)) for term in group] for group in query.groups]
+    )
+    scored = [
+        _Candidate(each.id, ranking.score(each.title, each.body, weight=each.weight, age_s=now - each.at))
+        for each in pool
+    ]
+    return sorted(scored, key=lambda each: (-each.score, -each.id))
 
 
-def _side_by_side(db: sqlite3.Connection, query: Query, ranked: list[_Candidate]) -> list[_Candidate]:
-    """Those of the best in which the words stand side by side, as they were asked for, go up by half."""
-    words = [word for term in query.terms for word in term.words]
-    if len(query.terms) < 2:
-        return ranked
-    beside = re.compile(r"[\W_]+".join(map(re.escape, words)))
-    best = []
-    for each in ranked[:LOOKED_AT]:
-        title, body = db.execute("SELECT title, substr(body, 1, 4000) FROM text WHERE id = ?", (each.id,)).fetchone()
-        factor = 1.5 if beside.search(fold(f"{title}\n{body}")) else 1.0
-        best.append(_Candidate(each.id, each.score * factor))
-    return sorted(best, key=lambda each: -each.score) + ranked[LOOKED_AT:]
+def _density(db: sqlite3.Connection, term: Term) -> Density:
+    """How dense a term lies among the newest documents."""
+    having, newest, oldest = 0, 0, 0
+    for number, _, _ in parts(db):
+        sql = f"SELECT rowid FROM part_{number} WHERE part_{number} MATCH ? ORDER BY rowid DESC LIMIT ?"
+        rows = db.execute(sql, (f"{{title body}} : {said(term)}", SAMPLED)).fetchall()
+        newest = newest or ((number + 1) << PART_BITS) - 1
+        having += len(rows)
+        oldest = rows[-1][0] if len(rows) == SAMPLED else number << PART_BITS
+        if having >= SAMPLED:
+            break
+    last = int(db.execute("SELECT max(id) FROM doc").fetchone()[0])
+    return Density(having, max(having, min(newest, last) - oldest + 1))
 
 
 def _hits(db: sqlite3.Connection, page: Sequence[_Candidate], terms: tuple[Term, ...]) -> list[Hit]:

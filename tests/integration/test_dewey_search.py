@@ -86,7 +86,7 @@ async def test_runs_acts_and_findings_are_found_beside_messages(lab: Lab) -> Non
     blob = await lab.horace.put(content(), name="report.json")
     call = Message(id=asked, conversation=conversation, kind=KIND_CALL, tool="scan", data="{}")
     await lab.rogers.publish(call, sender="operator")
-    requested = {"id": "mcnamara-1", "mad": "mcnamara", "conversation": conversation, "trigger": asked}
+    requested: dict[str, Any] = {"id": "mcnamara-1", "mad": "mcnamara", "conversation": conversation, "trigger": asked}
     requested |= {"trigger_sequence": 1, "state": "requested", "created": 1.0, "parent": "", "terms": {}}
     ended = {"id": "mcnamara-1", "state": "destroyed", "outcome": "failed", "reason": "the zeppelin burst"}
     await lab.journal.append(

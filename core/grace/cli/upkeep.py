@@ -59,9 +59,12 @@ def verify(
         tail = "intact" if found["tail_intact"] else "CUT OFF"
         screen.say(f"integrity     the chain of {found['entries']:,} entries is {chain}, head {found['head'][:16]}")
         screen.say(
-            f"completeness  {found['bodies_present']:,} bodies present, {found['bodies_removed']:,} removed by policy,"
+            f"completeness  {found['bodies_present']:,} bodies present, {found['bodies_archived']:,} archived,"
+            f" {found['bodies_removed']:,} removed by policy,"
             f" {found['bodies_missing']:,} missing, {found['bodies_altered']:,} altered"
         )
+        if found["proofs_broken"]:
+            screen.say(f"proofs        {found['proofs_broken']:,} proofs of deletion DO NOT FIT")
         screen.say(f"tail          {tail}: {found['noted']:,} entries were noted beside the journal")
         if checkpoint is not None:
             screen.say(

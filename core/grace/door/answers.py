@@ -151,9 +151,11 @@ class Verified(BaseModel):
     head: str
     chain_intact: bool
     bodies_present: int
+    bodies_archived: int
     bodies_removed: int
     bodies_missing: int
     bodies_altered: int
+    proofs_broken: int
     tail_intact: bool
     problems: list[str]
 

@@ -1,0 +1,263 @@
+"""Conversations go into archives and come back bit for bit, are read there as before, are forgotten with a proof."""
+
+import hashlib
+import json
+import lzma
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+from anyio import fail_after
+
+from core.app import open_journal
+from core.dewey.archives import Archives
+from core.dewey.library import Library
+from core.home import Home
+from core.horace.store import Horace
+from core.rogers.bus import Rogers
+from core.rogers.entry import Entry
+from core.rogers.journal import Journal
+from core.rogers.retention import DAY_S, Retention, retain
+from protos.errors import Conflict, NotFound
+from protos.ids import new_id
+from protos.v1.message_pb2 import KIND_EVENT, KIND_PROSE, Blob, Message
+from tests.labs import a_home
+
+PACKAGE: dict[str, object] = {
+    **dict.fromkeys(("ecosystem", "project", "version", "name", "digest"), "p"),
+    "uploaded": 1.0,
+}
+FOREVER = Retention(events_s=None, messages_s=None, answers_s=None, max_bytes=None, seal_s=None)
+
+
+class Room:
+    """What a lab has of what is tested here: the journal with all its views, the bus, files, archives, the index."""
+
+    def __init__(self, home: Home, journal: Journal, rogers: Rogers, horace: Horace, archives: Archives) -> None:
+        self.home, self.journal, self.rogers, self.horace, self.archives = home, journal, rogers, horace, archives
+        self.library = Library(journal, home.path / "dewey.db", horace, archives.filled_now)
+
+    async def say(self, text: str, conversation: str, *, blobs: list[Blob] | None = None) -> Message:
+        said = Message(id=new_id(), conversation=conversation, kind=KIND_PROSE, text=text, blobs=blobs or [])
+        await self.rogers.publish(said, sender="operator")
+        return said
+
+    async def store(self, content: bytes) -> Blob:
+        async def chunks() -> AsyncIterator[bytes]:
+            yield content
+
+        return await self.horace.put(chunks(), name="some.txt")
+
+    async def found(self, text: str) -> int:
+        await self.library.caught_up()
+        return (await self.library.search(text)).total
+
+
+@pytest.fixture
+async def room() -> AsyncIterator[Room]:
+    with fail_after(120), a_home() as home:
+        async with (
+            open_journal(home) as journal,
+            Rogers(journal) as rogers,
+            Horace(home.path / "blobs", journal, quota_bytes=1 << 30) as horace,
+        ):
+            archives = Archives(journal, home.path / "archives", home.lab, horace)
+            await archives.finish()
+            rogers.filled = archives.filled
+            room = Room(home, journal, rogers, horace, archives)
+            async with room.library:
+                yield room
+
+
+def everything(room: Room) -> str:
+    """A digest over headers and bodies as the file has them."""
+    with closing(sqlite3.connect(room.journal.path)) as db:
+        sql = (
+            "SELECT j.*, b.body FROM journal j LEFT JOIN body b USING (sequence)"
+            " WHERE j.kind NOT IN ('archive', 'retention') ORDER BY j.sequence"
+        )
+        return hashlib.sha256(repr(db.execute(sql).fetchall()).encode()).hexdigest()
+
+
+async def test_a_thousand_messages_and_their_links_come_back_bit_for_bit(room: Room) -> None:
+    blob = await room.store(b"linked")
+    for at in range(1000):
+        await room.say(f"message {at} of the emu\x1b[31m \u7814\u7a76", "c", blobs=[blob] if at % 100 == 0 else None)
+        if at % 3 == 0:
+            await room.say("of another", "d")
+    await room.rogers.publish(Message(id=new_id(), conversation="c", kind=KIND_EVENT, text="a line"), sender="echo")
+    before, said = everything(room), [each.SerializeToString() for each in await room.rogers.history("c", limit=1000)]
+    assert await room.found("emu 999") == 1
+
+    (archive,) = await room.archives.create(["c"])
+    assert archive.count == 1001
+    assert archive.bytes < 1000 * 200
+    verified = await room.journal.verify()
+    assert verified.ok, verified.problems
+    assert (verified.bodies_archived, verified.bodies_removed, verified.bodies_missing) == (1001, 0, 0)
+    assert (await room.archives.verify()).ok
+    assert [each.SerializeToString() for each in await room.rogers.history("c", limit=1000)] == said, "read as before"
+    assert await room.found("emu 999") == 1, "and found"
+    await room.journal.rebuild("links")
+    assert await room.journal.query("SELECT count(*) FROM links WHERE conversation = 'c'") == [(1,)]
+
+    assert await room.archives.restore("c") == 1001
+    assert everything(room) == before
+    verified = await room.journal.verify()
+    assert verified.ok, verified.problems
+    assert verified.bodies_archived == 0
+    assert await room.archives.listed() == []
+    assert not list((room.home.path / "archives").iterdir())
+    assert (await retain(room.journal, Retention(messages_s=0.0, events_s=0.0))).bodies_removed == 334
+    verified = await room.journal.verify()
+    assert verified.ok, verified.problems
+    assert (await room.rogers.history("c"))[0].text.startswith("message 0"), "what a person brought back stays"
+
+
+async def test_an_index_made_anew_reads_the_archives(room: Room) -> None:
+    await room.say("the only axolotl", "c")
+    await room.archives.create(["c"])
+    await room.library.rebuild()
+    await room.library.rebuilt()
+    assert await room.found("axolotl") == 1
+
+
+async def test_the_file_is_what_its_page_says_and_a_change_is_noticed(room: Room) -> None:
+    for at in range(5):
+        await room.say(f"said {at}", "c")
+    (archive,) = await room.archives.create(["c"])
+    path = room.home.path / "archives" / f"{archive.id}.xz"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == archive.sha256
+    first, *rows, last = [json.loads(line) for line in lzma.decompress(path.read_bytes()).splitlines()]
+    assert (first["format"], first["conversation"], len(rows)) == ("madlab-archive", "c", 5)
+    assert [each["previous"] for each in rows[1:]] == [each["hash"] for each in rows[:-1]]
+    good = path.read_bytes()
+    rows[2]["body"] = rows[1]["body"]
+    lines = [json.dumps(each).encode() + b"\n" for each in (first, *rows, last)]
+    path.write_bytes(lzma.compress(b"".join(lines)))
+    assert not (await room.archives.verify()).ok
+    with pytest.raises(Conflict):
+        await room.archives.restore("c")
+    path.unlink()
+    assert "gone" in (await room.archives.verify()).problems[0]
+    path.write_bytes(good)
+    assert (await room.archives.verify()).ok
+    assert await room.archives.restore("c") == 5
+
+
+async def test_only_what_is_idle_goes_and_never_what_is_at_work(room: Room) -> None:
+    await room.say("old", "busy")
+    await room.say("old", "idle")
+    run: dict[str, Any] = {"id": "echo-1", "mad": "echo", "conversation": "busy", "trigger": "t", "trigger_sequence": 1}
+    run |= {"state": "running", "created": 1.0}
+    await room.journal.append(Entry(new_id(), "run", json.dumps(run).encode(), "busy"))
+    assert await room.archives.create(None, idle_s=3600) == []
+    assert [each.conversation for each in await room.archives.create(None, idle_s=0)] == ["idle"]
+    with pytest.raises(Conflict, match="run is going on"):
+        await room.archives.create(["busy"])
+    with pytest.raises(Conflict, match="run is going on"):
+        await room.archives.forget("busy")
+    with pytest.raises(NotFound):
+        await room.archives.create(["nowhere"])
+
+
+async def test_a_forgotten_conversation_is_gone_everywhere_and_proven(room: Room) -> None:
+    own, shared = await room.store(b"its own"), await room.store(b"shared")
+    await room.say("the secret of the dodo", "c", blobs=[own, shared])
+    await room.archives.create(["c"])
+    await room.say("the dodo again", "c/1")
+    await room.say("no bird", "d", blobs=[shared])
+    act = {"act": "bus.call", "step": "started", "target": "echo.say", "details": {"arguments": "dodo"}}
+    await room.journal.append(Entry("act:1:started", "act", json.dumps(act).encode(), "c", "operator"))
+    assert await room.found("dodo") == 3
+
+    gone = await room.archives.forget("c")
+    assert (gone.bodies, gone.archives, gone.blobs) == (3, 1, 1)
+    assert await room.found("dodo") == 0
+    assert await room.found("bird") == 1
+    assert await room.horace.digests() == [shared.digest]
+    assert not list((room.home.path / "archives").iterdir())
+    verified = await room.journal.verify()
+    assert verified.ok, verified.problems
+    assert (verified.bodies_archived, verified.bodies_removed) == (0, 3)
+    with pytest.raises(NotFound):
+        await room.archives.forget("c")
+    await room.library.rebuild()
+    await room.library.rebuilt()
+    assert await room.found("dodo") == 0
+    for each in room.home.path.glob("dewey.db*"):
+        assert b"dodo" not in each.read_bytes(), "not even in free pages"
+
+
+async def test_an_archive_that_is_too_old_goes_for_good_with_a_proof(room: Room) -> None:
+    await room.say("the auk", "c")
+    (archive,) = await room.archives.create(["c"])
+    assert await room.archives.drop(archive.at) == 0
+    assert await room.archives.drop(archive.at + DAY_S) == 1
+    verified = await room.journal.verify()
+    assert verified.ok, verified.problems
+    assert (verified.bodies_archived, verified.bodies_removed) == (0, 1)
+    assert (await room.rogers.history("c"))[0].tool == "removed"
+    assert await room.found("auk") == 0
+
+
+async def test_what_retention_takes_from_the_journal_goes_from_the_index(room: Room) -> None:
+    await room.say("the quagga", "c")
+    requested: dict[str, Any] = {
+        "id": "r-1",
+        "mad": "echo",
+        "conversation": "c",
+        "state": "destroyed",
+        "outcome": "failed",
+    }
+    requested |= {"reason": "the thylacine", "trigger": "", "trigger_sequence": 1, "created": 1.0}
+    await room.journal.append(Entry(new_id(), "run", json.dumps(requested).encode(), "c"))
+    assert await room.found("quagga") == 1
+    await retain(room.journal, Retention(messages_s=0.0))
+    assert await room.found("quagga") == 0
+    assert await room.found("thylacine") == 1
+
+
+async def test_views_are_the_same_without_the_acts_that_retention_takes(room: Room) -> None:
+    for number, (act, more) in enumerate(
+        (
+            ("bus.call", {"target": "echo.say", "details": {"arguments": "{}"}}),
+            ("files.put", {"digest": "sha256:1", "taint": ["web"]}),
+            ("web.fetch", {"target": "https://example.org/"}),
+            ("web.fetch", {"package": PACKAGE}),
+        )
+    ):  # fmt: skip
+        told = {"act": act, "step": "outcome", "principals": ["client:ann"], **dict[str, object](more)}
+        entry = Entry(f"act:{number}:outcome", "act", json.dumps(told).encode(), "c", "client:ann")
+        await room.journal.append(entry)
+    with closing(sqlite3.connect(room.journal.path)) as db:
+        views = [name for (name,) in db.execute("SELECT name FROM view ORDER BY 1")]
+        tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY 1")]
+
+        def contents() -> dict[str, object]:
+            kept = {"journal", "body", "cursor", "view", "set_apart"}
+            return {each: db.execute(f'SELECT * FROM "{each}"').fetchall() for each in tables if each not in kept}
+
+        before = contents()
+        assert (await retain(room.journal, Retention(acts_s=0.0))).bodies_removed == 2
+        for view in views:
+            await room.journal.rebuild(view)
+        assert contents() == before
+    verified = await room.journal.verify()
+    assert verified.ok, verified.problems
+
+
+async def test_a_proof_that_does_not_fit_is_told(room: Room) -> None:
+    for at in range(3):
+        await room.say(f"said {at}", "c")
+    await retain(room.journal, FOREVER)
+    told = {"removed": {"message": 3}, "proofs": [
+        {"kind": "message", "after": 0, "upto": 3, "count": 2, "digest": "00"}]}  # fmt: skip
+    await room.journal.append(Entry(new_id(), "retention", json.dumps(told).encode(), sender="core"))
+    verified = await room.journal.verify()
+    assert not verified.ok
+    assert verified.proofs_broken == 1
+    assert "speaks of 2 bodies of message entries, and 3" in verified.problems[0]
