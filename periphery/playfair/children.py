@@ -7,7 +7,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from subprocess import DEVNULL, PIPE
+from subprocess import PIPE
 from typing import Any
 
 from anyio import CancelScope, fail_after, open_process
@@ -80,7 +80,7 @@ async def started(what: str) -> AsyncIterator[Job]:
             [sys.executable, "-m", "periphery.playfair.job", what],
             stdin=PIPE,
             stdout=PIPE,
-            stderr=DEVNULL,
+            stderr=None,  # what it says in its last moment is shown with the run
             env=environment,
             start_new_session=True,
         )

@@ -209,6 +209,8 @@ class _Choice:
             x = self._category(dimension, self._wish.top or (SLICES if self._mark == "pie" else self._bars))
         y = self._measure(measure)
         mark = self._mark if self._mark in ("bar", "line", "area", "pie") else None
+        if mark == "line" and not self._fixed and series and (self._wish.share or self._wish.stack):
+            mark = "area"  # "over time" says the direction, not the mark
         if mark == "pie" and (dimension.kind != "nominal" or series):
             self._notes.append("A pie shows parts of one whole only; bars were chosen.")
             mark = "bar"

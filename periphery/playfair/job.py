@@ -9,13 +9,14 @@ import json
 import os
 import resource
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from periphery.playfair.choosing import Asked, choose
+from periphery.playfair.choosing import Asked, Plan, choose
 from periphery.playfair.limits import Limits
-from periphery.playfair.profile import facts_of, sample
+from periphery.playfair.profile import Facts, facts_of, sample
 from periphery.playfair.reading import read
 from periphery.playfair.shaping import shape
 from periphery.playfair.spec import Look, describe, label, specification, title_of
@@ -102,7 +103,7 @@ def _read(order: dict[str, Any], limits: Limits) -> dict[str, Any]:
     spec = specification(plan, shaped, look)
     return said | {
         "spec": spec,
-        "notes": [*table.notes, *plan.notes, *shaped.notes],
+        "notes": [*table.notes, *plan.notes, *shaped.notes, *_left_out(facts, plan)],
         "title": order["title"] or title_of(plan, shaped),
         "description": describe(plan, shaped),
         "chosen": {
@@ -114,6 +115,14 @@ def _read(order: dict[str, Any], limits: Limits) -> dict[str, Any]:
             "marks": len(shaped.rows),
         },
     }
+
+
+def _left_out(facts: list[Facts], plan: Plan) -> Iterator[str]:
+    """What a reader should know of rows without a value."""
+    shown = {each.column for each in (plan.x, plan.y, plan.color) if each is not None}
+    for each in facts:
+        if each.name in shown and each.missing and each.kind != "nominal":
+            yield f"{each.missing:,} rows without {each.name!r} were left out."
 
 
 def _values(table: Any, text: str) -> list[dict[str, Any]]:

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from periphery.playfair.limits import Limits
-from periphery.playfair.tables import Filling, Kind, Table, clean, names_of
+from periphery.playfair.tables import MOST, Filling, Kind, Table, clean, names_of
 from protos.errors import Error
 
 BATCH = 16_384
+_AGES = 8.64e12  # seconds: a date farther off is none, for Vega
 _SECONDS = {"Second": 1.0, "s": 1.0, "ms": 1e3, "µs": 1e6, "us": 1e6, "ns": 1e9}
 
 
@@ -34,7 +35,7 @@ def read_parquet(path: Path, limits: Limits) -> Table:
                 each.extend(batch.column(at))
     except (Error, MemoryError):
         raise
-    except Exception as error:  # noqa: BLE001  the reader's errors have no class of their own; each means a broken file
+    except BaseException as error:  # noqa: BLE001  the reader's errors and panics have no class of their own: a broken file
         raise ValueError(clean(str(error), 200)) from None
     return Table([each.filling.column for each in filling])
 
@@ -58,13 +59,13 @@ class _Filling:
 
         column = self.filling.column
         if column.kind == "nominal":
-            for each in values.to_pylist():
-                self.filling.add("" if each is None else _text(each))
+            self.filling.extend(["" if each is None else _text(each) for each in values.to_pylist()])
             return
         if column.kind == "temporal":
             whole = values.cast(DataType.int32() if self._type == "Date32" else DataType.int64()).to_pylist()
             scale = 86_400.0 if self._type == "Date32" else 1 / self._divisor
-            column.values.extend(array("d", (math.nan if each is None else each * scale for each in whole)))
+            times = (math.nan if each is None else each * scale for each in whole)
+            column.values.extend(array("d", (each if abs(each) <= _AGES else math.nan for each in times)))
             return
         numbers = array("d", (_number(each) for each in values.to_pylist()))
         column.digits = column.digits and self._type.startswith(("Int", "UInt"))
@@ -81,7 +82,7 @@ def _number(value: Any) -> float:
     if value is None:
         return math.nan
     number = float(value)
-    return number if math.isfinite(number) else math.nan
+    return number if abs(number) <= MOST else math.nan
 
 
 def _text(value: Any) -> str:

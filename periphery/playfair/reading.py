@@ -4,8 +4,8 @@ What a column holds is guessed from its first rows; the file is then read once i
 column as text where too much of it was something else. So a million rows take eight bytes a cell, not sixty.
 """
 
+import codecs
 import csv
-import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -28,6 +28,7 @@ ENDINGS: dict[str, Format] = {
     ".pq": "parquet",
 }
 SAMPLE = 5_000  # rows that the kinds are guessed from
+BATCH = 4_096
 FIELD_CHARACTERS = 1_000_000
 STRANGE = 0.05  # of a column's values that may be none of its kind
 
@@ -60,9 +61,7 @@ def read(path: Path, limits: Limits, *, name: str = "", format: str = "") -> tup
         raise InvalidArgument("The data has no rows.", next="Give at least one row below the names of the columns.")
     for each in table.columns:
         if each.strange:
-            table.notes.append(
-                f"{each.strange:,} values of {each.name!r} are no {_WORDS[each.kind]} and count as missing."
-            )
+            table.notes.append(f"{each.strange:,} values of {each.name!r} are no {_WORDS[each.kind]}.")
     return table, found
 
 
@@ -91,14 +90,16 @@ def _format(path: Path, name: str, asked: str) -> Format:
 
 
 def _encoding(path: Path) -> tuple[str, list[str]]:
+    decoder = codecs.getincrementaldecoder("utf-8")()
     with path.open("rb") as file:
-        head = file.read(4)
-        if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        chunk = file.read(1024**2)
+        if chunk.startswith((b"\xff\xfe", b"\xfe\xff")):
             return "utf-16", []
-        file.seek(0)
         try:
-            for piece in io.TextIOWrapper(file, "utf-8"):
-                del piece
+            while chunk:
+                decoder.decode(chunk)
+                chunk = file.read(1024**2)
+            decoder.decode(b"", final=True)
         except UnicodeDecodeError:
             return "cp1252", ["The data is not UTF-8; it was read as Windows-1252."]
     return "utf-8-sig", []
@@ -151,16 +152,18 @@ def _fill(names: list[str], rows: Rows, limits: Limits, notes: list[str], *, com
     ]
     while True:
         filling = [Filling(name, kind, comma) for name, kind in zip(names, kinds, strict=True)]
-        adds = [each.add for each in filling]
         ragged, count = 0, 0
-        for count, row in enumerate(rows(), 1):
+        whole = rows()
+        while batch := list(islice(whole, BATCH)):
+            count += len(batch)
             if count > limits.rows:
                 limits.check("rows", count, f"The data has more than {limits.rows:,} rows")
-            if len(row) != width:
-                ragged += 1
-                row = [*row[:width], *[""] * (width - len(row))]
-            for add, text in zip(adds, row, strict=True):
-                add(text)
+            for at, row in enumerate(batch):
+                if len(row) != width:
+                    ragged += 1
+                    batch[at] = [*row[:width], *[""] * (width - len(row))]
+            for each, texts in zip(filling, zip(*batch, strict=True), strict=True):
+                each.extend(texts)
         wrong = [at for at, each in enumerate(filling) if each.column.strange > count * STRANGE]
         if not wrong:
             if ragged:

@@ -17,13 +17,17 @@ from periphery.playfair.tables import clean
 from protos.errors import InvalidArgument
 
 VIEWS = 24
-_EXPRESSIONS = frozenset(("expr", "calculate", "test", "labelExpr", "signal"))
+_EXPRESSIONS = frozenset(("expr", "calculate", "labelExpr", "signal", "update", "init"))
+_PREDICATES = frozenset(("filter", "test", "not", "and", "or"))
 _REFUSED = {
     "url": "it would be fetched, and nothing is: give the data with the call",
     "href": "a chart leads nowhere",
     "graticule": "maps have no source of their own here",
     "sphere": "maps have no source of their own here",
     "bind": "a picture has no controls",
+    "select": "a picture has nothing to select",
+    "on": "nothing happens to a picture",
+    "signals": "a picture does not change",
     "loader": "nothing is loaded",
 }
 _MOST = {"maxbins": 500, "steps": 1000, "columns": 50, "tickCount": 200, "step": 10_000, "bandwidth": 1e12}
@@ -56,8 +60,12 @@ def check_spec(spec: Any, limits: Limits) -> None:
             raise InvalidArgument(f"The specification holds {key!r} at {where}: {_REFUSED[key]}.", next="Leave it out.")
         if (key in ("mark", "type") and value == "image") or (key == "mark" and _type(value) == "image"):
             raise InvalidArgument(f"The specification holds a picture at {where}.", next="Leave it out.")
-        if key in _EXPRESSIONS or (key == "filter" and isinstance(value, str)):
+        if key in _EXPRESSIONS and not isinstance(value, dict):
             check_expression(value, own)
+        if key in _PREDICATES:
+            for each in value if isinstance(value, list) else [value]:
+                if isinstance(each, str):
+                    check_expression(each, own)
         if key in _MOST and isinstance(value, int | float) and not isinstance(value, bool) and abs(value) > _MOST[key]:
             raise InvalidArgument(f"{key} at {where} is over {_MOST[key]:,}.", next="Ask for less.")
         if key == "sequence":

@@ -272,9 +272,11 @@ class _Builder:
 
 _QUIET = frozenset(("pointer-events", "cursor", "xml:space", "xml:lang", "name", "tabindex", "target", "rel"))
 _QUIET_STYLES = frozenset(
-    ("cursor", "pointer-events", "animation", "max-width", "margin", "padding", "background", "background-color",
-     "border", "border-radius", "z-index", "position", "text-shadow", "box-shadow", "transition", "user-select")
-)  # fmt: skip
+    str.split(
+        "cursor pointer-events height width vertical-align animation max-width margin padding background "
+        "background-color border border-radius z-index position text-shadow box-shadow transition user-select"
+    )
+)
 
 
 def _past(text: str, brace: int) -> int:

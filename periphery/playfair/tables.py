@@ -14,7 +14,9 @@ from protos.errors import Exhausted
 
 Kind = Literal["quantitative", "temporal", "nominal"]
 
-_NUMBER = re.compile(r"[-+]?(?:\d+(?:,\d{3})+|\d+|(?=\.\d))(?:\.\d*)?(?:[eE][-+]?\d{1,4})?")
+MOST = 1e150  # beyond, a number counts as missing: its square would be infinite
+
+_NUMBER = re.compile(r"[-+]?(?:\d+(?:,\d{3})+|\d+|(?=\.\d))(?:\.\d*)?(?:[eE][-+]?\d{1,12})?")
 _COMMA = re.compile(r"[-+]?(?:\d+(?:\.\d{3})+|\d+),\d+")
 _MONEY = {"$": "USD", "€": "EUR", "£": "GBP", "¥": "JPY"}
 _NULLS = frozenset(
@@ -104,7 +106,7 @@ def number_of(text: str, comma: bool = False) -> tuple[float, str] | None:
     if not _NUMBER.fullmatch(text):
         return None
     value = float(text.replace(",", ""))
-    return (value if math.isfinite(value) else math.nan), unit
+    return (value if abs(value) <= MOST else math.nan), unit
 
 
 def time_of(text: str) -> float | None:
@@ -155,54 +157,75 @@ class Filling:
         self.column.unit = unit[1] if unit else ""
         self._comma = comma
         self._known: dict[str, int] = {}
+        self._times: dict[str, float] = {}
 
-    def add(self, text: str) -> None:
-        """Takes the next value.
+    def extend(self, texts: Sequence[str]) -> None:
+        """Takes the next values.
 
         Raises:
             Exhausted: it has too many different texts to be kept.
         """
-        column = self.column
-        values: array[Any] = column.values
-        if column.kind == "quantitative":
-            try:
-                value = float(text)  # the short way for most
-                unit = ""
-                if not math.isfinite(value) or "_" in text:
-                    value = math.nan
-            except ValueError:
-                found = number_of(text, self._comma)
-                value, unit = (math.nan, "") if found is None else found
-                column.strange += found is None
-            if unit and not column.unit:
-                column.unit = unit
-            if column.digits and value == value and value != int(value):
-                column.digits = False
-            values.append(value)
-        elif column.kind == "temporal":
-            time = year_of(text) if len(text) == 4 else time_of(text)
-            column.strange += time is None and text.strip().casefold() not in _NULLS
-            values.append(math.nan if time is None else time)
-        else:
-            self._add_text(text)
+        match self.column.kind:
+            case "quantitative":
+                self._add_numbers(texts)
+            case "temporal":
+                self.column.values.extend(map(self._time, texts))
+            case "nominal":
+                known = self._known
+                try:
+                    self.column.values.extend([known[each] for each in texts])
+                except KeyError:
+                    self.column.values.extend([self._level(each) for each in texts])
 
-    def _add_text(self, text: str) -> None:
+    def _add_numbers(self, texts: Sequence[str]) -> None:
         column = self.column
+        try:
+            found = array("d", map(float, texts))  # the short way for most
+            plain = not any("_" in each for each in texts)
+        except ValueError:
+            plain = False
+        if not plain:
+            found = array("d", map(self._number, texts))
+        if any(abs(each) > MOST for each in found):
+            found = array("d", (each if abs(each) <= MOST else math.nan for each in found))
+        column.digits = column.digits and all(each != each or each.is_integer() for each in found)
+        column.values.extend(found)
+
+    def _number(self, text: str) -> float:
+        read = number_of(text, self._comma)
+        if read is None:
+            self.column.strange += 1
+            return math.nan
+        self.column.unit = self.column.unit or read[1]
+        return read[0]
+
+    def _time(self, text: str) -> float:
+        found = self._times.get(text)
+        if found is None:
+            read = year_of(text) if len(text) == 4 else time_of(text)
+            self.column.strange += read is None and text.strip().casefold() not in _NULLS
+            found = math.nan if read is None else read
+            if len(self._times) < LEVELS:
+                self._times[text] = found
+        return found
+
+    def _level(self, text: str) -> int:
+        levels = self.column.levels
         index = self._known.get(text)
         if index is None:
             plain = clean(text)
-            index = -1 if plain.casefold() in _NULLS else self._known.get(plain, len(column.levels))
-            if index == len(column.levels):
+            index = -1 if plain.casefold() in _NULLS else self._known.get(plain, len(levels))
+            if index == len(levels):
                 if index >= LEVELS:
                     raise Exhausted(
-                        f"The column {column.name[:60]!r} has more than {LEVELS:,} different texts.",
+                        f"The column {self.column.name[:60]!r} has more than {LEVELS:,} different texts.",
                         next="Leave the column out, or aggregate beforehand.",
                     )
-                column.levels.append(plain)
+                levels.append(plain)
                 self._known[plain] = index
             if len(self._known) < LEVELS * 2:
                 self._known[text] = index
-        column.values.append(index)
+        return index
 
 
 def year_of(text: str) -> float | None:
