@@ -13,6 +13,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CallToolResult, TextContent
 
 from core.lab import Lab
+from core.run import Outcome
 from tests.commands import COMMAND, Madlab, environment
 
 Mode = Literal["auto", "legacy"]  # "auto" is the newer protocol, where both ends have it
@@ -83,6 +84,14 @@ async def add_client(lab: Lab, name: str, *may: str, sees: str = "own") -> str:
         answer = await http.post("http://localhost/api/v1/clients", json=body)
     token: str = answer.json()["token"]
     return token
+
+
+async def outcome_of(lab: Lab, run: str) -> Outcome | None:
+    """How a run ended, once it has: its log, as the door streams it, ends with it."""
+    transport = httpx2.AsyncHTTPTransport(uds=str(lab.home.api_socket))
+    async with httpx2.AsyncClient(transport=transport, timeout=120) as http:
+        await http.get(f"http://localhost/api/v1/runs/{run}/logs", headers={"accept": "text/event-stream"})
+    return (await lab.runs.get(run)).outcome
 
 
 def text_of(result: CallToolResult) -> str:

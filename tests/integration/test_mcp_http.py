@@ -60,14 +60,6 @@ def mode(request: pytest.FixtureRequest) -> Mode:
     return found
 
 
-async def outcome_of(lab: Lab, run: str) -> Outcome | None:
-    """How a run ended, once it has: its log, as the door streams it, ends with it."""
-    transport = httpx2.AsyncHTTPTransport(uds=str(lab.home.api_socket))
-    async with httpx2.AsyncClient(transport=transport, timeout=LIMIT_S) as http:
-        await http.get(f"http://localhost/api/v1/runs/{run}/logs", headers={"accept": "text/event-stream"})
-    return (await lab.runs.get(run)).outcome
-
-
 async def waiting(client: Client, told: Told, after_s: float = 300) -> None:
     """A call that takes long."""
     asked = {"text": "late", "after_s": after_s}

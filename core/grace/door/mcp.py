@@ -1,12 +1,13 @@
 """The door's route for MCP clients: `/mcp`, whose gateway asks the door in turn, as whoever asks it."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.types import ASGIApp, Scope
 
-from core.grace.door.callers import CALLER
+from core.grace.door.callers import CALLER, Caller
 from core.grace.door.routes import Endpoint
 from core.grace.gateway.mount import Callers, Mount
 
@@ -20,7 +21,7 @@ def routes() -> Iterator[Endpoint]:
 
 def mount(app: Starlette) -> Mount:
     """The gateway of this door; its `serve` must run beside it."""
-    return Mount(app, app.state.closing, Callers(CALLER, _name_of, _revoked))
+    return Mount(app, app.state.closing, Callers(CALLER, _name_of, _revoked, _last))
 
 
 async def _mcp(request: Request) -> ASGIApp:
@@ -36,3 +37,7 @@ def _name_of(scope: Scope) -> str:
 def _revoked(scope: Scope) -> bool:
     alive = scope[CALLER].alive
     return alive is not None and alive.cancel_called
+
+
+def _last(caller: Caller) -> Caller:
+    return replace(caller, alive=None, token=None)

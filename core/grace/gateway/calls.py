@@ -151,7 +151,7 @@ class _Saying:
 
 
 async def _cancel(door: Door, run: str) -> None:
-    await door.post(f"/runs/{quoted(run)}/cancel", {})
+    await door.last.post(f"/runs/{quoted(run)}/cancel", {})
 
 
 async def _answer(door: Door, said: Mapping[str, Any]) -> Mapping[str, Any]:

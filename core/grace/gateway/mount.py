@@ -7,6 +7,7 @@ gateway asks of the door in turn.
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from typing import Any
 
 from anyio import Event, create_task_group, sleep_forever, to_thread
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -19,6 +20,7 @@ class Callers:
     place: str  # where in it
     name: Callable[[Scope], str]
     revoked: Callable[[Scope], bool]  # whether its token has ended meanwhile
+    last: Callable[[Any], Any]  # a caller, as it may still end what it began when its token has ended
 
 
 class Mount:

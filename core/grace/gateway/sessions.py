@@ -38,8 +38,11 @@ async def opened(door: ASGIApp, callers: Callers) -> AsyncIterator[ASGIApp]:
 
     def door_for(context: Context) -> Door:
         assert context.request is not None
-        known = {callers.place: context.request.scope[callers.place]}
-        return Door(httpx2.AsyncClient(transport=Inside(door, known, gateway.tasks), trust_env=False), waits=False)
+        caller = context.request.scope[callers.place]
+        return Door(inside(caller), waits=False, last=Door(inside(callers.last(caller)), waits=False))
+
+    def inside(caller: object) -> httpx2.AsyncClient:
+        return httpx2.AsyncClient(transport=Inside(door, {callers.place: caller}, gateway.tasks), trust_env=False)
 
     gateway = Gateway(door_for)
     manager = StreamableHTTPSessionManager(
@@ -58,11 +61,16 @@ async def opened(door: ASGIApp, callers: Callers) -> AsyncIterator[ASGIApp]:
         except get_cancelled_exc_class():
             if callers.revoked(scope) and not opens:
                 with CancelScope(shield=True):  # what goes on in its session ends with the token
-                    await manager.handle_request({**known, "method": "DELETE"}, receive, _unheard)
+                    await manager.handle_request({**known, "method": "DELETE"}, _nothing, _unheard)
             raise
 
     async with manager.run():
         yield answer
+
+
+async def _nothing() -> Message:
+    """A request without a body."""
+    return {"type": "http.request", "body": b"", "more_body": False}
 
 
 async def _unheard(part: Message) -> None:
