@@ -120,7 +120,7 @@ def main(home: Path, rounds: int, seed: int) -> dict[str, Any]:
     caught: Counter[str] = Counter()  # what was under way when the kill came
     for turn in range(rounds):
         child, reading = forked(work, home, turn)
-        said = _until_killed(child, reading, chance.uniform(0.0, 0.12), at_once=turn % 6 == 5)
+        said = until_killed(child, reading, chance.uniform(0.0, 0.12), at_once=turn % 6 == 5)
         for line in said.splitlines():
             match line.split():
                 case ["rotated", name, version]:
@@ -133,7 +133,7 @@ def main(home: Path, rounds: int, seed: int) -> dict[str, Any]:
         if last[:1] == ["try"]:
             caught[last[1]] += 1
         child, reading = forked(look, home, turn)
-        told = _rest(reading)
+        told = rest(reading)
         os.close(reading)
         _, status = os.waitpid(child, 0)
         if status:
@@ -171,7 +171,7 @@ def _wrong(found: dict[str, Any], rotated: dict[str, int], granted: set[str], us
     return wrong
 
 
-def _until_killed(child: int, reading: int, seconds: float, *, at_once: bool) -> str:
+def until_killed(child: int, reading: int, seconds: float, *, at_once: bool) -> str:
     """Kills after about `seconds` of work (or of life), and returns what was said."""
     said = b""
     end = time.monotonic() + seconds if at_once else None
@@ -186,12 +186,12 @@ def _until_killed(child: int, reading: int, seconds: float, *, at_once: bool) ->
             end = time.monotonic() + seconds
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    said += _rest(reading)
+    said += rest(reading)
     os.close(reading)
     return said.decode()
 
 
-def _rest(reading: int) -> bytes:
+def rest(reading: int) -> bytes:
     said = b""
     while chunk := os.read(reading, 65536):
         said += chunk
