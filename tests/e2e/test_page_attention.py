@@ -3,10 +3,13 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from anyio import create_task_group
+from anyio import create_task_group, fail_after, sleep
 from playwright.async_api import Browser, expect
 
 from core.lab import Lab
+from core.policy.policy import Policy
+from core.policy.rules import BUILT_IN, parse_policy, read_policy
+from protos.v1.message_pb2 import KIND_FAULT, KIND_REPLY, Message
 from tests.browser import Scheme
 from tests.emads.echo import Echo
 from tests.labs import call, lab_of_own
@@ -14,10 +17,11 @@ from tests.pages import flaws, live, sideways, signed_in
 
 RULE = """
 [[rules]]
-name = "echo-is-asked-about"
-kinds = ["run.start"]
-targets = ["echo.keep"]
+name = "keeping"
+kinds = ["files.put"]
+principals = ["mad:echo"]
 verdict = "ask"
+reason = "what is kept is looked at"
 """
 
 
@@ -48,7 +52,7 @@ async def test_a_run_that_fails_comes_up_and_goes_when_it_was_seen(browser: Brow
         await expect(item).to_contain_text("RuntimeError")
         await expect(page.get_by_role("link", name="Attention, 1 open")).to_be_visible()
         await call(lab, "echo", "misbehave", how="raise")
-        await expect(item).to_contain_text("× 2")
+        await expect(item).to_contain_text("\u00d7 2")
         await expect(page.locator(".queue-item")).to_have_count(1)
         assert await flaws(found) == []
         await item.get_by_role("button", name="Dismiss").click()
@@ -62,7 +66,7 @@ async def test_it_is_run_again_from_there(browser: Browser, lab: Lab) -> None:
         await call(lab, "echo", "misbehave", how="raise")
         item = found.page.locator(".queue-item", has_text="misbehave")
         await item.get_by_role("button", name="Run it again").click()
-        await expect(item).to_contain_text("× 2")
+        await expect(item).to_contain_text("\u00d7 2")
         await item.get_by_role("button", name="Dismiss").click()
         await expect(item).to_have_count(0)
         found.quiet()
@@ -76,4 +80,34 @@ async def test_what_ends_and_what_is_at_work_is_seen_beside_it(browser: Browser,
         await expect(box).to_contain_text("say_later")
         await expect(found.page.get_by_role("region", name="Lately")).to_contain_text("slowly")
         await expect(box).to_contain_text("No run is at work")
+        found.quiet()
+
+
+async def test_a_question_is_answered_there_and_twice_where_it_cannot_be_taken_back(
+    browser: Browser, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asks = Policy([parse_policy(RULE, "the test's"), read_policy(BUILT_IN)])
+    monkeypatch.setattr(lab.services, "policy", asks)
+    answers: list[Message] = []
+
+    async def keep(text: str) -> None:
+        answers.append(await call(lab, "echo", "keep", text=text))
+
+    async with signed_in(browser, lab.home) as found, create_task_group() as tasks:
+        page = found.page
+        item = page.locator(".queue-item", has_text="echo wants to store")
+        for word, kind in (("Approve", KIND_REPLY), ("Deny", KIND_FAULT)):
+            tasks.start_soon(keep, word)
+            await expect(item).to_contain_text("what is kept is looked at")
+            await item.get_by_role("button", name=word).click()
+            if word == "Approve":
+                await expect(page.get_by_role("dialog")).to_contain_text("echo wants to store")
+                assert await flaws(found) == []
+                assert answers == []
+                await page.get_by_role("dialog").get_by_role("button", name="Approve").click()
+            await expect(item).to_have_count(0)
+            with fail_after(60):
+                while not answers:
+                    await sleep(0.02)
+            assert answers.pop().kind == kind
         found.quiet()
