@@ -20,7 +20,7 @@ from core.registry import RegisteredTool
 from core.run import Outcome
 from tests.emads.echo import Echo
 from tests.labs import a_home, opened
-from tests.mcp_clients import MODES, Mode, Told, add_client, content_of, over_http
+from tests.mcp_clients import MODES, Mode, Told, add_client, content_of, outcome_of, over_http
 
 pytestmark = [
     pytest.mark.docker,
