@@ -1,0 +1,108 @@
+"""The door does what its OpenAPI document says: a fuzzer asks a real lab over TCP, as the operator's page does.
+
+Each operation gets requests that fit the document and requests that do not. No answer is a 5xx, none has a status, a
+media type or a shape that the document does not name.
+The seed is fixed. A few requests for each operation in an ordinary run; many with MADLAB_FULL=1.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+from schemathesis.checks import CHECKS, load_all_checks
+
+from core.grace.cli.client import Client
+from core.grace.door.api import endpoints
+from core.grace.door.openapi import document, operation_id
+from tests.commands import ECHO, Madlab, a_lab
+
+EXAMPLES = 60 if os.environ.get("MADLAB_FULL") else 3
+SEED = 20261122
+LEFT_OUT = {
+    "post_shutdown": "it ends the lab, as it should",
+    "delete_sessions_current": "it ends the session that asks",
+    "get_events": "a stream that has no end",
+}
+CHECKED = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_schema_conformance",
+    "response_headers_conformance",
+    "unsupported_method",
+)
+
+load_all_checks()
+DOCUMENT = document(endpoints())
+SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
+OPERATIONS = {each.ok().definition.raw["operationId"]: each.ok() for each in SCHEMA.get_all_operations()}
+CHECKS_HERE = [CHECKS.get_one(each) for each in CHECKED]
+
+
+@dataclass(frozen=True)
+class Door:
+    """A lab's address on loopback, and a session's token for it."""
+
+    address: str
+    token: str
+
+
+@pytest.fixture(scope="module")
+def madlab() -> Iterator[Madlab]:
+    with a_lab(ECHO) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def door(madlab: Madlab) -> Door:
+    client = Client(madlab.home)
+    ticket = client.post("/api/v1/tickets", {})
+    session = client.post("/api/v1/sessions", {"ticket": ticket["ticket"]})
+    client.publish({"recipient": "echo", "kind": "prose", "text": "hello"})
+    return Door(ticket["url"].partition("/#")[0], session["token"])
+
+
+def test_the_document_that_is_served_is_the_one_of_the_table(madlab: Madlab) -> None:
+    assert Client(madlab.home).get("/api/v1/openapi.json") == json.loads(json.dumps(DOCUMENT))
+
+
+def test_every_endpoint_is_in_the_document_once_with_a_sentence() -> None:
+    shown = [each for each in endpoints() if each.shown and each.base]
+    assert len(OPERATIONS) == len(shown) == len({operation_id(each) for each in shown})
+    for each in shown:
+        assert each.summary.endswith("."), each.path
+
+
+@pytest.mark.parametrize("name", sorted(set(OPERATIONS) - set(LEFT_OUT)))
+def test_the_door_does_what_its_document_says(door: Door, name: str) -> None:
+    operation = OPERATIONS[name]
+    cases = st.one_of(
+        operation.as_strategy(generation_mode=GenerationMode.POSITIVE),
+        operation.as_strategy(generation_mode=GenerationMode.NEGATIVE) if _can_be_wrong(operation) else st.nothing(),
+    )
+
+    @seed(SEED)
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=cases)
+    def ask(case: Any) -> None:
+        headers = {"Authorization": f"Bearer {door.token}", "Accept": "*/*"}
+        case.call_and_validate(f"{door.address}/api/v1", headers=headers, checks=CHECKS_HERE, timeout=30)
+
+    ask()
+
+
+def _can_be_wrong(operation: Any) -> bool:
+    return bool(operation.body or operation.query or operation.path_parameters)
