@@ -71,21 +71,36 @@ class _Connection(http.client.HTTPConnection):
 class Client:
     """One caller of one lab. Not for several threads."""
 
-    def __init__(self, home: Home, *, waiting: Callable[[float], None] = lambda seconds: None) -> None:
-        """`waiting` is called once for each time that the core is away, with the seconds that it has to come back."""
+    def __init__(
+        self,
+        home: Home,
+        *,
+        waiting: Callable[[float], None] = lambda seconds: None,
+        patience_s: float = ANSWER_S,
+    ) -> None:
+        """`waiting` is called once for each time that the core is away, with the seconds that it has to come back.
+        `patience_s` is the longest that the door may think about an answer.
+        """
         self._home = home
+        self._patience_s = patience_s
         self._waiting = waiting
         self._lease_s = 0.0  # no patience with a lab that was never there
 
     @classmethod
-    def to(cls, home: str | None = None, *, waiting: Callable[[float], None] = lambda seconds: None) -> "Client":
+    def to(
+        cls,
+        home: str | None = None,
+        *,
+        waiting: Callable[[float], None] = lambda seconds: None,
+        patience_s: float = ANSWER_S,
+    ) -> "Client":
         """A client of the lab whose data is at `home`.
 
         Raises:
             Unreachable: there is no such lab.
         """
         try:
-            return cls(Home.find(home), waiting=waiting)
+            return cls(Home.find(home), waiting=waiting, patience_s=patience_s)
         except NotFound as error:
             raise Unreachable(error.message, next=error.next) from None
 
@@ -227,7 +242,7 @@ class Client:
         return Unreachable(f"the lab in {self._home.path} is not running ({error})", next="start it with: madlab up")
 
     def _exchange(self, method: str, path: str, body: bytes | Iterable[bytes] | None = None) -> Any:
-        with closing(self._open(ANSWER_S)) as connection:
+        with closing(self._open(self._patience_s)) as connection:
             headers = {"Content-Type": "application/json"} if isinstance(body, bytes) else {}
             content = self._read(self._ask(connection, method, path, body, headers))
         return json.loads(content)

@@ -24,9 +24,12 @@ from core.grace.cli import (
     charting,
     clients,
     coding,
+    completion,
     dewey,
+    dispatching,
     incidents,
     life,
+    manual,
     mcp,
     models,
     opening,
@@ -38,9 +41,10 @@ from core.grace.cli import (
     support,
     talk,
     upkeep,
+    watch,
 )
 from core.grace.cli.client import Fault
-from core.grace.cli.screen import note
+from core.grace.cli.screen import heed_environment, note
 from protos.errors import Conflict, Denied, Error, Exhausted, InvalidArgument, NotFound, Unauthenticated, Unavailable
 
 NO, USAGE, UNREACHABLE, FAILED = 1, 2, 3, 4
@@ -65,9 +69,10 @@ app = typer.Typer(
 )
 for module in (
     *(life, opening, clients, scanning, coding, branch, browsing, charting, models, supply, secrets, runs, talk, dewey),
-    *(policies, approving, auditing, incidents, upkeep, mcp, support),
+    *(policies, approving, auditing, incidents, upkeep, mcp, support, watch, dispatching, completion),
 ):
     module.add_to(app)
+manual.add_to(app)
 
 
 @app.callback()
@@ -87,8 +92,11 @@ def run(arguments: list[str]) -> int:
     """Runs one command and returns its exit code."""
     from typer.exceptions import Abort, Exit, TyperException
 
+    heed_environment()
     as_json = "--json" in arguments or re.search(r"--format[= ](json|sarif)", " ".join(arguments)) is not None
     try:
+        if completion.is_asked():
+            completion.answer(app, os.environ.get("MADLAB_HOME"))
         result = app(arguments, prog_name="madlab", standalone_mode=False)
     except Fault as fault:
         return _fail(fault.said, fault.message, fault.next, FAILED, as_json)

@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -54,19 +54,42 @@ def console(*, error: bool = False) -> "Console":
     return Console(file=stream, markup=False, highlight=False, emoji=False, width=width)
 
 
+def is_lively(stream: TextIO) -> bool:
+    """Whether somebody looks at a terminal where lines can move."""
+    return stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+
+
+def heed_environment() -> None:
+    """What people say of colours, in all the ways they say it, as the two that our libraries know."""
+    if os.environ.get("NO_COLOR") or os.environ.get("FORCE_COLOR"):
+        return
+    if os.environ.get("CLICOLOR_FORCE", "0") not in ("", "0"):
+        os.environ["FORCE_COLOR"] = "1"
+    elif os.environ.get("CLICOLOR") == "0":
+        os.environ["NO_COLOR"] = "1"
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, styles: Sequence[str] = ()) -> None:
-    """Rows under headings. `styles` colours whole columns."""
+    """Rows under headings, as wide as the terminal is. `styles` colours whole columns.
+
+    The first column, by which a person names a row to the next command, is never cut; the last one goes on below.
+    """
     from rich.table import Table
     from rich.text import Text
 
     shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    cells = [[each if isinstance(each, Text) else Text(plain(each)) for each in row] for row in rows]
     for index, column in enumerate(columns):
         last = index == len(columns) - 1
         shown.add_column(
-            column, style=styles[index] if styles else "", no_wrap=not last, overflow="fold" if last else "ellipsis"
+            column,
+            style=styles[index] if styles else "",
+            no_wrap=not last,
+            overflow="fold" if last else "ellipsis",
+            min_width=max((row[0].cell_len for row in cells), default=0) if index == 0 else None,
         )
-    for row in rows:
-        shown.add_row(*(each if isinstance(each, Text) else Text(plain(each)) for each in row))
+    for row in cells:
+        shown.add_row(*row)
     screen = console()
     with screen.capture() as captured:
         screen.print(shown)
