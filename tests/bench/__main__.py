@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 import tests.bench
+from tests.bench import figure
 from tests.bench.figure import Figure
 
 Run = Callable[[], Awaitable[list[Figure]]]
@@ -60,7 +61,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Measures the lab beside its baselines.")
     parser.add_argument("names", nargs="*", help="benchmarks to run; all without")
     parser.add_argument("--json", type=Path, help="write the figures here, instead of behind the tables")
+    parser.add_argument("--small", action="store_true", help="less of everything where that is possible: to try it")
     asked = parser.parse_args()
+    figure.small = asked.small
     console = Console()
     benchmarks = find(asked.names)
     if missing := set(asked.names) - set(benchmarks):

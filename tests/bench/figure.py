@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 ROUNDS = 10
+small = False  # whether benchmarks that can take less do: to try them, not to measure
 
 
 @dataclass(frozen=True)

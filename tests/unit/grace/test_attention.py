@@ -1,0 +1,161 @@
+"""What needs a person: ranked, grouped, and with acts that can be posted as they stand."""
+
+import json
+from typing import Any
+
+import pytest
+
+from core.fiedler.escrow import Account
+from core.fiedler.money import Amount, picodollars
+from core.grace.door.attention import LITTLE_BYTES, SOON_S, Facts, Item, Resident, items_of
+from core.policy.approvals import Approval
+from core.run import Run, State
+from core.troubles import Trouble
+
+NOW = 10_000.0
+
+
+def facts(**known: Any) -> Facts:
+    return Facts(now=NOW, started=1_000.0, **known)
+
+
+def approval(id: str, *, run: str = "hopper-1", target: str = "https://a.example/", **known: Any) -> Approval:
+    form: dict[str, Any] = {
+        "kind": "web.fetch",
+        "principals": [f"run:{run}", "mad:hopper"],
+        "target": target,
+        "taint": [],
+    }
+    form["details"] = {"method": known.pop("method", "POST")}
+    given: dict[str, Any] = {"asked": NOW - 60, "expires": NOW + 540, "rule": "writing", "reason": "It writes."} | known
+    return Approval(
+        id=id, digest=f"sha256:{id}", principal=run, conversation="c", form=json.dumps(form, sort_keys=True), **given
+    )
+
+
+def trouble(kind: str = "run", **known: Any) -> Trouble:
+    given: dict[str, Any] = {"id": f"{kind}-1", "mad": "hopper", "what": "failed", "detail": "tests fail", "title": "t"}
+    given |= {"run": "hopper-1", "count": 1, "since": NOW - 100, "last": NOW - 50, "sequence": 7} | known
+    return Trouble(kind=kind, **given)
+
+
+def a_run(**known: Any) -> Run:
+    return Run("hopper-1", "hopper", "c", "t", 1, known.pop("state", State.RUNNING), NOW - 30, **known)
+
+
+def only(items: list[Item]) -> Item:
+    (item,) = items
+    return item
+
+
+def test_where_all_is_well_there_is_nothing() -> None:
+    assert items_of(facts(free_bytes=LITTLE_BYTES, queue_max=10, vault={"state": "open"})) == []
+
+
+def test_what_can_wait_least_comes_first_and_among_equals_the_older() -> None:
+    runs = [trouble(), trouble(id="run-0", since=NOW - 500), trouble(what="stuck", id="s")]
+    items = items_of(
+        facts(
+            approvals=[(approval("a"), 1), (approval("b", target="https://b.example/", expires=NOW + SOON_S - 1), 1)],
+            troubles=[*runs, trouble("incident")],
+            sealed="the disk is full",
+            lost=3,
+            vault={"state": "locked", "reason": "no key", "next": "unlock it", "way": "passphrase"},
+            free_bytes=1,
+            queued=10,
+            queue_max=10,
+        )
+    )
+    assert [(each.kind, each.id) for each in items] == [
+        ("journal", "journal-sealed"),
+        ("incident", "incident-1"),
+        ("machine", "machine-disk"),
+        ("approval", items[3].id),
+        ("approval", items[4].id),
+        ("machine", "machine-queue"),
+        ("run", "s"),
+        ("run", "run-0"),
+        ("run", "run-1"),
+        ("journal", "journal-lost"),
+        ("vault", "vault"),
+    ]
+    assert "b.example" in items[3].title
+    assert [each.rank for each in items] == sorted((each.rank for each in items), reverse=True)
+
+
+def test_a_question_is_approved_once_or_for_all_that_wait_or_denied() -> None:
+    item = only(items_of(facts(approvals=[(approval("a"), 3)])))
+    assert item.title == "hopper wants to send POST https://a.example/"
+    assert item.count == 3
+    assert [(each.path, each.body, each.danger) for each in item.acts] == [
+        ("/approvals/a/approve", {"uses": 1}, True),
+        ("/approvals/a/approve", {"uses": 3}, True),
+        ("/approvals/a/deny", {}, False),
+    ]
+    assert item.evidence[0].path == "/runs/hopper-1"
+
+
+def test_equal_questions_of_several_runs_are_one_and_answered_by_their_ids() -> None:
+    asked = [approval("a"), approval("b", run="hopper-2"), approval("c", target="https://other.example/")]
+    grouped, single = sorted(items_of(facts(approvals=[(each, 1) for each in asked])), key=lambda each: -each.count)
+    assert grouped.count == 2
+    assert [each.body for each in grouped.acts] == [
+        {"approvals": ["a", "b"], "answer": "approve"},
+        {"approvals": ["a", "b"], "answer": "deny"},
+    ]
+    assert single.acts[0].path == "/approvals/c/approve"
+
+
+def test_the_same_act_under_another_rule_is_another_question() -> None:
+    assert len(items_of(facts(approvals=[(approval("a"), 1), (approval("b", rule="other"), 1)]))) == 2
+
+
+def test_what_only_reads_is_no_danger() -> None:
+    assert not only(items_of(facts(approvals=[(approval("a", method="GET"), 1)]))).acts[0].danger
+
+
+def test_one_failed_run_can_be_run_again_and_many_are_shown_as_a_list() -> None:
+    one = only(items_of(facts(troubles=[trouble()])))
+    assert [each.path for each in one.acts] == ["/runs/hopper-1/retry", "/attention/run-1/dismiss"]
+    assert one.acts[1].body == {"seen": 7}
+    many = only(items_of(facts(troubles=[trouble(count=12)])))
+    assert [each.path for each in many.acts] == ["/attention/run-1/dismiss"]
+    assert many.evidence[-1].path == "/runs?mad=hopper&outcome=failed"
+    assert "12 times" in many.title
+
+
+@pytest.mark.parametrize(
+    ("spent", "cap", "rank"), [(79, 100, None), (80, 100, 400), (100, 100, 650), (5, None, None), (0, 0, 650)]
+)
+def test_a_budget_is_told_of_when_it_nears_its_end(spent: int, cap: int | None, rank: int | None) -> None:
+    account = Account("run:hopper-1", cap_usd=None if cap is None else picodollars(cap))
+    account.spent = Amount(10, picodollars(spent))
+    items = items_of(facts(accounts=[account], live=[a_run()]))
+    assert [each.rank for each in items] == ([] if rank is None else [rank])
+    if items:
+        assert items[0].acts[0].path == "/runs/hopper-1/cancel"
+        assert items[0].acts[0].danger
+
+
+def test_the_budget_of_the_day_is_told_of_and_that_of_a_run_that_ended_is_not() -> None:
+    day, gone = (Account(name, cap_tokens=10, spent=Amount(9, 0)) for name in ("day:2026-01-01", "run:marco-2"))
+    assert only(items_of(facts(accounts=[day, gone]))).title == "The day has spent 90% of its budget"
+
+
+def test_a_locked_vault_asks_for_a_passphrase_where_it_has_one() -> None:
+    locked = {"state": "locked", "reason": "", "next": ""}
+    assert only(items_of(facts(vault=locked | {"way": "passphrase"}))).acts[0].asks == ("passphrase",)
+    assert only(items_of(facts(vault=locked | {"way": "key_file"}))).acts[0].asks == ()
+    assert items_of(facts(vault={"state": "none"})) == []
+
+
+def test_a_resident_that_keeps_dying_and_a_long_queue_are_the_machines_trouble() -> None:
+    dying, queue = items_of(
+        facts(
+            residents=[Resident("fiedler", "running", "", 0), Resident("echo", "waiting", "boom", 4)],
+            queued=9,
+            queue_max=10,
+        )
+    )
+    assert (dying.id, dying.count) == ("machine-resident-echo", 4)
+    assert queue.rank < dying.rank
