@@ -121,8 +121,10 @@ def may_ask(identity: Identity, message: Message) -> None:
     """Whether somebody at a door may say `message` to a MAD: the operator everything, a client what was named.
 
     Raises:
-        Denied: rule *port*.
+        Denied: rule *port* or *terms*.
     """
+    if message.terms.image and "call:*" not in identity.ports:
+        raise Denied("rule terms: which image a run has is the operator's to say.", next="Leave it out.")
     calls = {"call:*", f"call:{message.recipient}"}
     if message.kind == KIND_CALL:
         calls.add(f"call:{message.recipient}.{message.tool}")

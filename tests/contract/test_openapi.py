@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
+from schemathesis.core.result import Ok
 
 from core.grace.cli.client import Client
 from core.grace.door.api import endpoints
@@ -42,7 +43,10 @@ CHECKED = (
 load_all_checks()
 DOCUMENT = document(endpoints())
 SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
-OPERATIONS = {each.ok().definition.raw["operationId"]: each.ok() for each in SCHEMA.get_all_operations()}
+OPERATIONS: dict[str, Any] = {}
+for _found in SCHEMA.get_all_operations():
+    assert isinstance(_found, Ok)
+    OPERATIONS[_found.ok().definition.raw["operationId"]] = _found.ok()
 CHECKS_HERE = [CHECKS.get_one(each) for each in CHECKED]
 
 

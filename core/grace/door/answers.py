@@ -130,6 +130,7 @@ class Status(BaseModel):
     version: str
     lab: str
     ready: bool
+    web: Annotated[str | None, Field(description="where the page is")]
     uptime_s: float
     mads: list[Mad]
     runs: dict[str, int]

@@ -4,20 +4,18 @@ Rules of the file
   1. The door decides nothing that the ports and services behind it do not. It turns JSON into their calls, checks the
      shape of what comes in strictly, and turns what they raise into `{"error": {code, message, next}}`.
   2. Everything that can be long is a stream: blobs go in and out in chunks, followers get server-sent events.
-  3. Whoever can open the socket (mode 0600) is the operator: messages from here are sent as `operator`. Nothing a
-     client writes can name another sender.
+  3. Whoever can open the lab's own socket (mode 0600) is the operator; over TCP a token says who it is (`surface`).
+     Nothing that is written in a request can name another sender.
   4. It ends at once: a stream in progress never holds up a shutdown, since its reader can take it up again.
 """
 
 import json
 from functools import cache
-from typing import Any, cast
 
 from anyio import Event
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.routing import Route
 
 from core.grace.door import (
     activity,
@@ -38,9 +36,9 @@ from core.grace.door import (
     patches,
     reports,
     runs,
-    support,
     search,
     sessions,
+    support,
     talks,
     vault,
     whole,
@@ -81,27 +79,20 @@ PARTS = (
     support,
     following,
     openapi,
+    page,
 )
 
 
 def endpoints() -> list[Endpoint]:
     """All that the door answers."""
-    return [_adopted(each) for part in PARTS for each in part.routes()]
-
-
-def _adopted(each: Endpoint | Route) -> Endpoint:
-    """Until every part declares its endpoints: a bare route is the operator's alone."""
-    if isinstance(each, Endpoint):
-        return each
-    (method,) = (each.methods or {"GET"}) - {"HEAD"}
-    return Endpoint(cast(Any, method), each.path, each.endpoint, "", base="", shown=False)
+    return [each for part in PARTS for each in part.routes()]
 
 
 def door(lab: Lab) -> Starlette:
     """The application. `app.state.closing`, once set, ends its streams."""
     tokens, guesses = Tokens(lab.journal, lab.services.redactor), Guesses()
     app = Starlette(
-        routes=[*routes_of(endpoints()), *page.routes()],
+        routes=routes_of(endpoints()),
         middleware=[
             Middleware(metrics.Measured, lab=lab),
             Middleware(Answers, lease_s=lab.config.runs.lease_s),

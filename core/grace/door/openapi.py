@@ -103,7 +103,8 @@ def _operation(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
         for name, _ in PARAMETER.findall(endpoint.path)
     ]
     parameters += [
-        {"name": each.name, "in": "query", "description": each.about, "schema": each.schema} for each in endpoint.query
+        {"name": each.name, "in": "query", "description": each.about, "schema": each.schema}
+        for each in endpoint.query or ()
     ]
     content: dict[str, Any] = {endpoint.media: {}}
     if endpoint.media == JSON:

@@ -14,9 +14,9 @@ from importlib.resources import files
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from core.grace.door.headers import PAGE_CSP
+from core.grace.door.routes import Endpoint
 from protos.errors import NotFound
 
 PLACES = ("runs", "patches", "reports", "conversations", "search", "lab")
@@ -43,13 +43,13 @@ class Asset:
     digest: str
 
 
-def routes() -> Iterator[Route]:
-    """The shell at every address of the page, and its files."""
-    yield Route("/", _shell, methods=["GET"])
-    for each in PLACES:
-        yield Route(f"/{each}", _shell, methods=["GET"])
-        yield Route(f"/{each}/{{rest:path}}", _shell, methods=["GET"])
-    yield Route("/assets/{name:path}", _asset, methods=["GET"])
+def routes() -> Iterator[Endpoint]:
+    """The shell at every address of the page, whose queries are the page's own, and its files."""
+    for place in ("/", *(f"/{each}{rest}" for each in PLACES for rest in ("", "/{rest:path}"))):
+        yield Endpoint("GET", place, _shell, "The page.", query=None, base="", anybody=True, shown=False)
+    yield Endpoint(
+        "GET", "/assets/{name:path}", _asset, "A file of the page.", query=None, base="", anybody=True, shown=False
+    )
 
 
 @cache

@@ -94,7 +94,7 @@ class Endpoint:
     _: KW_ONLY
     body: type[BaseModel] | None = None  # what JSON comes in
     takes: str = ""  # the media type of a body that is no JSON
-    query: Sequence[Query] = ()
+    query: Sequence[Query] | None = ()  # None: whatever it is, nobody here reads it
     answer: Any = dict[str, Any]  # a type
     media: str = "application/json"  # of the answer; what is no JSON has no schema
     status: int = 200  # of the answer
@@ -123,7 +123,7 @@ class Endpoint:
         Raises:
             InvalidArgument: a parameter that there is not, that comes twice, or has another shape.
         """
-        if not request.url.query:
+        if self.query is None or not request.url.query:
             return
         known = {each.name: each for each in self.query}
         given = request.query_params.multi_items()

@@ -85,6 +85,7 @@ async def status_json(lab: Lab) -> dict[str, Any]:
         "version": VERSION,
         "lab": lab.home.lab,
         "ready": lab.ready,
+        "web": lab.web or None,
         "uptime_s": round(time.time() - lab.started, 3),
         "mads": mads_json(lab),
         "runs": lab.dispatcher.counts(),
