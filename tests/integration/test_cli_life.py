@@ -37,7 +37,7 @@ def test_status_has_exactly_what_programs_rely_on(madlab: Madlab) -> None:
     assert (state["pid"], state["lab"], state["ready"]) == (madlab.home.holder(), madlab.home.lab, True)
     assert set(state["runs"]) == {"running", "queued"}
     assert {"messages", "bytes"} <= set(state["journal"])
-    assert [each["name"] for each in state["mads"]] == ["echo", "fiedler", "foreman"]
+    assert [each["name"] for each in state["mads"]] == ["echo", "fiedler", "dewey", "foreman"]
     assert state["memory_bytes"] < 120 * 1024**2
 
 
