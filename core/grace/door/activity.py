@@ -25,7 +25,6 @@ from core.rogers.entry import Row
 from core.rogers.subscription import to_message
 from core.rogers.tables import COLUMNS
 from core.run import Run
-from core.strict import strict_json
 from core.usage import IN_THE_CORE, NOT_YET, kept_usage
 from protos.serve import answer_id
 from protos.v1.message_pb2 import KIND_CALL, KIND_EVENT, KIND_FAULT, Message
@@ -33,6 +32,7 @@ from protos.v1.message_pb2 import KIND_CALL, KIND_EVENT, KIND_FAULT, Message
 WINDOW = 500  # entries
 TEXT = 300  # characters of what a worker said
 CHILDREN = 50  # whose use is told
+MOST = 2**53  # of a number that a worker told: what is greater, or none, is no count
 ACTS = ("web.fetch", "files.put", "files.get")
 COUNTS = "input, cached, output, reasoning"  # of tokens
 ATTEMPT = f"run, mad, at, ended, first, alias, provider, model, {COUNTS}, usd, assumed, outcome, reason"
@@ -291,7 +291,10 @@ class _Told:
 
     def _progress(self, run: Run, message: Message) -> None:
         """What a worker told of itself: its commands, its edits, its tests."""
-        fields = strict_json(message.data or "{}")
+        try:
+            fields = json.loads(message.data or "{}")
+        except (ValueError, RecursionError):
+            return
         if not isinstance(fields, dict):
             return
         match fields.get("what"):
@@ -388,7 +391,7 @@ def _host(url: str) -> str:
 
 def _number(value: Any) -> Any:
     """A number that a worker told; None where it is none."""
-    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    return value if isinstance(value, (int, float)) and type(value) is not bool and abs(value) < MOST else None
 
 
 def _cut(text: str) -> str:
