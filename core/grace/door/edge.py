@@ -137,7 +137,7 @@ async def json_of(request: Request, model: type[Body]) -> Body:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(each) for each in first["loc"]) or "the body"
-        raise InvalidArgument(f"{place}: {first['msg'][:300]}", next="see core/grace/README.md") from None
+        raise InvalidArgument(f"{place}: {first['msg'][:300]}", next="see core/grace/door/README.md") from None
 
 
 def number_of(request: Request, name: str, default: int, most: int, *, least: int = 0) -> int:

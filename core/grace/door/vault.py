@@ -270,7 +270,7 @@ async def _import(request: Request) -> Response:
         head = _ImportHead.model_validate_json(line)
     except ValueError:
         raise InvalidArgument(
-            "The import does not begin with its passphrase.", next="see core/grace/README.md"
+            "The import does not begin with its passphrase.", next="see core/grace/door/README.md"
         ) from None
     taken, left = await _of(request).custody.take_in(file, head.passphrase, replace=head.replace)
     return JSONResponse({"taken": taken, "left": left})
@@ -351,7 +351,7 @@ def _value(body: ValueBody) -> Secret:
     try:
         return Secret(base64.b64decode(body.value, validate=True))
     except binascii.Error:
-        raise InvalidArgument("value: it is no base64.", next="see core/grace/README.md") from None
+        raise InvalidArgument("value: it is no base64.", next="see core/grace/door/README.md") from None
 
 
 # --- grants
