@@ -243,8 +243,10 @@ def _repository(named: str) -> tuple[Repository, str]:
     path = Path(named)
     if not path.is_absolute() or "\0" in named:
         raise InvalidArgument("repository: name a directory from the root on", next="for example /home/me/project")
-    found = Repository.find(path)
-    below = path.resolve()
+    try:
+        found, below = Repository.find(path), path.resolve()
+    except OSError as error:
+        raise InvalidArgument(f"repository: {error.strerror}", next="name a directory that the lab may read") from None
     return found, "" if below == found.place else below.relative_to(found.place).as_posix()
 
 

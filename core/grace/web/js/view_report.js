@@ -47,7 +47,7 @@ export async function view({run: id, query}, page) {
   }
 
   function draw() {
-    replace(top, h("section", {class: "card", "aria-label": "Severities"}, h("div", {class: "card-body severity-chart"}, h("span", null, ""), chart(report.counts),
+    replace(top, h("section", {class: "card", "aria-label": "Severities"}, h("div", {class: "card-body severity-chart"}, chart(report.counts),
       h("div", {class: "severity-counts"}, SEVERITIES.map((each) => button([severity(each), String(report.counts[each])], () => change({severity: filters.severity === each ? "" : each}), {kind: "small bare", "aria-pressed": String(filters.severity === each)}))))),
       h("dl", {class: "figures"}, figure("Found", String(report.total)), figure("Scanned", `${report.coverage.scanned} of ${count(report.coverage.files, "file")}`, {note: report.coverage.skipped_count ? `${count(report.coverage.skipped_count, "file")} skipped` : null, tone: report.coverage.skipped_count ? "warn" : ""}),
         report.comparison && figure("New", String(report.comparison.new.length), {note: "since the scan compared with"}), report.comparison && figure("Still there", String(report.comparison.still)), report.comparison && figure("Gone", String(report.comparison.gone_count)),

@@ -1,0 +1,130 @@
+"""The lab, conversations, the search and reports in the page, as a person uses them; what others wrote stays text."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser, expect
+
+from core.lab import Lab
+from protos.ids import new_id
+from protos.v1.message_pb2 import KIND_PROSE, Message
+from tests.emads.echo import Echo
+from tests.labs import call, lab_of_own
+from tests.pages import flaws, live, sideways, signed_in
+from tests.reporting import EVIL
+
+PARTS = ("", "/mads", "/sandboxes", "/secrets", "/policy", "/audit", "/doctor")
+
+
+@pytest.fixture(scope="module")
+async def lab(anyio_backend: str) -> AsyncIterator[Lab]:
+    async with lab_of_own(echo=Echo) as lab:
+        await call(lab, "echo", "say", conversation="greeting", text="hello #there")
+        await call(lab, "echo", "keep", text="kept")
+        tagged = Message(id=new_id(), conversation="tagged", kind=KIND_PROSE, text="all about the #harvest")
+        await lab.rogers.publish(tagged, sender="operator")
+        for number in range(130):
+            said = Message(id=new_id(), conversation="long", kind=KIND_PROSE, text=f"word number {number}")
+            await lab.rogers.publish(said, sender="operator")
+        evil = Message(id=new_id(), conversation=EVIL, kind=KIND_PROSE, text=f"{EVIL} #tag-{EVIL} \u202eback\x1b[2J")
+        await lab.rogers.publish(evil, sender=EVIL)
+        yield lab
+
+
+async def test_every_part_of_the_lab_is_shown_for_everybody(browser: Browser, lab: Lab) -> None:
+    for width, scheme in ((1600, "dark"), (360, "light")):
+        async with signed_in(browser, lab.home, width=width, scheme=scheme) as found:
+            for each in PARTS:
+                await found.page.goto(f"/lab{each}")
+                await live(found)
+                assert await flaws(found) == [], each
+                assert await sideways(found) == 0, each
+            found.quiet()
+
+
+async def test_the_map_draws_who_talks_to_whom_and_says_it_in_a_table(browser: Browser, lab: Lab) -> None:
+    async with signed_in(browser, lab.home) as found:
+        page = found.page
+        await page.goto("/lab")
+        await expect(page.get_by_role("img", name="connections")).to_be_visible()
+        row = page.get_by_role("row", name="person operator mad echo")
+        await expect(row).to_be_visible()
+        before = await row.locator("td").nth(3).inner_text()
+        await call(lab, "echo", "say", text="once more")
+        await expect(row.locator("td").nth(3)).to_have_text(str(int(before) + 1))  # by itself, within a second or so
+        found.quiet()
+
+
+async def test_conversations_are_found_by_tag_and_read_both_ways(browser: Browser, lab: Lab) -> None:
+    async with signed_in(browser, lab.home) as found:
+        page = found.page
+        await page.goto("/conversations")
+        await page.get_by_role("link", name="#harvest", exact=True).click()
+        await expect(page.locator("tbody tr")).to_have_count(1)
+        await page.locator("tbody .item-link").click()
+        await expect(page.get_by_text("all about the #harvest").first).to_be_visible()
+        await page.goto("/conversations/long")
+        await expect(page.get_by_text("word number 129")).to_be_visible()
+        await expect(page.get_by_text("word number 3", exact=True)).to_have_count(0)
+        await page.get_by_role("button", name="Earlier").click()
+        await page.get_by_role("button", name="Earlier").click()
+        await expect(page.get_by_text("word number 3", exact=True)).to_have_count(1)
+        said = Message(id=new_id(), conversation="long", kind=KIND_PROSE, text="said just now")
+        await lab.rogers.publish(said, sender="operator")
+        await expect(page.get_by_text("said just now")).to_be_visible()
+        found.quiet()
+
+
+async def test_the_operator_speaks_to_a_mad_by_its_name(browser: Browser, lab: Lab) -> None:
+    async with signed_in(browser, lab.home) as found:
+        page = found.page
+        await page.goto("/conversations")
+        box = page.get_by_role("combobox", name="What to say")
+        await box.fill("")
+        await box.press_sequentially("@ech")
+        await expect(page.get_by_role("option", name="echo")).to_be_visible()
+        await page.keyboard.press("Enter")
+        await expect(box).to_have_value("@echo ")
+        await box.press_sequentially("are you there #roll-call")
+        await page.get_by_role("button", name="Say it").click()
+        await expect(page.get_by_role("heading", level=1)).to_contain_text("are you there")
+        await expect(page.locator(".message .run-link")).to_have_count(1)
+        await expect(page.locator(".message").nth(1)).to_be_visible()  # whatever echo makes of prose
+        found.quiet()
+
+
+async def test_names_tags_and_words_of_others_are_text(browser: Browser, lab: Lab) -> None:
+    for width, scheme in ((1600, "light"), (360, "dark")):
+        async with signed_in(browser, lab.home, width=width, scheme=scheme) as found:
+            page = found.page
+            for each in ("/conversations", "/conversations/%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E", "/search?q=back"):
+                await page.goto(each)
+                await live(found)
+                assert await page.locator("main img, main script").count() == 0, each
+                assert await flaws(found) == [], each
+                assert await sideways(found) == 0, each
+            found.quiet()
+
+
+async def test_the_search_marks_what_it_found_and_leads_there(browser: Browser, lab: Lab) -> None:
+    async with signed_in(browser, lab.home) as found:
+        page = found.page
+        await page.goto("/search")
+        await expect(page.get_by_role("searchbox", name="Search for")).to_be_focused()
+        await page.get_by_role("searchbox", name="Search for").fill('"word number 57"')
+        await expect(page.locator("mark").first).to_be_visible()
+        await page.keyboard.press("Escape")
+        await page.keyboard.press("j")
+        await page.keyboard.press("Enter")
+        await expect(page.locator(".message.found")).to_contain_text("word number 57")
+        found.quiet()
+
+
+def test_no_part_of_the_page_names_a_place_outside() -> None:
+    web = Path(__file__).parents[2] / "core/grace/web"
+    for each in [*web.glob("js/*.js"), *web.glob("*.css")]:
+        text = each.read_text()
+        assert "innerHTML" not in text.replace("no innerHTML", ""), each
+        assert "http://" not in text.replace("http://www.w3.org/2000/svg", ""), each
+        assert "https://" not in text, each
