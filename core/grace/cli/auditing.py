@@ -53,23 +53,13 @@ def _show(line: dict[str, Any], *, as_json: bool) -> None:
     said = {"allow": "allowed", "ask": "asked", "deny": "denied"}.get(line["verdict"], "")
     decided = " ".join(each for each in (said, f"by {line['rule']}" if line["rule"] else "") if each)
     took = f" in {screen.span(line['ended'] - line['at'])}" if line["ended"] and line["ended"] > line["at"] else ""
-    parts = [
-        screen.clock(line["at"]),
-        f"{line['principal']:<20}",
-        f"{line['act']:<12}",
-        f"{decided:<28}",
-        f"{line['outcome'] or 'began'}{took}",
-        _cut(line["target"], TARGET_CHARACTERS),
-        line["reason"],
-        " ".join(
-            f"{name}={_cut(value, DETAIL_CHARACTERS)}"
-            for name, value in line["details"].items()
-            if _is_shown(name, value)
-        ),
-        f"taint={','.join(line['taint'])}" if line["taint"] else "",
-        f"[{line['id']}]",
+    head = (screen.clock(line["at"]), line["principal"], line["act"], decided, f"{line['outcome'] or 'began'}{took}")
+    details = [
+        f"{name}={_cut(value, DETAIL_CHARACTERS)}" for name, value in line["details"].items() if _is_shown(name, value)
     ]
-    screen.say(screen.plain("  ".join(each for each in parts if each)))
+    taint = f"taint={','.join(line['taint'])}" if line["taint"] else ""
+    about = (_cut(line["target"], TARGET_CHARACTERS), line["reason"], *details, taint, f"[{line['id']}]")
+    screen.entry("  ".join(filter(None, head)), "  ".join(filter(None, about)))
 
 
 def _is_shown(name: str, value: object) -> bool:

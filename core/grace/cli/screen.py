@@ -97,6 +97,23 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, styles: S
         print(line.rstrip())  # what fills a line up says nothing to a program
 
 
+def entry(head: str, about: str) -> None:
+    """One thing in a list of things that say much: a first line, and below it the rest, both as wide as the terminal.
+
+    Where no terminal is it is one line: a program, or `grep`, reads that.
+    """
+    if not sys.stdout.isatty():
+        say(plain(f"{head}  {about}"))
+        return
+    from textwrap import wrap
+
+    width = console().width
+    for line in wrap(plain(head), width, subsequent_indent="    "):
+        say(line)
+    for line in wrap(plain(about), width, initial_indent="    ", subsequent_indent="    "):
+        say(line)
+
+
 def size(count: float) -> str:
     """Bytes as a person reads them: 3.2 MB."""
     for unit in UNITS:

@@ -75,7 +75,7 @@ class Seen:
             self.attention = self.client.get("/api/v1/attention")["items"]
             if time.monotonic() - self._costs_at > COSTS_EVERY_S:
                 self._costs_at = time.monotonic()
-                self.today = self.client.get("/api/v1/costs", by="day", since=_midnight())
+                self.today = self.client.get("/api/v1/costs", by="day", days=1)["today"] or {}
             if self.lines is not None and self.chosen:
                 self.lines = self.client.get(place(self.chosen) + "/logs", limit=1000)["logs"]
             self.away = ""
@@ -105,15 +105,12 @@ class Seen:
 
     @property
     def spent(self) -> str:
-        """What models have cost today."""
-        costs = self.today.get("costs") or []
-        tokens = sum(each["input_tokens"] + each["output_tokens"] for each in costs)
-        return f"{money(sum(each['usd'] for each in costs))} and {tokens:,} tokens today"
-
-
-def _midnight() -> int:
-    """The last one, by UTC, in seconds since the epoch."""
-    return int(time.time() // 86_400 * 86_400)
+        """What models have cost today, and what they may."""
+        if not self.today:
+            return "no models"
+        cap = self.today["cap_usd"]
+        of = "" if cap is None else f" of {money(cap)}"
+        return f"{money(self.today['spent_usd'])}{of} and {self.today['spent_tokens']:,} tokens today"
 
 
 def _lines(seen: Seen, *, once: bool, json: bool) -> None:

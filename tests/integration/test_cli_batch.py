@@ -1,0 +1,98 @@
+"""`madlab dispatch FILE.toml`: many jobs, once each, in their order and within one budget."""
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.commands import ECHO, Madlab, Result, a_lab
+
+BATCH = '[batch]\nname = "one"\nat_once = 3\n'
+
+
+@pytest.fixture(scope="module")
+def madlab() -> Iterator[Madlab]:
+    with a_lab(ECHO) as lab:
+        yield lab
+
+
+def dispatched(madlab: Madlab, place: Path, text: str, *options: str) -> Result:
+    (place / "batch.toml").write_text(text)
+    return madlab("dispatch", place / "batch.toml", "--json", *options)
+
+
+def jobs(told: Result) -> dict[str, dict[str, Any]]:
+    return {each["name"]: each for each in told.json["jobs"]}
+
+
+def say(name: str, text: str, *rest: str) -> str:
+    return f'[jobs.{name}]\ncall = "echo.say"\narguments = {{ text = "{text}" }}\n' + "".join(f"{x}\n" for x in rest)
+
+
+def test_jobs_are_done_and_the_same_file_again_does_nothing_twice(madlab: Madlab, tmp_path: Path) -> None:
+    text = BATCH + say("a", "hello") + say("b", "you", 'after = ["a"]')
+    first = dispatched(madlab, tmp_path, text)
+    assert first.code == 0, first.err
+    assert first.json["ok"] is True
+    assert {name: (each["state"], each["data"], each["found"]) for name, each in jobs(first).items()} == {
+        "a": ("done", {"text": "hello"}, False),
+        "b": ("done", {"text": "you"}, False),
+    }
+    messages = madlab("status", "--json").json["journal"]["messages"]
+    again = dispatched(madlab, tmp_path, text)
+    assert [each["found"] for each in again.json["jobs"]] == [True, True]
+    assert madlab("status", "--json").json["journal"]["messages"] == messages
+    assert {name: each["message"] for name, each in jobs(again).items()} == {
+        name: each["message"] for name, each in jobs(first).items()
+    }
+    changed = dispatched(madlab, tmp_path, text.replace("you", "them"))
+    assert {name: each["found"] for name, each in jobs(changed).items()} == {"a": True, "b": False}
+    anew = dispatched(madlab, tmp_path, text, "--round", "2")
+    assert [each["found"] for each in anew.json["jobs"]] == [False, False]
+
+
+def test_what_waits_for_a_failed_job_is_skipped_and_the_rest_is_done(madlab: Madlab, tmp_path: Path) -> None:
+    bad = '[jobs.bad]\ncall = "echo.misbehave"\narguments = { how = "raise" }\n'
+    told = dispatched(madlab, tmp_path, BATCH + bad + say("then", "x", 'after = ["bad"]') + say("other", "y"))
+    assert (told.code, told.error["code"]) == (4, "jobs_failed")
+    states = {name: each["state"] for name, each in jobs(told).items()}
+    assert states == {"bad": "failed", "then": "skipped", "other": "done"}
+    assert "on request" in jobs(told)["bad"]["why"]
+    assert jobs(told)["then"]["why"] == "it waits for bad"
+
+
+def test_a_job_that_nobody_can_do_fails_alone(madlab: Madlab, tmp_path: Path) -> None:
+    nobody = '[jobs.nobody]\ncall = "nobody.works"\n'
+    told = dispatched(madlab, tmp_path, BATCH + nobody + say("other", "y"))
+    assert {name: each["state"] for name, each in jobs(told).items()} == {"nobody": "failed", "other": "done"}
+
+
+def test_without_money_nothing_is_begun(madlab: Madlab, tmp_path: Path) -> None:
+    told = dispatched(madlab, tmp_path, BATCH + "usd = 0\n" + say("poor", "x"))
+    assert jobs(told)["poor"]["state"] == "skipped"
+    assert "budget" in jobs(told)["poor"]["why"]
+
+
+def test_who_leaves_finds_the_jobs_where_they_are(madlab: Madlab, tmp_path: Path) -> None:
+    text = BATCH + '[jobs.slow]\ncall = "echo.say_later"\narguments = { text = "late", after_s = 1.5 }\n'
+    (tmp_path / "batch.toml").write_text(text)
+    with madlab.started("dispatch", tmp_path / "batch.toml") as left:
+        assert left.stderr is not None
+        assert "at work" in left.stderr.readline()
+        before = madlab("status", "--json").json["journal"]["messages"]
+        left.send_signal(signal.SIGINT)
+        assert "the same command takes it up again" in left.stderr.read()
+        assert left.wait(60) == 130
+    assert before
+    told = dispatched(madlab, tmp_path, text)
+    assert jobs(told)["slow"]["data"] == {"text": "late"}
+
+
+def test_a_look_begins_nothing_and_a_person_gets_a_table(madlab: Madlab, tmp_path: Path) -> None:
+    (tmp_path / "batch.toml").write_text(BATCH + say("a", json.dumps("never")[1:-1]))
+    told = madlab("dispatch", tmp_path / "batch.toml", "--check")
+    assert told.code == 0
+    assert [line.split()[:2] for line in told.out.splitlines()] == [["JOB", "STATE"], ["a", "waiting"]]
