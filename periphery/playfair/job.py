@@ -67,6 +67,8 @@ def _read(order: dict[str, Any], limits: Limits) -> dict[str, Any]:
 
     given = order.get("spec")
     if given is not None:
+        if order.get("file") and isinstance(given, dict):
+            given = given | {"data": {"values": []}}  # the data that came with it takes the place of its own
         check_spec(given, limits)
         if not order.get("file"):
             return {
