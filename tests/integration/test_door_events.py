@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from core.lab import Lab
 from protos.ids import new_id
 from protos.tools import Call, tool
 from protos.v1.message_pb2 import KIND_CALL, KIND_EVENT, KIND_PROSE, Message
+from sandbox.engine import Exit, Meter, Usage
 from tests.labs import a_home, opened
 from tests.looking import Looker, looking
 
@@ -40,6 +42,27 @@ class Gates:
 
 
 gates = Gates(Event(), Event())
+
+
+class Sandboxed:
+    """A sandbox that uses half a core."""
+
+    name = "sandboxed"
+
+    async def meter(self) -> Meter:
+        return lambda: Usage(memory_bytes=1000, cpu_seconds=time.monotonic() / 2, pids=1)
+
+    async def wait(self) -> Exit:
+        return Exit(0, "exited")
+
+    async def kill(self) -> None:
+        pass
+
+    async def usage(self) -> Usage:
+        return (await self.meter())()
+
+    def leave(self) -> None:
+        pass
 
 
 class Inner:
@@ -209,6 +232,23 @@ async def test_events_are_told_with_the_commit_that_makes_them_durable(lab: Lab,
         told = await stream.next()
     assert told.id > 0
     assert told.data["text"] == "a line"
+
+
+async def test_what_a_run_uses_is_told_to_who_follows_it_and_kept_with_its_end(lab: Lab, page: Looker) -> None:
+    gates.inner = gates.outer = Event()
+    body: dict[str, Any] = {"recipient": "outer", "kind": "call", "tool": "lead", "arguments": {"goal": "measure"}}
+    _, asked = await page.ask("POST", "/messages", body)
+    async with page.following(f"run:{asked['run']}", last=asked["sequence"]) as stream:
+        child = await stream.until("run", mad="inner", state="running")
+        with lab.dispatcher._lives.sampling.watching(child.data["id"], Sandboxed()):
+            point = await stream.until("usage", run=child.data["id"])
+            live = await page.get(f"/runs/{child.data['id']}/activity")
+            gates.inner.set()
+            await stream.until("run", mad="inner", state="destroyed")
+        kept = (await page.get(f"/runs/{asked['run']}/activity"))["children"][0]["usage"]
+    assert (point.id, point.data["memory"], point.data["step_s"]) == (0, 1000, 1.0)
+    assert live["usage"]["memory"] == [1000] * len(live["usage"]["cpu"])
+    assert kept["memory"][: len(live["usage"]["memory"])] == live["usage"]["memory"]
 
 
 async def test_how_things_are_is_told_at_once_and_when_it_changes(lab: Lab, page: Looker) -> None:

@@ -58,7 +58,7 @@ WHOLE = ("attention", "runs", "lab")  # topics that are about everything
 CHOICE = "attention, runs, lab, run:ID, conversation:ID"
 CALM_S = 0.25  # between two looks at what needs attention
 LOOK_S = 5.0  # after which it is looked at in any case: not all of it is in the journal
-STIRRING = frozenset({"approval", "incident", "run", "dismissal", "budget", "secret"})
+STIRRING = frozenset({"approval", "incident", "run", "dismissal", "budget", "vault"})
 
 logger = structlog.get_logger()
 Sees = Callable[[Run], bool]
@@ -277,7 +277,11 @@ class Feed:
     def _offer(self, sequence: int, hearers: set[Stream], make: Callable[[], bytes]) -> int:
         if not hearers:
             return 0
-        item = make()
+        try:
+            item = make()
+        except Exception:  # what cannot be shown must not keep the rest from being shown
+            logger.exception("an entry cannot be told of", sequence=sequence)
+            return 0
         return sum(each.offer(sequence, item) for each in hearers)
 
     def _hearers(self, conversation: str) -> set[Stream]:
@@ -291,12 +295,16 @@ class Feed:
 
     def _hearers_of(self, run: Run) -> set[Stream]:
         of_all = {each for each in self._by_topic.get("runs", ()) if each.sees is None or each.sees(run)}
-        within = {f"run:{run.id}"}
+        return of_all | self._hearers_of_family(run)
+
+    def _hearers_of_family(self, run: Run) -> set[Stream]:
+        """Who follows the run, or one that it works for."""
+        topics = {f"run:{run.id}"}
         conversation = run.conversation if run.parent else ""
         while conversation:
-            within |= self._runs_in.get(conversation, set())
+            topics |= self._runs_in.get(conversation, set())
             conversation = conversation.rpartition("/")[0]
-        return of_all.union(*(self._by_topic.get(topic, set()) for topic in within))
+        return set[Stream]().union(*(self._by_topic.get(topic, set()) for topic in topics))
 
     async def missed(self, stream: Stream) -> AsyncIterator[bytes]:
         """What a stream that is behind has not had, up to where the feed is now; from then on it is live."""
@@ -350,8 +358,10 @@ class Feed:
                 continue
             try:
                 state = said("attention", await attention_json(self._lab))
-            except Error as error:
+            except Error as error:  # the journal is closing
                 logger.debug("nobody can be told what needs attention", reason=error.message)
+            except Exception:  # the next look may go well, and the rest of the feed has nothing to do with it
+                logger.exception("nobody can be told what needs attention")
             else:
                 for each in self._by_topic.get("attention", ()):
                     each.tell("attention", state)
@@ -372,10 +382,22 @@ class Feed:
                 for each in self._by_topic["lab"]:
                     each.tell("lab", state)
             self._pairs.clear()
+            self._tell_usage()
             if time.monotonic() - began > HEARTBEAT_S:
                 began = time.monotonic()
                 for each in self._streams:
                     each.beat()
+
+    def _tell_usage(self) -> None:
+        """The last point of what each run uses that is looked at, and of those that work for it."""
+        for run in self._lab.dispatcher.live() if self._runs_in else ():
+            hearers = self._hearers_of_family(run)
+            series = self._lab.dispatcher.usage(run.id) if hearers else None
+            if series is not None and series.cpu:
+                point = {"index": len(series.cpu) - 1, "cpu": series.cpu[-1], "memory": series.memory[-1]}
+                state = said("usage", {"run": run.id, "began": series.began, "step_s": series.step_s} | point)
+                for each in hearers:
+                    each.tell(f"usage:{run.id}", state)
 
     def _count(self, row: Row) -> None:
         if "lab" in self._by_topic:
