@@ -19,6 +19,7 @@ from core.rogers.tables import COLUMNS
 from protos.v1.message_pb2 import Message
 
 ROWS = 200  # of one batch
+UNKEPT = 20_000  # entries without anything to take in
 WINDOW = 4000  # entries that a batch looks through at most, most of which may be events
 
 _MARKS = ", ".join(f"'{each}'" for each in sorted(KINDS))
@@ -46,6 +47,7 @@ class Indexer:
         self.path = path
         self.reached = 0
         self.head = 0
+        self._kept = 0  # of it, what is durable
         self.packs = False  # words of what was forgotten are still to be packed away
         self._journal = journal
         self._archived = archived
@@ -65,7 +67,8 @@ class Indexer:
             index.remove(self.path)
             db = index.open_index(self.path)
             place = index.reached(db)
-        self.reached, self.packs = place.sequence, index.unpacked(db)
+        self.reached = self._kept = place.sequence
+        self.packs = index.unpacked(db)
         return db
 
     def close(self, db: sqlite3.Connection) -> None:
@@ -96,11 +99,14 @@ class Indexer:
 
     def take_in(self, db: sqlite3.Connection, batch: Batch, reports: Mapping[str, bytes]) -> None:
         """Makes the index of what was read."""
+        if not batch.rows and batch.place.sequence - self._kept < UNKEPT:
+            self.reached = batch.place.sequence  # where there is nothing to take in, the place need not be durable
+            return
         changes: list[Change] = []
         for row in batch.rows:
             changes += self._documents.of(row, reports)
         index.take_in(db, changes, batch.place, list(owners(batch.rows)))
-        self.reached = batch.place.sequence
+        self.reached = self._kept = batch.place.sequence
         self.packs = self.packs or index.unpacked(db)
 
     def pack(self, db: sqlite3.Connection) -> None:

@@ -30,6 +30,7 @@ from protos.errors import Conflict, Error
 logger = structlog.get_logger()
 
 READERS = 2
+CACHE_KB = 16_000  # of pages, for each of them
 GATHER_S = 0.1  # from a commit to its batch
 LONGEST_REST_S = 0.5
 RETRY_S = 30.0  # after a fault of the disk
@@ -220,6 +221,7 @@ class Library(AsyncContextManagerMixin):
         for _ in range(READERS):
             reader = Connection(partial(open_reader, self._path))
             await reader.open()
+            await reader.run(lambda db: db.execute(f"PRAGMA cache_size = -{CACHE_KB}"))
             self._readers.append(reader)
         self._opened.set()
 

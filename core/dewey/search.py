@@ -1,6 +1,6 @@
 """Finds and ranks: the newest part first, until there is enough to choose from.
 
-A *pool* is the newest documents that match, at most 600 of them. They are ranked (`ranking`) by BM25, a word in the
+A *pool* is the newest documents that match, at most 400 of them. They are ranked (`ranking`) by BM25, a word in the
 title counting four times, times what kind of thing it is (an answer before a question, a question before an act),
 times how young it is (at most twice), times whether the words stand side by side. Who reads on beyond a pool gets the
 next one, so everything that matches is reached, and none of it twice; `more` is the place, and does not move while new
@@ -24,7 +24,7 @@ from core.dewey.snippet import Snippet, snippet
 from core.dewey.words import Term
 from protos.errors import InvalidArgument
 
-POOL = 600
+POOL = 400
 WEIGHED_CHARACTERS = 4000  # of a text, its beginning
 SAMPLED = 50  # documents that have a word: enough to tell how rare it is
 DAWDLING_S = 2.0  # beyond, what was found so far is given

@@ -20,6 +20,7 @@ from typing import Any
 
 from core.rogers.ranges import parse_ranges
 from core.rogers.segments import Header, unpack
+from protos.errors import Error
 
 KINDS = ("retention", "archive")
 
@@ -39,9 +40,19 @@ class _Claim:
 
 
 class Removals:
-    """All that the journal says of bodies that are not there."""
+    """All that the journal says of bodies that are not there.
+
+    Raises:
+        ValueError: an entry that should say it says something else.
+    """
 
     def __init__(self, db: sqlite3.Connection) -> None:
+        try:
+            self._read(db)
+        except (KeyError, TypeError, AttributeError, IndexError, Error) as error:
+            raise ValueError(f"what was removed cannot be told: {error!r}") from None
+
+    def _read(self, db: sqlite3.Connection) -> None:
         self._upto: dict[str, int] = {}
         self._claims: list[_Claim] = []
         self._by_kind: dict[str, tuple[list[int], list[_Claim]]] = {}  # of ranges: where each ends

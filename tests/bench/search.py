@@ -74,8 +74,12 @@ def _asked(db: sqlite3.Connection, plain: sqlite3.Connection, chosen: random.Ran
     bare: dict[str, list[float]] = {name: [] for name in sets}
     now = BEGAN + MESSAGES
 
+    processor: list[float] = []
+
     def ask(text: str) -> None:
+        began = time.thread_time()
         find(db, parse(text), limit=20, now=now)
+        processor.append((time.thread_time() - began) * 1000)
 
     def ask_plain(match: str) -> None:
         sql = "SELECT rowid, snippet(said, 0, '', '', '', 32) FROM said WHERE said MATCH ? ORDER BY rank LIMIT 20"
@@ -95,6 +99,7 @@ def _asked(db: sqlite3.Connection, plain: sqlite3.Connection, chosen: random.Ran
     figures.append(
         Figure("search: all, p50", statistics.median(everything), "ms", "bare FTS5 p50", statistics.median(all_bare))
     )
+    figures.append(Figure("search: all, processor time p95", _p95(processor), "ms"))
     figures.append(Figure("search: all, bare FTS5 p95", _p95(all_bare), "ms"))
     figures.append(Figure(f"search: all of {MESSAGES:,}, p95", _p95(everything), "ms", "limit", 50.0, 1.0))
     return figures
