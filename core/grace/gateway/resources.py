@@ -32,6 +32,7 @@ TOOL_PAGE_BYTES = 40 * 1024  # of the same, read by a tool into a model's contex
 LISTED = 20  # runs and conversations that are listed by themselves
 MESSAGES = 100  # of a conversation or a log, on a page
 REPORTS = ("report.json", "patch.diff", "report.md")  # what a run's report is, the first that it left
+CUT = "unexpected end of data"  # in Python's words: what is there is good so far
 KINDS = "madlab://runs/ID, madlab://conversations/ID or madlab://blobs/DIGEST"
 
 
@@ -195,13 +196,13 @@ async def _blob(door: Door, digest: str, media_type: str, uri: str, offset: int,
 
 def _text(content: bytes, *, whole: bool) -> str | None:
     """Bytes as text where they are: UTF-8, a character cut at the end left to the next page, nothing that drives."""
-    for cut in range(1 if whole else 4):
-        try:
-            text = content[: len(content) - cut].decode()
-        except UnicodeDecodeError:
-            continue
-        return text if all(each.isprintable() or each in "\n\r\t" for each in text) else None
-    return None
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        if whole or error.reason != CUT or not error.start:
+            return None
+        text = content[: error.start].decode()
+    return text if all(each.isprintable() or each in "\n\r\t" for each in text) else None
 
 
 def _json(value: Any, limit: int) -> Page:
