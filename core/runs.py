@@ -171,6 +171,7 @@ class Runs:
         found = await self._journal.query("SELECT number FROM runs WHERE id = ?", (before,)) if before else [(1 << 62,)]
         if not found:
             raise _unknown(before)
+        text = "".join(filter(str.isprintable, text))  # titles have nothing else, and a zero byte ends what FTS5 reads
         source, number = "runs", "runs.number"
         wanted: dict[str, object] = {}
         if len(text) >= TRIGRAM:
