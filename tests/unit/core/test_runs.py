@@ -67,15 +67,7 @@ async def test_what_is_asked_for_is_found_and_nothing_else(runs: Runs) -> None:
     assert await numbers(runs, limit=COUNT, text='"quoted" 100%_one', state="live") == [50]
     assert await numbers(runs, limit=COUNT, text="nd") == [50, 40, 30, 20, 10, 0]
     assert await numbers(runs, limit=COUNT, text="no such title") == []
-    for strange in (
-        "\0",
-        "a\0b\0c\0d",
-        '"',
-        '"""',
-        "NEAR(a b)",
-        "title:x*",
-        "\ud800abc".encode("utf-8", "replace").decode(),
-    ):
+    for strange in ("a\0b\0c\0d", '"', '"""', "NEAR(a b)", "title:x*"):
         assert await numbers(runs, limit=COUNT, text=strange) in ([], [50, 40, 30, 20, 10, 0])
 
 
