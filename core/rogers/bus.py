@@ -391,11 +391,14 @@ class Rogers:
     # --- within
 
     async def _messages(self, found: Sequence[tuple[Any, ...]]) -> list[Message]:
-        """Rows that were looked up, as messages; those whose bodies are archived, from there."""
+        return [to_message(row) for row in await self._rows(found)]
+
+    async def _rows(self, found: Sequence[tuple[Any, ...]]) -> list[Row]:
+        """What was looked up; bodies that are archived, from there."""
         rows = [Row(*values) for values in found]
-        if self.filled is not None and not all(row.body is not None for row in rows):
-            rows = await self.filled(rows)
-        return [to_message(row) for row in rows]
+        if self.filled is None or all(row.body is not None for row in rows):
+            return rows
+        return await self.filled(rows)
 
     def _entry(self, message: Message, sender: str, *, event: bool = False) -> Entry:
         """Checks a message at the door and makes it the core's own."""
@@ -447,7 +450,7 @@ class Rogers:
     ) -> Subscription:
         async def read(after: int, limit: int) -> list[Row]:
             given = parameters | {"after": after, "limit": limit}
-            return [Row(*values) for values in await self._journal.query(sql, given)]
+            return await self._rows(await self._journal.query(sql, given))
 
         def keep(sequence: int) -> None:
             if cursor is not None:

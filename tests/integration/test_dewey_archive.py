@@ -222,15 +222,14 @@ async def test_what_retention_takes_from_the_journal_goes_from_the_index(room: R
 
 
 async def test_views_are_the_same_without_the_acts_that_retention_takes(room: Room) -> None:
-    for number, (act, more) in enumerate(
-        (
-            ("bus.call", {"target": "echo.say", "details": {"arguments": "{}"}}),
-            ("files.put", {"digest": "sha256:1", "taint": ["web"]}),
-            ("web.fetch", {"target": "https://example.org/"}),
-            ("web.fetch", {"package": PACKAGE}),
-        )
-    ):  # fmt: skip
-        told = {"act": act, "step": "outcome", "principals": ["client:ann"], **dict[str, object](more)}
+    acts: list[tuple[str, dict[str, object]]] = [
+        ("bus.call", {"target": "echo.say", "details": {"arguments": "{}"}}),
+        ("files.put", {"digest": "sha256:1", "taint": ["web"]}),
+        ("web.fetch", {"target": "https://example.org/"}),
+        ("web.fetch", {"package": PACKAGE}),
+    ]
+    for number, (act, more) in enumerate(acts):
+        told = {"act": act, "step": "outcome", "principals": ["client:ann"], **more}
         entry = Entry(f"act:{number}:outcome", "act", json.dumps(told).encode(), "c", "client:ann")
         await room.journal.append(entry)
     with closing(sqlite3.connect(room.journal.path)) as db:

@@ -149,9 +149,12 @@ async def test_the_mad_finds_reads_and_keeps_the_labels_of_what_it_found(lab: La
         answer = await ask(lab, question)
         return answer, json.loads(answer.data)
 
-    answer, told = await tool("search", query="narwhal kind:message from:operator conversation:w")
+    answer, told = await tool("search", query="narwhal")
     assert told["hits"][0]["conversation"] == "w"
     assert TAINT_WEB in answer.taint
+    await lab.library.caught_up()
+    answer, told = await tool("search", query="narwhal")
+    assert len(told["hits"]) == 1, "what was looked for is not found itself"
     answer, told = await tool("read", conversation="w")
     assert [each["text"] for each in told["messages"]] == ["the page says: narwhal"]
     assert TAINT_WEB in answer.taint
@@ -159,7 +162,7 @@ async def test_the_mad_finds_reads_and_keeps_the_labels_of_what_it_found(lab: La
     assert told["error"] == ""
     assert TAINT_WEB not in answer.taint
     _, told = await tool("search", "client:eve", query="narwhal")
-    assert not told["hits"] or all(each["conversation"] != "w" for each in told["hits"])
+    assert told["hits"] == []
     _, told = await tool("read", "client:eve", conversation="w")
     assert told["code"] == "not_found"
     _, told = await tool("archive", "client:eve", conversation="w")

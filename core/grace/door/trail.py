@@ -102,8 +102,8 @@ class Trail:
         while rows := await self._page(sql, after):
             after = rows[-1].sequence
             for row in rows:
-                if row.at >= since and row.id.endswith((":started", ":denied")):
-                    yield json.loads(row.body or b"{}")
+                if row.body and row.at >= since and row.id.endswith((":started", ":denied")):
+                    yield json.loads(row.body)
 
     async def _page(self, sql: str, place: int) -> list[Row]:
         return [Row(*values) for values in await self._journal.query(sql, (place, PAGE))]
