@@ -103,7 +103,7 @@ class TroublesView:
     def _dismiss(self, db: sqlite3.Connection, body: dict[str, Any]) -> None:
         found = db.execute("SELECT sequence FROM troubles WHERE id = ?", (body["item"],)).fetchone()
         if found is None:
-            raise NotFound("Nothing like that waits any more.", next="See: madlab attention")
+            raise NotFound("Nothing like that waits any more.", next="Look again: somebody else may have dismissed it.")
         if found[0] > body["seen"]:
             raise Conflict("It has happened again since you looked.", next="Look at it again, then dismiss it.")
         db.execute("DELETE FROM troubles WHERE id = ?", (body["item"],))
