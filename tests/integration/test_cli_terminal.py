@@ -6,7 +6,7 @@ import re
 import select
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ def madlab() -> Iterator[Madlab]:
 
 
 def commands(command: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    for name, each in (command or typer.main.get_command(app)).commands.items():
+    whole: Any = command or typer.main.get_command(app)
+    for name, each in whole.commands.items():
         yield (*path, name), each
         if hasattr(each, "commands"):
             yield from commands(each, (*path, name))
@@ -92,11 +93,13 @@ def test_the_scripts_ask_the_program(shell: str) -> None:
     assert "_MADLAB_COMPLETE=complete_" in told.out or "_MADLAB_COMPLETE complete_" in told.out
 
 
-def on_terminal(home: Path, *arguments: str, keys: str = "", width: int = 80, **more: str) -> str:
+def on_terminal(
+    home: Path, *arguments: str, keys: str = "", width: int = 80, more: Mapping[str, str] | None = None
+) -> str:
     """What a terminal of that width shows."""
     ours, theirs = pty.openpty()
     shown = b""
-    env = environment(home) | {"TERM": "xterm-256color", "COLUMNS": str(width), "LINES": "24"} | more
+    env = environment(home) | {"TERM": "xterm-256color", "COLUMNS": str(width), "LINES": "24", **(more or {})}
     with subprocess.Popen(
         [*COMMAND, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=env, cwd=ROOT
     ) as process:
@@ -126,7 +129,7 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*[1-9][0-9;]*m")
     [({}, True), ({"NO_COLOR": "1"}, False), ({"CLICOLOR": "0"}, False), ({"TERM": "dumb"}, False)],
 )
 def test_colours_are_as_the_environment_wants_them(madlab: Madlab, said: dict[str, str], coloured: bool) -> None:
-    shown = on_terminal(madlab.home.path, "status", **said)
+    shown = on_terminal(madlab.home.path, "status", more=said)
     assert ("3" in "".join(COLOUR.findall(shown))) <= coloured
     if not coloured:
         assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", shown)
@@ -162,3 +165,10 @@ def test_what_was_done_fits_the_terminal(madlab: Madlab) -> None:
     lines = re.sub(r"\x1b\[[0-9;]*m", "", shown).split("\r\n")
     assert any("operator" in each for each in lines)
     assert max(map(len, lines)) <= 60
+
+
+def test_who_waits_for_over_a_second_sees_that_there_is_something_to_wait_for(madlab: Madlab) -> None:
+    late = ("call", "echo.say_later", '{"text": "late", "after_s": 2.5}')
+    shown = on_terminal(madlab.home.path, *late)
+    assert "… 1 s" in shown
+    assert shown.rstrip().endswith('"text": "late"\r\n}')

@@ -17,6 +17,7 @@ from hashlib import sha256
 from typing import Any, BinaryIO, TypeVar, cast
 from urllib.parse import quote, urlencode
 
+from core.grace.cli.screen import patience
 from core.home import Home
 from protos.errors import BY_CODE, Error, InvalidArgument, NotFound, Unavailable
 from protos.ids import new_id
@@ -242,13 +243,13 @@ class Client:
         return Unreachable(f"the lab in {self._home.path} is not running ({error})", next="start it with: madlab up")
 
     def _exchange(self, method: str, path: str, body: bytes | Iterable[bytes] | None = None) -> Any:
-        with closing(self._open(self._patience_s)) as connection:
+        with patience(), closing(self._open(self._patience_s)) as connection:
             headers = {"Content-Type": "application/json"} if isinstance(body, bytes) else {}
             content = self._read(self._ask(connection, method, path, body, headers))
         return json.loads(content)
 
     def _whole(self, method: str, path: str, body: Iterable[bytes] | None = None) -> bytes:
-        with closing(self._open(ANSWER_S)) as connection:
+        with patience(), closing(self._open(ANSWER_S)) as connection:
             return self._read(self._ask(connection, method, path, body))
 
     def _open(self, silence_s: float) -> _Connection:

@@ -279,7 +279,7 @@ def _shown(results: Mapping[str, Result]) -> Iterator[_Tell]:
         yield _Tell()
         return
     console = screen.console(error=True)
-    with console.status("", spinner="dots") as status:
+    with screen.moving(), console.status("", spinner="dots") as status:
 
         class Moving(_Tell):
             def __call__(self, results: Mapping[str, Result]) -> None:

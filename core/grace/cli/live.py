@@ -114,7 +114,7 @@ def live() -> Iterator[Live]:
         return
     console = screen.console(error=True)
     moving = _Moving(console)
-    with console.status(moving, spinner="dots"):
+    with screen.moving(), console.status(moving, spinner="dots"):
         yield moving
 
 

@@ -52,5 +52,5 @@ def progress() -> Iterator[Progress]:
         yield Progress()
         return
     bar = _Bar()
-    with bar.rich:
+    with screen.moving(), bar.rich:
         yield bar

@@ -4,12 +4,15 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+PATIENCE_S = 1.0  # of a person who sees nothing
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -57,6 +60,50 @@ def console(*, error: bool = False) -> "Console":
 def is_lively(stream: TextIO) -> bool:
     """Whether somebody looks at a terminal where lines can move."""
     return stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+
+
+_moving = 0  # places where something moves already
+_waiting = False  # somebody is told already that there is something to wait for
+
+
+@contextmanager
+def moving() -> Iterator[None]:
+    """What the body shows moves: nothing else does meanwhile."""
+    global _moving
+    _moving += 1
+    try:
+        yield
+    finally:
+        _moving -= 1
+
+
+@contextmanager
+def patience() -> Iterator[None]:
+    """Where a person looks and waits for over a second, says for how long; and takes that back."""
+    global _waiting
+    if _moving or _waiting or not is_lively(sys.stderr):
+        yield
+        return
+    over, _waiting = Event(), True
+
+    def tell() -> None:
+        began, shown = time.monotonic(), False
+        while not over.wait(PATIENCE_S) and not _moving:
+            sys.stderr.write(f"\r… {time.monotonic() - began:.0f} s\x1b[K")
+            sys.stderr.flush()
+            shown = True
+        if shown:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+    teller = Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        over.set()
+        teller.join()
+        _waiting = False
 
 
 def heed_environment() -> None:

@@ -118,11 +118,12 @@ def ask(client: Client, message: dict[str, Any]) -> dict[str, Any]:
     """
     said = client.publish(message)
     path = f"/api/v1/conversations/{quote(said['conversation'], safe='')}/messages"
-    for each in client.follow(path, after=said["sequence"]):
-        if each["in_reply_to"] == said["id"] and each["kind"] in ANSWERS:
-            if each["kind"] == "fault":
-                raise fault(each)
-            return each
+    with screen.patience():
+        for each in client.follow(path, after=said["sequence"]):
+            if each["in_reply_to"] == said["id"] and each["kind"] in ANSWERS:
+                if each["kind"] == "fault":
+                    raise fault(each)
+                return dict(each)
     raise Unavailable("the lab ended the conversation without an answer", next="see: madlab runs")
 
 

@@ -145,7 +145,7 @@ def _screen(seen: Seen) -> None:
     from rich.live import Live
 
     console = screen.console()
-    with _keys() as key, Live(console=console, screen=True, auto_refresh=False) as live:
+    with screen.moving(), _keys() as key, Live(console=console, screen=True, auto_refresh=False) as live:
         going, due = True, 0.0
         while going:
             if time.monotonic() >= due:
