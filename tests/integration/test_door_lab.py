@@ -57,7 +57,8 @@ def test_acts_lead_through_their_port_to_what_lies_beyond() -> None:
     tally = Tally(clock=lambda: 100.0)
     fetch = {"act": "web.fetch", "step": "started", "target": "https://pypi.org/simple/x", "principals": ["mad:marco"]}
     tally.committed([row("act:1:started", "act", "marco-0123456789", at=90.0, body=fetch)])
-    tally.committed([row("act:1:outcome", "act", "marco-0123456789", at=90.5, body={"failed": "UNAVAILABLE"})])
+    ended = {"act": "web.fetch", "step": "outcome", "failed": "UNAVAILABLE"}
+    tally.committed([row("act:1:outcome", "act", "marco-0123456789", at=90.5, body=ended)])
     tally.committed([row("act:2:denied", "act", "marco-0123456789", at=91.0, body=fetch | {"step": "denied"})])
     told = {(each["from"], each["to"]): each for each in tally.as_json()}
     assert told.keys() == {("mad:marco", "port:web"), ("port:web", "host:pypi.org")}

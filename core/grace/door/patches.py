@@ -24,7 +24,7 @@ from core.coding.hunks import DIFF_BYTES, read_diff
 from core.coding.landing import Coded, Landed, check_flags, directory, land, open_coded
 from core.coding.repository import Repository, check_branch
 from core.coding.telling import clean_room, mappings, plain, tests, warnings
-from core.grace.door.callers import caller_of
+from core.grace.door.callers import caller_of, seen_run
 from core.grace.door.edge import Empty, Strict, TermsBody, json_of, lab_of, number_of
 from core.grace.door.routes import Endpoint, choice, number
 from core.grace.door.shapes import message_json, run_json
@@ -96,6 +96,7 @@ def routes() -> Iterator[Endpoint]:
     yield Endpoint(
         *("GET", "/runs/{id}/patch", _patch, "A patch as files, hunks and lines, with what speaks for it."),
         query=(number("file", "the lines of this file alone, counted from 0, and more of them"),),
+        clients=True,
     )
     yield Endpoint(
         *("POST", "/runs/{id}/patch/apply", _apply, "Puts the patch on a new branch of the operator's repository."),
@@ -123,12 +124,13 @@ async def _patches(request: Request) -> Response:
     limit, before = number_of(request, "limit", 25, PAGE, least=1), number_of(request, "before", 0, 2**62)
     state = request.query_params.get("state", "")
     found = await products(lab.journal, PATCH, limit=limit, before=before or None, state=state)
-    return JSONResponse({"patches": [_product_json(lab, await lab.runs.get(each.run), each) for each in found]})
+    runs = await lab.runs.some([each.run for each in found])
+    return JSONResponse({"patches": [_product_json(lab, runs[each.run], each) for each in found]})
 
 
 async def _patch(request: Request) -> Response:
     lab, only = lab_of(request), request.query_params.get("file")
-    run, product = await _found(lab, request.path_params["id"])
+    run, product = await _found(request)
     told = await _as_told(lab, run)
     blob = next(each for each in run.artifacts if each["name"] == PATCH)
     digest = str(blob["digest"])
@@ -139,7 +141,9 @@ async def _patch(request: Request) -> Response:
     if only:
         return JSONResponse({"file": int(only), **files[int(only)].as_json()})
     asked = _asked_of(told)
-    place, trouble = await to_thread.run_sync(_remembered, told)
+    place, trouble = None, ""  # where it lies on the lab's machine is nobody's business but the operator's
+    if caller_of(request).is_operator:
+        place, trouble = await to_thread.run_sync(_remembered, told)
     return JSONResponse(
         _product_json(lab, run, product)
         | {
@@ -190,12 +194,13 @@ def _decision_json(decided: Decided) -> dict[str, Any]:
     }
 
 
-async def _found(lab: Lab, id: str) -> tuple[Run, Product]:
+async def _found(request: Request) -> tuple[Run, Product]:
     """
     Raises:
-        NotFound: there is no such run, or it left no patch.
+        NotFound: there is no such run that the caller may see, or it left no patch.
     """
-    run = await lab.runs.get(id)
+    lab = lab_of(request)
+    run = await seen_run(lab, caller_of(request), request.path_params["id"])
     product = await product_of(lab.journal, run.id, PATCH)
     if product is None:
         raise NotFound(f"The run {run.id} left no patch.", next=f"See what it left: madlab show {run.id}")
@@ -265,7 +270,7 @@ async def _beginning(lab: Lab, digest: str) -> bytes:
 
 async def _apply(request: Request) -> Response:
     lab, body = lab_of(request), await json_of(request, _ApplyBody)
-    run, product = await _found(lab, request.path_params["id"])
+    run, product = await _found(request)
     told = await _as_told(lab, run)
     branch = body.branch or f"madlab/{run.id}"
     check_branch(branch)
@@ -286,7 +291,7 @@ async def _apply(request: Request) -> Response:
 
 async def _send_back(request: Request) -> Response:
     lab, body = lab_of(request), await json_of(request, _SendBackBody)
-    run, product = await _found(lab, request.path_params["id"])
+    run, product = await _found(request)
     asked = {"remark": body.remark} | ({"model": body.model} if body.model else {})
     if (again := _again(product, "send_back", asked)) is not None:
         return JSONResponse(again, 202)
@@ -300,7 +305,7 @@ async def _send_back(request: Request) -> Response:
 async def _drop(request: Request) -> Response:
     lab = lab_of(request)
     await json_of(request, Empty)
-    run, product = await _found(lab, request.path_params["id"])
+    run, product = await _found(request)
     if (again := _again(product, "drop", {})) is not None:
         return JSONResponse(again)
     async with _deciding(request, run, "drop", {}) as deciding:

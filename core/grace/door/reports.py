@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from core.coding.secrets import covered
-from core.grace.door.callers import caller_of
+from core.grace.door.callers import caller_of, may_see_run, seen_run
 from core.grace.door.edge import Strict, json_of, lab_of, number_of
 from core.grace.door.report_page import POLICY, page
 from core.grace.door.routes import Endpoint, choice, number, text
@@ -96,17 +96,19 @@ def routes() -> Iterator[Endpoint]:
             number("limit", f"so many findings, at most {MOST_FINDINGS}", default=FINDINGS),
             number("offset", "after so many", default=0),
         ),
+        clients=True,
     )
     yield Endpoint(
         *("GET", "/runs/{id}/report/code", _code, "The code around a finding, out of the tree that was scanned."),
         query=(text("finding", "its id"),),
+        clients=True,
     )
     for kind, media in (
         *(("json", "application/json"), ("sarif", "application/sarif+json")),
         *(("html", "text/html"), ("csv", "text/csv")),
     ):
         summary = f"The report as {kind.upper()}, to be kept."
-        yield Endpoint("GET", f"/runs/{{id}}/report.{kind}", _FILES[kind], summary, media=media)
+        yield Endpoint("GET", f"/runs/{{id}}/report.{kind}", _FILES[kind], summary, media=media, clients=True)
     yield Endpoint(
         *("POST", "/runs/{id}/report/baseline", _baseline, "A baseline with findings of this report accepted."),
         body=_BaselineBody,
@@ -143,7 +145,7 @@ async def _product_json(lab: Lab, product: Product) -> dict[str, Any]:
 
 async def _report(request: Request) -> Response:
     lab, query = lab_of(request), request.query_params
-    run, product, report = await _found(lab, request.path_params["id"])
+    run, product, report = await _found(request)
     asked = await lab.rogers.find(run.trigger)
     wanted = Wanted(query.get("severity", ""), query.get("rule", ""), query.get("path", ""), query.get("q", ""))
     chosen = worst_first([each for each in report.findings if wanted.has(each)])
@@ -152,7 +154,7 @@ async def _report(request: Request) -> Response:
     answer: dict[str, Any] = {
         "run": run_json(lab, run),
         "name": _name_of(asked),
-        "previous": await _previous(lab, product, _name_of(asked)),
+        "previous": await _previous(request, product, _name_of(asked)),
         "coverage": {
             "files": report.coverage.files,
             "scanned": report.coverage.scanned,
@@ -170,7 +172,7 @@ async def _report(request: Request) -> Response:
         "comparison": None,
     }
     if against := query.get("against", ""):
-        _, _, earlier = await _found(lab, against)
+        _, _, earlier = await _found(request, against)
         found = compared(report, earlier)
         answer["comparison"] = {
             "against": against,
@@ -192,13 +194,15 @@ def _tally(report: Report, field: str) -> list[dict[str, Any]]:
     return [{"name": name, "count": count} for name, count in most[:PAGE]]
 
 
-async def _found(lab: Lab, id: str) -> tuple[Run, Product, Report]:
-    """
+async def _found(request: Request, id: str = "") -> tuple[Run, Product, Report]:
+    """The report of a run: of the one in the path, or of another.
+
     Raises:
-        NotFound: there is no such run, or it left no report.
+        NotFound: there is no such run that the caller may see, or it left no report.
         Unavailable: the report is far too big, or not of the shape that one has.
     """
-    run = await lab.runs.get(id)
+    lab = lab_of(request)
+    run = await seen_run(lab, caller_of(request), id or request.path_params["id"])
     product = await product_of(lab.journal, run.id, REPORT)
     if product is None:
         raise NotFound(f"The run {run.id} left no report.", next=f"See what it left: madlab show {run.id}")
@@ -229,11 +233,12 @@ async def _blob(lab: Lab, digest: str, most: int) -> bytes:
     return bytes(content)
 
 
-async def _previous(lab: Lab, product: Product, name: str) -> str | None:
-    """The last scan of the same source before this one."""
+async def _previous(request: Request, product: Product, name: str) -> str | None:
+    """The last scan of the same source before this one, of those that the caller may see."""
+    lab, caller = lab_of(request), caller_of(request)
     for each in await products(lab.journal, REPORT, limit=SCANS_BACK, before=product.sequence):
         run = await lab.runs.get(each.run)
-        if _name_of(await lab.rogers.find(run.trigger)) == name:
+        if _name_of(await lab.rogers.find(run.trigger)) == name and await may_see_run(lab, caller, run):
             return each.run
     return None
 
@@ -256,7 +261,7 @@ def _whole(value: object) -> int:
 
 async def _code(request: Request) -> Response:
     lab = lab_of(request)
-    run, _, report = await _found(lab, request.path_params["id"])
+    run, _, report = await _found(request)
     id = request.query_params.get("finding", "")
     finding = next((each for each in report.findings if each.id == id), None)
     if finding is None:
@@ -303,13 +308,13 @@ def _member(stream: Iterator[bytes], path: str) -> bytes | None:
 
 
 async def _as_json(request: Request) -> Response:
-    run, _, report = await _found(lab_of(request), request.path_params["id"])
+    run, _, report = await _found(request)
     return _file(run, "json", "application/json", report.model_dump_json(indent=2))
 
 
 async def _as_sarif(request: Request) -> Response:
     lab = lab_of(request)
-    run, _, _ = await _found(lab, request.path_params["id"])
+    run, _, _ = await _found(request)
     content = await _artifact(lab, run, "report.sarif")
     told = await to_thread.run_sync(strict_json, content.decode("utf-8", "replace"))
     if not isinstance(told, dict) or told.get("version") != "2.1.0":
@@ -319,7 +324,7 @@ async def _as_sarif(request: Request) -> Response:
 
 async def _as_html(request: Request) -> Response:
     lab = lab_of(request)
-    run, _, report = await _found(lab, request.path_params["id"])
+    run, _, report = await _found(request)
     asked = await lab.rogers.find(run.trigger)
     accepted = await _accepted(lab, asked)
     made = await to_thread.run_sync(page, report, _name_of(asked), {"ended": run.ended, "reason": run.reason}, accepted)
@@ -329,7 +334,7 @@ async def _as_html(request: Request) -> Response:
 
 
 async def _as_csv(request: Request) -> Response:
-    run, _, report = await _found(lab_of(request), request.path_params["id"])
+    run, _, report = await _found(request)
     return _file(run, "csv", "text/csv; charset=utf-8", as_csv(worst_first(report.findings)))
 
 
@@ -379,7 +384,7 @@ async def _accepted(lab: Lab, asked: Message | None) -> list[dict[str, str]]:
 
 async def _baseline(request: Request) -> Response:
     lab, body = lab_of(request), await json_of(request, _BaselineBody)
-    run, _, report = await _found(lab, request.path_params["id"])
+    run, _, report = await _found(request)
     known = {each.id for each in report.findings}
     if unknown := [each.id for each in body.accept if each.id not in known]:
         raise InvalidArgument(f"accept: the report has no finding {unknown[0][:64]!r}", next="take ids out of it")

@@ -5,6 +5,7 @@ spoken in last is kept in memory, a name and two numbers each, and follows every
 asked of the journal.
 """
 
+import json
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -16,11 +17,22 @@ from core.grace.door.edge import PAGE, lab_of, number_of
 from core.grace.door.routes import Endpoint, number, text
 from core.lab import Lab
 from core.rogers.entry import Row
+from core.rogers.subscription import to_message
+from core.rogers.tables import COLUMNS
 from core.run import title_of
 from protos.errors import NotFound
 
 MOST = 5_000  # conversations that are kept in memory
 INNER = 200  # conversations within one, and runs of one, that are told
+TAGS_SHOWN = 20
+FIRSTS = f"""
+    SELECT {COLUMNS} FROM json_each(?1) n
+    JOIN journal j ON j.sequence = (SELECT min(sequence) FROM journal f
+        WHERE f.kind IN ('message', 'event') AND f.conversation = n.value)
+    LEFT JOIN body b USING (sequence)"""
+TAGS = """
+    SELECT conversation, tag FROM tag WHERE conversation IN (SELECT value FROM json_each(?1))
+    ORDER BY last DESC LIMIT ?2"""
 RUNS = """
     SELECT r.id, r.mad, r.state, r.outcome, r.trigger, r.title FROM runs r WHERE r.trigger IN
       (SELECT id FROM journal WHERE conversation = ? AND kind = 'message' AND recipient <> ''
@@ -102,29 +114,38 @@ async def _conversations(request: Request) -> Response:
         found = [(name, last, at) for name, last, at in await lab.journal.query(sql, (tag, before, limit))]
     else:
         found = await recent.page(lab, limit, before)
-    return JSONResponse({"conversations": [await _conversation_json(lab, *each) for each in found]})
+    return JSONResponse({"conversations": await _told(lab, found)})
 
 
-async def _conversation_json(lab: Lab, name: str, last: int, updated: float) -> dict[str, Any]:
-    """One in a list. `last` is the sequence by which the list is ordered."""
-    said = await lab.rogers.history(name, limit=1)
-    first = said[0] if said else None
+async def _told(lab: Lab, found: Sequence[tuple[str, int, float]]) -> list[dict[str, Any]]:
+    """Conversations in a list, with what each is about; two questions to the journal, however many there are.
+
+    `last` is the sequence by which the list is ordered.
+    """
+    names = json.dumps([name for name, _, _ in found])
+    firsts = {row.conversation: row for row in [Row(*each) for each in await lab.journal.query(FIRSTS, (names,))]}
+    tags: dict[str, list[str]] = {}
+    for name, tag in await lab.journal.query(TAGS, (names, TAGS_SHOWN * len(found))):
+        tags.setdefault(name, []).append(tag)
+    return [
+        _conversation_json(name, last, updated, firsts.get(name), tags.get(name, [])[:TAGS_SHOWN])
+        for name, last, updated in found
+    ]
+
+
+def _conversation_json(name: str, last: int, updated: float, first: Row | None, tags: list[str]) -> dict[str, Any]:
+    message = to_message(first) if first is not None else None
     return {
         "id": name,
         "first": first.sequence if first else last,
         "last": last,
         "started": first.at if first else updated,
         "updated": updated,
-        "title": title_of(first) if first else "",
+        "title": title_of(message) if message else "",
         "sender": first.sender if first else "",
         "recipient": first.recipient if first else "",
-        "tags": await _tags(lab, name),
+        "tags": tags,
     }
-
-
-async def _tags(lab: Lab, name: str) -> list[str]:
-    sql = "SELECT tag FROM tag WHERE conversation = ? ORDER BY last DESC LIMIT 20"
-    return [str(tag) for (tag,) in await lab.journal.query(sql, (name,))]
 
 
 async def _conversation(request: Request) -> Response:
@@ -132,7 +153,7 @@ async def _conversation(request: Request) -> Response:
     newest = await lab.rogers.history_before(name, 1 << 62, limit=1)
     if not newest:
         raise NotFound(f"There is no conversation {name[:64]!r}.", next="See: madlab runs")
-    about = await _conversation_json(lab, name, newest[0].sequence, newest[0].at)
+    (about,) = await _told(lab, [(name, newest[0].sequence, newest[0].at)])
     runs = await lab.journal.query(RUNS, (name, INNER))
     keys = ("id", "mad", "state", "outcome", "trigger", "title")
     return JSONResponse(

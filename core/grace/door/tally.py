@@ -13,7 +13,6 @@ import re
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from core.policy.targets import address_of
@@ -25,35 +24,39 @@ TIMES = 64  # that an edge remembers
 NAME = 100  # characters
 EVERYBODY = "everybody"
 RUN = re.compile(r"-[0-9a-f]{10}$")  # what stands behind its MAD's name in a run's id
-ACT = re.compile(r"act:(.+):(started|outcome|denied)$")
+ANSWER = ".reply"  # ends the id of an answer, behind the id of what it answers
+PORTS = {"llm": "llm", "web": "web", "files": "files", "secret": "secrets"}  # the port of each family of acts
 
 Place = tuple[str, str]  # what a node is, and its name: ("mad", "hopper"), ("port", "web"), ("host", "pypi.org")
 
 
-@dataclass
 class Edge:
     """What went from one place to another."""
 
-    count: int = 0
-    failed: int = 0
-    last: float = 0.0  # seconds since the epoch
-    seconds: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=WINDOW_S))  # which one, how much in it
-    times: deque[float] = field(default_factory=lambda: deque(maxlen=TIMES))  # how long an answer took
+    __slots__ = ("_in_second", "_second", "_seconds", "count", "failed", "last", "times")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.failed = 0
+        self.last = 0.0  # seconds since the epoch
+        self.times: deque[float] = deque(maxlen=TIMES)  # how long an answer took
+        self._seconds: deque[tuple[int, int]] = deque(maxlen=WINDOW_S)  # which one, and how much in it
+        self._second = self._in_second = 0
 
     def take(self, at: float) -> None:
         """One more."""
         self.count += 1
-        self.last = max(self.last, at)
+        self.last = at
         second = int(at)
-        if self.seconds and self.seconds[-1][0] >= second:
-            latest, number = self.seconds[-1]
-            self.seconds[-1] = latest, number + 1
-        else:
-            self.seconds.append((second, 1))
+        if second != self._second:
+            self._seconds.append((self._second, self._in_second))
+            self._second, self._in_second = second, 0
+        self._in_second += 1
 
     def recent(self, now: float) -> int:
         """How much there was in the last minute."""
-        return sum(number for second, number in self.seconds if second > now - WINDOW_S)
+        seconds = (*self._seconds, (self._second, self._in_second))
+        return sum(number for second, number in seconds if second > now - WINDOW_S)
 
     @property
     def middle_s(self) -> float | None:
@@ -66,24 +69,33 @@ class Tally:
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._edges: OrderedDict[tuple[Place, Place], Edge] = OrderedDict()
-        self._open: OrderedDict[str, tuple[list[Edge], float]] = OrderedDict()
+        self._talks: OrderedDict[tuple[str, str], Edge] = OrderedDict()  # by sender and recipient, as rows have them
+        self._ways: OrderedDict[tuple[Place, Place], Edge] = OrderedDict()
+        self._open: OrderedDict[str, tuple[Sequence[Edge], float]] = OrderedDict()
 
     def committed(self, rows: Sequence[Row]) -> None:
         """For the journal to call after each commit."""
         for row in rows:
-            if row.kind in ("message", "event"):
-                self._said(row)
-            elif row.kind == "act":
+            kind = row.kind
+            if kind == "message" or kind == "event":
+                edge = _edge(self._talks, (row.sender, row.recipient))
+                edge.take(row.at)
+                if row.id.endswith(ANSWER):
+                    self._close(row.id, row.at)
+                elif row.recipient:
+                    self._wait(row.id + ANSWER, (edge,), row.at)
+            elif kind == "act":
                 self._act(row)
 
     def edges(self) -> Iterator[tuple[Place, Place, Edge]]:
         """All there are."""
-        for (source, target), edge in self._edges.items():
+        for (sender, recipient), edge in self._talks.items():
+            yield participant(sender), participant(recipient or EVERYBODY), edge
+        for (source, target), edge in self._ways.items():
             yield source, target, edge
 
     def as_json(self) -> list[dict[str, Any]]:
-        """For the door: what was used last comes last."""
+        """For the door."""
         now = self._clock()
         return [
             {
@@ -98,56 +110,54 @@ class Tally:
             for source, target, edge in self.edges()
         ]
 
-    def _said(self, row: Row) -> None:
-        edge = self._edge(participant(row.sender), participant(row.recipient or EVERYBODY))
-        edge.take(row.at)
-        self._close(row.id, row.at)
-        if row.kind == "message" and row.recipient:
-            self._wait(f"{row.id}.reply", [edge], row.at)
-
     def _act(self, row: Row) -> None:
-        found = ACT.match(row.id)
-        if found is None:
+        body = row.body or b""
+        family = body[9:30].partition(b".")[0].decode("ascii", "replace") if body.startswith(b'{"act": "') else ""
+        if family not in PORTS:
             return
-        if found[2] == "outcome":
-            failed = b'"failed": "' in (row.body or b"") or b'"outcome": "failed"' in (row.body or b"")
-            self._close(found[1], row.at, failed=failed)
-            return
-        body = json.loads(row.body or b"{}")
-        port, beyond = _way(body)
-        if not port:
-            return
-        here = participant(str(body.get("mad") or RUN.sub("", row.sender)))
-        way = [self._edge(here, ("port", port))]
-        if beyond is not None:
-            way.append(self._edge(("port", port), beyond))
-        for each in way:
-            each.take(row.at)
-            each.failed += found[2] == "denied"
-        if found[2] == "started":
-            self._wait(found[1], way, row.at)
+        _, _, rest = row.id.partition(":")
+        id, _, step = rest.rpartition(":")
+        if step == "outcome":
+            failed = b'"failed": "' in body or b'"outcome": "failed"' in body
+            self._close(id, row.at, failed=failed)
+        elif step in ("started", "denied"):
+            way = self._way(row, family, body)
+            for each in way:
+                each.take(row.at)
+                each.failed += step == "denied"
+            if step == "started":
+                self._wait(id, way, row.at)
 
-    def _edge(self, source: Place, target: Place) -> Edge:
-        key = source, target
-        edge = self._edges.get(key)
-        if edge is None:
-            edge = self._edges[key] = Edge()
-            if len(self._edges) > EDGES:
-                self._edges.popitem(last=False)
-        else:
-            self._edges.move_to_end(key)
-        return edge
+    def _way(self, row: Row, family: str, body: bytes) -> Sequence[Edge]:
+        """The edges that an act goes along: to its port, and beyond it where something lies there."""
+        told: dict[str, Any] = json.loads(body) if family in ("llm", "web") else {}
+        here, port = participant(str(told.get("mad") or RUN.sub("", row.sender))), ("port", PORTS[family])
+        beyond = _beyond(family, told)
+        way = [_edge(self._ways, (here, port))]
+        return way if beyond is None else [*way, _edge(self._ways, (port, beyond))]
 
-    def _wait(self, id: str, way: list[Edge], at: float) -> None:
+    def _wait(self, id: str, way: Sequence[Edge], at: float) -> None:
         self._open[id] = way, at
         if len(self._open) > OPEN:
             self._open.popitem(last=False)
 
     def _close(self, id: str, at: float, *, failed: bool = False) -> None:
-        way, began = self._open.pop(id, ([], 0.0))
+        way, began = self._open.pop(id, ((), 0.0))
         for each in way:
             each.times.append(max(0.0, at - began))
             each.failed += failed
+
+
+def _edge(edges: OrderedDict[Any, Edge], key: Any) -> Edge:
+    """The edge of that key, which is the last one used now; what was used longest ago makes room."""
+    edge = edges.get(key)
+    if edge is None:
+        edge = edges[key] = Edge()
+        if len(edges) > EDGES:
+            edges.popitem(last=False)
+    else:
+        edges.move_to_end(key)
+    return edge
 
 
 def participant(name: str) -> Place:
@@ -162,14 +172,10 @@ def node_id(place: Place) -> str:
     return ":".join(place)
 
 
-def _way(body: dict[str, Any]) -> tuple[str, Place | None]:
-    """The port that an act goes through, and what lies beyond it; no port where it is none of theirs."""
-    kind, target = str(body.get("act", "")), str(body.get("target", ""))
-    family = kind.partition(".")[0]
+def _beyond(family: str, told: dict[str, Any]) -> Place | None:
+    """What lies beyond a port: a model, a host."""
     if family == "llm":
-        model = "/".join(str(body.get(each, "")) for each in ("provider", "model"))
-        return "llm", ("model", model[:NAME]) if model != "/" else None
-    if family == "web":
-        address = address_of(target)
-        return "web", ("host", address.host[:NAME]) if address is not None else None
-    return (family + "s" if family == "secret" else family, None) if family in ("files", "secret") else ("", None)
+        model = "/".join(str(told.get(each, "")) for each in ("provider", "model"))
+        return ("model", model[:NAME]) if model != "/" else None
+    address = address_of(str(told.get("target", ""))) if family == "web" else None
+    return ("host", address.host[:NAME]) if address is not None else None
