@@ -13,7 +13,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -32,6 +31,8 @@ from core.home import Home
 from protos.errors import Error, NotFound, Unavailable
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from core.grace.cli.batch import Batch, Job
 
 GREEN = ("succeeded", "partial")
@@ -114,6 +115,8 @@ class _Dispatch:
 
     def run(self) -> None:
         """Until every job is over."""
+        from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+
         at_work: dict[Future[None], Result] = {}
         pool = ThreadPoolExecutor(self._batch.batch.at_once)
         try:
