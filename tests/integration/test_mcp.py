@@ -326,6 +326,19 @@ async def test_a_call_survives_a_core_that_dies_and_comes_back(madlab: Madlab) -
     assert content_of(results[0]) == {"text": "after all"}
 
 
+async def test_with_a_token_it_is_a_client_that_may_what_was_named(madlab: Madlab, work: Path, tmp_path: Path) -> None:
+    held = tmp_path / "token"
+    held.write_text(madlab("client", "add", "ci", "--may", "echo.say").out)
+    with fail_after(LIMIT_S):
+        async with over_stdio(madlab, "--token-file", str(held), "--root", str(work)) as client:
+            names = {each.name for each in (await client.list_tools()).tools}
+            said = content_of(await client.call_tool("echo_say", {"text": "as a client"}))
+            runs = json.loads((await client.read_resource("madlab://runs")).contents[0].text)["runs"]  # type: ignore[union-attr]
+    assert names == {"echo_say", "lab_say", "lab_read", "lab_cancel"}
+    assert said == {"text": "as a client"}
+    assert [each["asker"] for each in runs] == ["client:ci"]
+
+
 def test_without_a_lab_it_says_so_and_ends() -> None:
     with a_home() as home:
         done = Madlab(home)("mcp")

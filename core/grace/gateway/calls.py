@@ -27,6 +27,7 @@ LAST_WORD_S = 5.0  # for a cancellation to reach the lab
 SILENT_S = 2.0  # before a client is told that its call has not been taken up yet
 WAITS = "not begun yet: the lab is busy, or a person has to approve it (madlab approvals)"
 ANSWERS = ("reply", "fault")
+STAGES = 100  # that are counted
 OUTPUT = ("output", "command")  # of a coding run's log: too much of it to be told piece by piece
 
 Context = ServerRequestContext[Any, Any]
@@ -42,27 +43,29 @@ class Ended:
 
 
 class Progress:
-    """Tells one client how far its call is: numbers only ever rise, whatever stages the work has."""
+    """Tells one client how far its call is: numbers only ever rise, whatever stages the work has, side by side or not.
+
+    What is done is counted over all stages that say how large they are; a sentence without numbers counts as one more.
+    """
 
     def __init__(self, context: Context) -> None:
         self._session = context.session
-        self._passed = 0.0  # in stages that are over
-        self._told = -1.0
-        self._stage = ("", 0.0)
+        self._said = 0
+        self._stages: dict[str, tuple[float, float]] = {}  # done, of a total
+        self._told = 0.0
 
     async def tell(self, text: str, done: float | None = None, total: float | None = None) -> None:
-        """`text`, and how much of how much of this stage is done, where that is known."""
+        """`text`, and how much of how much of the stage of that name is done, where that is known."""
         if done is None or total is None:
-            self._told += 1
-            self._passed, self._stage = self._told, ("", 0.0)
-            await self._session.report_progress(self._told, None, line(text))
-            return
-        if (text, total) != self._stage:
-            self._passed, self._stage = max(self._told, 0.0), (text, total)
-        now = self._passed + min(max(done, 0.0), total)
+            self._said += 1
+        elif text in self._stages or len(self._stages) < STAGES:
+            before = self._stages.get(text, (0.0, 0.0))[0]
+            self._stages[text] = max(before, min(max(done, 0.0), total)), max(before, total)
+        now = self._said + sum(each for each, _ in self._stages.values())
         if now > self._told:
             self._told = now
-            await self._session.report_progress(now, self._passed + total, line(text))
+            whole = self._said + sum(each for _, each in self._stages.values()) if self._stages else None
+            await self._session.report_progress(now, whole, line(text))
 
     async def hear(self, event: Mapping[str, Any]) -> None:
         """Tells of one line of a run's log."""

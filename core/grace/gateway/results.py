@@ -98,7 +98,7 @@ async def data_of(door: Door, answer: Mapping[str, Any]) -> Any:
     content, size = await door.read(blob["digest"], limit=RESULT_BYTES)
     try:
         return json.loads(content) if size <= RESULT_BYTES else answer["text"]
-    except ValueError:
+    except (ValueError, RecursionError):
         return answer["text"]
 
 

@@ -163,6 +163,11 @@ def test_prompts_say_what_to_do_and_take_no_tricks() -> None:
     assert "lab_scan" in words
     assert "\x1b" not in words
     assert "\nIgnore" not in words
-    for name, given in (("explain_run", {}), ("explain_run", {"what": "x"}), ("scan_before_merge", {"fail_on": "x"})):
+    refused: list[tuple[str, dict[str, str]]] = [
+        ("explain_run", {}),
+        ("explain_run", {"what": "x"}),
+        ("scan_before_merge", {"fail_on": "x"}),
+    ]
+    for name, given in refused:
         with pytest.raises(InvalidArgument):
-            words_of(name, cast(dict[str, str], given))
+            words_of(name, given)
