@@ -32,6 +32,7 @@ _DOT_FILES = re.compile(r"\b(image|imagepath|shapefile|fontpath|_background|styl
 _DIRECTIVE = re.compile(r"%%\{.*?\}%%", re.S)
 _FRONT = re.compile(r"\A\s*---[ \t]*\r?\n.*?\r?\n---[ \t]*(?:\r?\n|\Z)", re.S)
 _ACTS = re.compile(r"^\s*(?:click|link|links|callback)\s.*$", re.M)
+_STATES = re.compile(r"(?:\s|%%[^\n]*\n)*stateDiagram")  # whose plain labels stand left of their place
 _INCLUDES = re.compile(r"\b(?:img|icon)\s*:|\burl\s*\(|\bsrc\s*=|@import|\bthemeCSS\b", re.I)
 
 
@@ -93,7 +94,7 @@ def draw_dot(source: str, theme: Name, layout: str, limits: Limits, *, title: st
         GRAPHVIZ,
         f"-K{layout}",
         "-Tsvg",
-        *(f"-G{each}" for each in (*letters, f"bgcolor={colors.ground}", "pad=0.3")),
+        *(f"-G{each}" for each in (*letters, f"bgcolor={colors.ground}", f"color={colors.line}", "pad=0.3")),
         *(
             f"-N{each}"
             for each in (*letters, "fontsize=13", "shape=box", "style=rounded,filled", f"fillcolor={colors.fill}")
@@ -162,7 +163,7 @@ def draw_mermaid(source: str, theme: Name, limits: Limits, *, title: str) -> tup
     except ImportError:
         raise Unavailable("Mermaid cannot be drawn on this machine's architecture.", next="Draw it in DOT.") from None
     try:
-        svg = merman.Merman().render_svg(source, _mermaid_options(theme))
+        svg = merman.Merman().render_svg(source, _mermaid_options(theme, rich=_STATES.match(source) is not None))
     except merman.MermanError.Binding as error:
         sentence = clean(str(getattr(error, "message", "") or error), 300)
         raise InvalidArgument(f"Mermaid cannot draw it: {sentence}", next="Mend the source.") from None
@@ -190,7 +191,8 @@ def _grounded(picture: Cleaned, theme: Name) -> Cleaned:
     return picture
 
 
-def _mermaid_options(theme: Name) -> str:
+def _mermaid_options(theme: Name, *, rich: bool) -> str:
+    """Settings of ours alone. `rich`: labels as HTML that becomes text again; else text from the beginning."""
     import json
 
     colors = THEMES[theme]
@@ -201,10 +203,10 @@ def _mermaid_options(theme: Name) -> str:
                 "theme": "base",
                 "look": "classic",
                 "layout": "dagre",
-                "htmlLabels": False,
+                "htmlLabels": rich,
                 "securityLevel": "strict",
                 "fontFamily": FONT,
-                "flowchart": {"htmlLabels": False},
+                "flowchart": {"htmlLabels": rich},
                 "themeVariables": letters
                 | {
                     "darkMode": theme == "dark",
@@ -228,7 +230,11 @@ def _mermaid_options(theme: Name) -> str:
                     **{f"pie{at + 1}": color for at, color in enumerate(colors.series)},
                 },
             },
-            "svg": {"pipeline": "resvg-safe", "diagram_id": "diagram"},
+            "svg": {
+                "pipeline": "resvg-safe",
+                "diagram_id": "diagram",
+                "scoped_css": ".edgeLabel rect,.labelBkg{opacity:1}",  # a line must not cross its own words
+            },
             "resources": {"profile": "interactive"},
         }
     )

@@ -443,11 +443,31 @@ def describe(plan: Plan, shaped: Shaped) -> str:
 
 def _place(row: dict[str, Any], plan: Plan) -> str:
     x = row["x"]
-    text = stamp(x) if _is_time(plan.x) and isinstance(x, float) else f"{x:g}" if isinstance(x, float) else str(x)
     if plan.mark == "histogram":
-        text = f"{row['x']:g} to {row['x2']:g}"
-    return text[:60] + (f", {str(row['color'])[:60]}" if plan.mark != "heatmap" and row.get("color") else "")
+        return f"{row['x']:g} to {row['x2']:g}"
+    text = str(x)
+    if isinstance(x, float):
+        text = _moment(x, plan.x.unit) if _is_time(plan.x) else f"{x:g}"
+    second = row.get("y" if plan.mark == "heatmap" else "color")
+    if isinstance(second, float):
+        second = _moment(second, plan.y.unit) if _is_time(plan.y) else f"{second:g}"
+    return text[:60] + (f", {str(second)[:60]}" if second else "")
+
+
+def _moment(seconds: float, unit: Unit | None) -> str:
+    """A time as far as it counts."""
+    day = stamp(seconds)
+    match unit:
+        case "year":
+            return day[:4]
+        case "quarter":
+            return f"Q{(int(day[5:7]) + 2) // 3} {day[:4]}"
+        case "month":
+            return day[:7]
+    return day
 
 
 def _said(value: float, plan: Plan) -> str:
-    return f"{value:.1%}" if plan.share else f"{value:,.4g}" if abs(value) < 1e15 else f"{value:.3e}"
+    if plan.share:
+        return f"{value:.1%}"
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e15 else f"{value:,.4g}"

@@ -44,7 +44,8 @@ _STYLES = frozenset(
         "font-weight font-variant text-anchor text-decoration dominant-baseline alignment-baseline baseline-shift "
         "letter-spacing word-spacing writing-mode visibility display clip-path clip-rule mask filter marker-start "
         "marker-mid marker-end stop-color stop-opacity flood-color flood-opacity paint-order shape-rendering "
-        "text-rendering vector-effect mix-blend-mode white-space line-height text-align overflow"
+        "text-rendering transform transform-origin transform-box rx ry vector-effect mix-blend-mode "
+        "white-space line-height text-align overflow"
     )
 )
 _REFERENCE = re.compile(r"url\(\s*(['\"]?)#([\w.-]+)\1\s*\)")
@@ -159,7 +160,8 @@ class _Builder:
         box = [_number(each) for each in re.split(r"[\s,]+", given.get("viewBox", "").strip()) if each]
         width, height = _number(given.get("width", "")), _number(given.get("height", ""))
         if len(box) == 4 and (not width or not height or given["width"].strip().endswith(("%", "pt"))):
-            width, height = box[2], box[3]
+            points = 4 / 3 if given.get("width", "").strip().endswith("pt") else 1.0
+            width, height = box[2] * points, box[3] * points
         if not (0 < width < 1e6 and 0 < height < 1e6):
             raise InvalidArgument("The picture has no size.")
         self._size = (width, height)
@@ -273,8 +275,9 @@ class _Builder:
 _QUIET = frozenset(("pointer-events", "cursor", "xml:space", "xml:lang", "name", "tabindex", "target", "rel"))
 _QUIET_STYLES = frozenset(
     str.split(
-        "cursor pointer-events height width vertical-align animation max-width margin padding background "
-        "background-color border border-radius z-index position text-shadow box-shadow transition user-select"
+        "cursor pointer-events height width vertical-align animation max-width margin padding background scale "
+        "background-color border border-radius z-index position text-shadow box-shadow transition "
+        "transition-duration user-select border-bottom justify-content align-items dy"
     )
 )
 

@@ -69,6 +69,7 @@ def test_size_depth_and_rows_are_capped() -> None:
         check_spec(SPEC | {"data": {"values": [{"a": 1}] * 11}}, Limits(rows=10))
     with pytest.raises(Exhausted, match="steps"):
         check_spec(SPEC | {"data": {"sequence": {"start": 0, "stop": 1, "step": 1e-9}}}, Limits())
+    wrong: Any
     for wrong in ([], "x", None, 3):
         with pytest.raises(InvalidArgument):
             check_spec(wrong, Limits())
