@@ -9,8 +9,9 @@
 
 Why parts. FTS5 reads what a word matches from one end of its table to the other: a common word in a million documents,
 or a beginning that many words have, takes a second. In parts, the newest first, a search stops when it has enough, and
-each step is bounded. Words are weighed by how rare they are within their part, as search engines with shards do it.
-And when documents are forgotten, a part is small enough to be packed anew, so that nothing of their words stays.
+each step is bounded.
+And a part is small enough to be packed when it is full, and anew when documents in it are forgotten, so that nothing
+of their words stays.
 
 Taking in and the place in the journal commit together: each row once, whatever was cut off. One connection writes and
 checkpoints; all others can only read.
@@ -184,16 +185,18 @@ def parts(db: sqlite3.Connection) -> list[tuple[int, float, float]]:
 
 
 def unpacked(db: sqlite3.Connection) -> bool:
-    """Whether words of something forgotten may still be in the file."""
+    """Whether a part is to be packed: it is full, or words of something forgotten may still be in it."""
     return db.execute("SELECT 1 FROM about WHERE name LIKE 'pack:%'").fetchone() is not None
 
 
 def pack(db: sqlite3.Connection) -> None:
-    """Packs one part from which something was forgotten, so that nothing of it stays in the file: a second or so."""
+    """Packs one part: a second or so. Nothing of what was forgotten stays in the file, and a seldom word is found in
+    half the time."""
     (name,) = db.execute("SELECT name FROM about WHERE name LIKE 'pack:%'").fetchone()
     number = int(name.partition(":")[2])
     with transaction(db):
-        db.execute(f"INSERT INTO part_{number} (part_{number}) VALUES ('optimize')")
+        if db.execute("SELECT 1 FROM part WHERE number = ?", (number,)).fetchone():
+            db.execute(f"INSERT INTO part_{number} (part_{number}) VALUES ('optimize')")
         db.execute("DELETE FROM about WHERE name = ?", (name,))
     db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
@@ -217,6 +220,8 @@ def _add(db: sqlite3.Connection, documents: Sequence[Document]) -> None:
     db.executemany("INSERT INTO text VALUES (?, ?, ?, ?)", texts)
     numbers = range(first >> PART_BITS, (texts[-1][0] >> PART_BITS) + 1)
     for number in numbers:
+        if number and not db.execute("SELECT 1 FROM part WHERE number = ?", (number,)).fetchone():
+            db.execute("INSERT OR IGNORE INTO about VALUES (?, 1)", (f"pack:{number - 1}",))  # that one is full
         inside = [each for each in texts if each[0] >> PART_BITS == number]
         times = [float(str(row[5])) for row in rows if int(str(row[0])) >> PART_BITS == number]
         db.execute(

@@ -48,7 +48,7 @@ class Indexer:
         self.reached = 0
         self.head = 0
         self._kept = 0  # of it, what is durable
-        self.packs = False  # words of what was forgotten are still to be packed away
+        self.packs = False  # a part is to be packed
         self._journal = journal
         self._archived = archived
 
@@ -110,7 +110,7 @@ class Indexer:
         self.packs = self.packs or index.unpacked(db)
 
     def pack(self, db: sqlite3.Connection) -> None:
-        """Packs one part of what was forgotten."""
+        """Packs one part."""
         index.pack(db)
         self.packs = index.unpacked(db)
 

@@ -188,6 +188,9 @@ class Library(AsyncContextManagerMixin):
         if self._fresh is not None:
             if await self._step(*self._fresh):
                 return True
+            if self._fresh[0].packs:
+                await self._fresh[1].run(self._fresh[0].pack)
+                return True
             await self._swap()
         if not works and self._indexer.packs:
             await self._writer.run(self._indexer.pack)
