@@ -8,6 +8,7 @@ from anyio import create_task_group, fail_after, sleep
 
 from core.lab import Lab
 from core.run import Outcome, Run, State
+from core.usage import kept_usage
 from protos.ids import new_id
 from protos.v1.message_pb2 import KIND_CALL, KIND_FAULT, KIND_REPLY, TAINT_WORKER, Message
 from tests.labs import EMADS, call, lab_of, say
@@ -54,6 +55,22 @@ async def test_a_call_to_an_emad_is_answered_from_a_sandbox_that_is_gone_afterwa
     names = await lab.residents._workers.engines["runc"].names()
     assert [each for each in names if not each.startswith("probe-")] == []  # the core may be trying its runtimes
     assert list((lab.home.runtime / "s").iterdir()) == []
+
+
+async def test_what_a_run_uses_is_seen_while_it_lives_and_kept_with_its_end(lab: Lab) -> None:
+    asked = question("say_later", text="hello", after_s=60.0)
+    await lab.rogers.publish(asked, sender="operator")
+    id = lab.runs.id_of("echo", asked.id)
+    with fail_after(60):
+        while (series := lab.dispatcher.usage(id)) is None or not series.cpu:
+            await sleep(0.05)
+    await lab.dispatcher.cancel(id, "it was seen")
+    await ended(lab, id)
+    kept = await kept_usage(lab.journal, id)
+    assert kept is not None
+    assert kept["memory"][0] > 1 << 20
+    assert 0 <= kept["cpu"][0] < 64
+    assert kept["why"] == ""
 
 
 async def test_artifacts_and_evidence_of_a_run_are_kept_with_it(lab: Lab) -> None:
