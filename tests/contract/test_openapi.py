@@ -24,7 +24,7 @@ from core.grace.door.api import endpoints
 from core.grace.door.openapi import document, operation_id
 from tests.commands import ECHO, Madlab, a_lab
 
-EXAMPLES = 60 if os.environ.get("MADLAB_FULL") else 3
+EXAMPLES = 25 if os.environ.get("MADLAB_FULL") else 3
 SEED = 20261122
 LEFT_OUT = {
     "post_shutdown": "it ends the lab, as it should",

@@ -5,7 +5,6 @@ JSON; no answer, no error and no log holds one. An exported vault is sealed befo
 """
 
 import base64
-import binascii
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -350,7 +349,7 @@ def _version_json(version: Version, now: float) -> dict[str, Any]:
 def _value(body: ValueBody) -> Secret:
     try:
         return Secret(base64.b64decode(body.value, validate=True))
-    except binascii.Error:
+    except ValueError:  # also of what is no ASCII
         raise InvalidArgument("value: it is no base64.", next="see core/grace/door/README.md") from None
 
 
