@@ -201,7 +201,8 @@ async def _window(lab: Lab, family: Sequence[Run], before: int, limit: int) -> t
         bounds = [(each.conversation, each.first, min(each.last, before - 1), limit + 1) for each in spans.values()]
         sql = f"{' UNION ALL '.join([one] * len(bounds))} ORDER BY 1 DESC LIMIT {limit + 1}"
         rows += await lab.journal.query(sql, [value for each in bounds for value in each])
-    found = sorted((Row(*each) for each in rows), key=lambda row: row.sequence, reverse=True)
+    whole = await lab.archives.filled([Row(*each) for each in rows])
+    found = sorted(whole, key=lambda row: row.sequence, reverse=True)
     return found[limit - 1 :: -1] if len(found) > limit else found[::-1], len(found) > limit
 
 
