@@ -19,7 +19,8 @@ PARTS = ("", "/mads", "/sandboxes", "/secrets", "/policy", "/audit", "/doctor")
 
 @pytest.fixture(scope="module")
 async def lab(anyio_backend: str) -> AsyncIterator[Lab]:
-    async with lab_of_own(echo=Echo) as lab:
+    evil_one = type("Evil", (Echo,), {"__doc__": f"{EVIL} \u202eback"})
+    async with lab_of_own(echo=Echo, evil=evil_one) as lab:
         await call(lab, "echo", "say", conversation="greeting", text="hello #there")
         await call(lab, "echo", "keep", text="kept")
         tagged = Message(id=new_id(), conversation="tagged", kind=KIND_PROSE, text="all about the #harvest")
@@ -98,7 +99,12 @@ async def test_names_tags_and_words_of_others_are_text(browser: Browser, lab: La
     for width, scheme in ((1600, "light"), (360, "dark")):
         async with signed_in(browser, lab.home, width=width, scheme=scheme) as found:
             page = found.page
-            for each in ("/conversations", "/conversations/%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E", "/search?q=back"):
+            for each in (
+                "/lab/mads",
+                "/conversations",
+                "/conversations/%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E",
+                "/search?q=back",
+            ):
                 await page.goto(each)
                 await live(found)
                 assert await page.locator("main img, main script").count() == 0, each

@@ -232,6 +232,8 @@ def test_two_runs_of_one_tree_are_merged_or_shown_not_to_fit(madlab: Madlab, rep
     assert said(repo, "diff", "--name-only", "main", "both").split() == ["README.md", "adder.py"]
     ids = said(repo, "log", "-1", "--format=%(trailers:key=Madlab-Run,valueonly)", "both").split()
     assert ids == [runs["mend it"], page]
+    applied = Client(madlab.home).get("/api/v1/patches?state=applied")["patches"]
+    assert {runs["mend it"], page} <= {each["run"]["id"] for each in applied}
     clash = madlab("apply", runs["mend it"], "--with", runs["multiply"], "--repo", repo, "--branch", "c")
     assert clash.code == 1
     assert "1 file does not fit each other" in clash.err

@@ -1,7 +1,7 @@
 """`madlab apply`: puts what a run changed on a new branch of a person's repository, and touches nothing else there."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, cast
@@ -12,7 +12,7 @@ from core.grace.cli import screen
 from core.grace.cli.client import Client
 from core.grace.cli.life import Json
 from core.grace.cli.runs import RunId, place, tell_waiting
-from protos.errors import InvalidArgument, NotFound
+from protos.errors import Error, InvalidArgument, NotFound
 
 if TYPE_CHECKING:
     from core.coding.landing import Coded, Landed
@@ -77,6 +77,10 @@ def apply(
     if landed.planned.conflicts:
         _tell_conflicts(coded, landed.planned.conflicts, f"HEAD ({landed.planned.head[:12]})", branch, json)
         raise typer.Exit(NO)
+    for each in coded:
+        with suppress(Error):  # it is on the branch, whatever was decided about it before
+            applied = {"branch": branch, "repository": str(repository.place), "commit": landed.commit}
+            client.post(f"{place(each.id)}/patch/applied", applied)
     _tell(coded, landed, branch, json)
 
 

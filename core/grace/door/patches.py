@@ -65,6 +65,14 @@ class _SendBackBody(Strict):
     terms: TermsBody | None = None  # else those that the run had
 
 
+class _AppliedBody(Strict):
+    """Where the operator's own `madlab apply` has put it."""
+
+    branch: Annotated[str, Field(min_length=1, max_length=250)]
+    repository: Annotated[str, Field(max_length=4096)]
+    commit: Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
+
+
 class DecisionAnswer(BaseModel):
     """A decision about a patch, and what came of it: a branch with a commit, or another run."""
 
@@ -101,6 +109,11 @@ def routes() -> Iterator[Endpoint]:
     yield Endpoint(
         *("POST", "/runs/{id}/patch/apply", _apply, "Puts the patch on a new branch of the operator's repository."),
         body=_ApplyBody,
+        answer=DecidedAnswer,
+    )
+    yield Endpoint(
+        *("POST", "/runs/{id}/patch/applied", _applied, "Writes down that the operator has applied the patch by hand."),
+        body=_AppliedBody,
         answer=DecidedAnswer,
     )
     yield Endpoint(
@@ -286,6 +299,18 @@ async def _apply(request: Request) -> Response:
             return _does_not_fit(run, landed)
         result = {"commit": landed.commit, "created": landed.created, "head": landed.planned.head}
         await lab.journal.append(deciding.done(result | {"merged": landed.planned.merged[:PAGE]}))
+    return JSONResponse(await _now(lab, run))
+
+
+async def _applied(request: Request) -> Response:
+    """`madlab apply` is the operator's own process; what it did is told afterwards, so that nobody decides again."""
+    lab, body = lab_of(request), await json_of(request, _AppliedBody)
+    run, product = await _found(request)
+    asked = {"branch": body.branch, "repository": body.repository}
+    if (again := _again(product, "apply", asked)) is not None:
+        return JSONResponse(again)
+    async with _deciding(request, run, "apply", asked) as deciding:
+        await lab.journal.append(deciding.done({"commit": body.commit, "created": True}))
     return JSONResponse(await _now(lab, run))
 
 

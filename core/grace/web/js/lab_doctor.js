@@ -25,7 +25,7 @@ export async function part(_params, page) {
       {acts: found.running ? state("busy", "trying things out") : actButton("Look now", async () => draw(await post("/lab/doctor")), {kind: "primary"})},
       found.at && h("p", {class: "card-body quiet-text"}, "Looked ", when(found.at), `, which took ${span(found.took_s)}`),
       checks.length ? h("ul", {class: "check-list"}, checks.map((each) => h("li", null, state(TONES[each.state] ?? "quiet", each.state), h("div", null, h("b", null, foreign(each.name, 80)), " ", foreign(each.detail, 600)), each.mend && h("div", {class: "mend"}, foreign(each.mend, 600)))))
-        : empty("The doctor has not looked yet", "It opens sandboxes and times the disk, so it waits to be asked. It takes some seconds.", "madlab doctor")));
+        : found.running ? h("p", {class: "card-body quiet-text"}, "It opens sandboxes and times the disk. This takes some seconds.") : empty("The doctor has not looked yet", "It opens sandboxes and times the disk, so it waits to be asked. It takes some seconds.", "madlab doctor")));
   }
 
   await look();

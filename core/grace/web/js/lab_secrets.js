@@ -2,7 +2,7 @@
 
 import {get} from "./api.js";
 import {h, replace} from "./dom.js";
-import {count} from "./format.js";
+import {count, words} from "./format.js";
 import {actButton, card, empty, facts, foreign, state, table, when} from "./parts.js";
 
 export async function part(_params, page) {
@@ -10,7 +10,7 @@ export async function part(_params, page) {
 
   async function look() {
     const {vault, secrets} = await get("/secrets", {}, {signal: page.signal});
-    replace(node, card("Vault", {}, h("div", {class: "card-body"}, facts(Object.entries(vault).map(([name, value]) => [name.replaceAll("_", " "), typeof value === "boolean" ? state(value ? "good" : "quiet", value ? "yes" : "no") : foreign(String(value ?? "–"), 200)])))),
+    replace(node, card("Vault", {}, h("div", {class: "card-body"}, facts(Object.entries(vault).filter(([, value]) => value !== "" && value !== null).map(([name, value]) => [words(name), name === "state" ? state(value === "open" ? "good" : "warn", words(value)) : typeof value === "boolean" ? (value ? "yes" : "no") : foreign(["way", "wanted"].includes(name) ? words(value) : String(value), 200)])))),
       secrets.length ? secrets.map(secret) : h("div", {class: "card"}, empty("No secrets yet", "A worker uses a secret by its name and never sees it. Its value goes in at a terminal:", "madlab secret set NAME")));
   }
 
