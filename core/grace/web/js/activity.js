@@ -1,7 +1,7 @@
 // What a run did, as tables: tools, the web, models and files; its own and of the runs that work for it.
 
-import {h, replace} from "./dom.js";
-import {bytes, clock, count, money, shown, span, tokens} from "./format.js";
+import {h, replaceFor} from "./dom.js";
+import {bytes, clock, count, money, short, shown, span, tokens} from "./format.js";
 import {actButton, card, foreign, link, state, table} from "./parts.js";
 
 export const LISTS = ["tools", "web", "llm", "files"];
@@ -26,7 +26,7 @@ const TABLES = {
   llm: ["Model calls", [at, {name: "Model", class: "cut", cell: (each) => h("code", null, shown(each.alias === each.model ? each.model : `${each.alias} → ${each.model}`, 90))},
     {name: "In", class: "number short named", cell: (each) => tokens(each.input)}, {name: "Cached", class: "number short named", cell: (each) => tokens(each.cached)}, {name: "Out", class: "number short named", cell: (each) => tokens(each.output)},
     {name: "Cost", class: "number short", cell: (each) => [money(each.usd), each.assumed && " at most"]}, {name: "Outcome", class: "short", cell: (each) => ending(each.outcome)}, took, who]],
-  files: ["Files", [at, {name: "File", class: "cut", cell: (each) => h("span", {class: "mono"}, foreign(each.path || "(no name)", 300))}, {name: "How", class: "short", cell: (each) => each.how},
+  files: ["Files", [at, {name: "File", class: "cut", cell: (each) => h("span", {class: "mono"}, foreign(/^sha256:/.test(each.path) ? short(each.path, 23) : each.path || "(no name)", 300))}, {name: "How", class: "short", cell: (each) => each.how},
     {name: "Lines", class: "number short", cell: (each) => (each.added === null && each.removed === null ? "–" : [h("span", {class: "added"}, `+${each.added ?? 0}`), " ", h("span", {class: "removed"}, `−${each.removed ?? 0}`)])},
     {name: "Size", class: "number short", cell: (each) => bytes(each.size)}, who]],
 };
@@ -38,7 +38,7 @@ export function activityOf(run, older) {
 
   function draw(doing) {
     const families = doing.children.length > 0;
-    replace(node, LISTS.filter((each) => doing[each].length).map((name) => {
+    replaceFor([doing.tools, doing.web, doing.llm, doing.files, doing.before, [...wide]], node, () => [LISTS.filter((each) => doing[each].length).map((name) => {
       const [title, columns] = TABLES[name];
       const all = doing[name];
       const rows = wide.has(name) ? all.slice(-ROWS * 10) : all.slice(-ROWS);
@@ -48,7 +48,7 @@ export function activityOf(run, older) {
           wide.add(name);
           draw(doing);
         }}, "More")));
-    }), doing.before && h("p", null, actButton("What it did before", older, {kind: "small"})));
+    }), doing.before && h("p", null, actButton("What it did before", older, {kind: "small"}))]);
   }
 
   return {node, draw};

@@ -7,7 +7,7 @@
 //   leave    called when another view takes its place; `page.signal` is aborted then, too
 // `page`: go(path), setQuery({…}), signal, status() (the latest of GET /status), reload(), await style("patch.css").
 
-import {forget, get, redeem, token} from "./api.js";
+import {ask, forget, get, redeem, token} from "./api.js";
 import {h, replace} from "./dom.js";
 import {ago} from "./format.js";
 import {icon} from "./icon.js";
@@ -115,7 +115,7 @@ async function show({restore = false} = {}) {
   leave();
   delete shell.dataset.busy;
   current = {view, abort, address, unfollow: follow(view.topics ?? [], hear(view), since)};
-  document.title = `${view.title} · madlab`;
+  entitle(view.title);
   replace(main, view.node);
   if (restore) scrollTo(0, history.state?.y ?? 0);
   else if (!same) scrollTo(0, 0);
@@ -214,11 +214,20 @@ function setTheme(theme) {
   themeButton.title = name;
 }
 
+let open = 0;
+let titled = "";
+function entitle(title) {
+  titled = title;
+  document.title = `${open ? `(${open}) ` : ""}${title} · madlab`;
+}
+
 /** How many things need a person: beside "Attention", and in the title of a page nobody looks at. */
 export function setCount(n) {
   badge.hidden = !n;
   badge.textContent = n > 99 ? "99+" : String(n);
   links.get("").setAttribute("aria-label", n ? `Attention, ${n} open` : "Attention");
+  open = n;
+  entitle(titled);
 }
 
 function showState(state) {
@@ -250,7 +259,8 @@ function signedOut() {
   stop();
   forget();
   steps += 1;
-  document.title = "Sign in · madlab";
+  open = 0;
+  entitle("Sign in");
   shell.dataset.out = "yes";
   delete shell.dataset.busy;
   replace(main, h("div", {class: "sign-in"}, mark(), h("h1", {tabindex: "-1"}, "This browser is not signed in"),
@@ -296,5 +306,13 @@ setInterval(() => {
   }
 }, 5000);
 
-listen({go, places: PLACES});
+async function leaveSession() {
+  await ask("/sessions/current", {method: "DELETE"}).catch(() => null);
+  signedOut();
+}
+
+listen({go, places: PLACES, acts: [
+  {name: "Sign out of this browser", icon: "off", run: leaveSession},
+  {name: "Change the colours", icon: "auto", run: () => setTheme(THEMES[chosenTheme()])},
+]});
 start();

@@ -15,12 +15,27 @@ export function h(tag, props, ...children) {
   return node;
 }
 
-/** Makes `children` all that is in `node`. */
+/** Makes `children` all that is in `node`. What had the focus keeps it, or what is the same in its place gets it. */
 export function replace(node, ...children) {
+  const held = node.contains(document.activeElement) ? document.activeElement : null;
   const made = document.createDocumentFragment();
   append(made, children);
   node.replaceChildren(made);
+  if (!held) return node;
+  const same = held.isConnected ? held : [...node.querySelectorAll(held.tagName)].find((each) => sign(each) === sign(held));
+  same?.focus({preventScroll: true});
   return node;
+}
+
+const sign = (node) => [node.getAttribute("href"), node.getAttribute("aria-label"), node.textContent].join(" ");
+const drawn = new WeakMap();
+
+/** The same, only when `value` is another than the last time: what a person has opened or selected there stays. */
+export function replaceFor(value, node, make) {
+  const json = JSON.stringify(value);
+  if (drawn.get(node) === json) return node;
+  drawn.set(node, json);
+  return replace(node, make());
 }
 
 function set(node, name, value) {

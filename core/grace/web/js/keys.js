@@ -9,11 +9,12 @@ import {button} from "./parts.js";
 const PAUSE_MS = 1200; // between g and what follows
 let go = null;
 let places = [];
+let acts = [];
 let prefix = -Infinity; // when g was pressed
 
-/** Begins. `places`: [{path, name, key, icon}]. */
+/** Begins. `places`: [{path, name, key, icon}], `acts`: [{name, icon, run}]. */
 export function listen(options) {
-  ({go, places} = options);
+  ({go, places, acts} = options);
   addEventListener("keydown", pressed);
   addEventListener("madlab:keys", showKeys);
   addEventListener("madlab:palette", showPalette);
@@ -93,7 +94,7 @@ async function showPalette() {
   const input = h("input", {type: "text", role: "combobox", "aria-expanded": "true", "aria-controls": "palette-list", "aria-autocomplete": "list", "aria-label": "Go to",
     autocomplete: "off", spellcheck: "false", placeholder: "Go to a page, a run, or search…", autofocus: true});
   const dialog = opened({class: "dialog palette", "aria-label": "Go to"}, input, list);
-  let all = places.map((each) => ({name: each.name, note: `g ${each.key}`, path: each.path, icon: each.icon}));
+  let all = places.map((each) => ({name: each.name, note: `g ${each.key}`, path: each.path, icon: each.icon})).concat(acts.map((each) => ({...each, note: ""})));
   let found = [];
   let at = 0;
   const draw = () => {
@@ -108,7 +109,7 @@ async function showPalette() {
   };
   const choose = (each) => {
     dialog.close();
-    go(each.path);
+    each.run ? each.run() : go(each.path);
   };
   input.addEventListener("input", () => {
     at = 0;

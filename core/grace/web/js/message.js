@@ -39,8 +39,8 @@ function long(text) {
   return h("div", null, rest, all);
 }
 
-/** A value of JSON, indented; folded when it is long. */
-export function value(data) {
+/** A value of JSON, indented; folded when it has more than so many lines. */
+export function value(data, most = 12) {
   if (typeof data === "string") return long(data);
   const flat = JSON.stringify(data);
   if (flat === "{}" || flat === "[]") return null;
@@ -48,7 +48,7 @@ export function value(data) {
   const text = JSON.stringify(data, null, 2);
   const lines = text.split("\n").length;
   const pre = h("pre", {class: "json", tabindex: "0"}, shown(text, MOST));
-  return lines <= 12 ? pre : h("details", null, h("summary", null, `${keysOf(data)} – ${lines} lines`), pre);
+  return lines <= most ? pre : h("details", null, h("summary", null, `${keysOf(data)} – ${lines} lines`), pre);
 }
 
 function keysOf(data) {

@@ -32,7 +32,7 @@ export function head(title, {note, acts, crumbs} = {}) {
     h("div", {class: "head-words"},
       crumbs && h("nav", {class: "crumbs", "aria-label": "Where you are"}, crumbs),
       h("h1", {tabindex: "-1"}, title),
-      note && h("p", {class: "note"}, note)),
+      note && h("div", {class: "note"}, note)),
     acts && h("div", {class: "acts"}, acts));
 }
 

@@ -13,8 +13,9 @@ const TOP = 8;
 const RIGHT = 8;
 const ROWS = 40; // of the table below
 
-/** `values`: one each `step` seconds from the start. `format(value)` says one in words; `least` is the least height of the axis. */
-export function plot({title, values, step, format, least = 0}) {
+/** `values`: one each `step` seconds from the start. `format(value)` says one in words; the axis has round numbers of
+ *  `unit`, and is at least `least` high. */
+export function plot({title, values, step, format, least = 0, unit = 1}) {
   const drawing = h("div", {class: "plot-drawing"});
   const reading = h("output", {class: "plot-reading"});
   const table = h("div", {class: "plot-table"});
@@ -24,13 +25,14 @@ export function plot({title, values, step, format, least = 0}) {
   let at = null;
   let width = 0;
 
-  const high = () => nice(Math.max(least, ...values) || 1);
+  const high = () => nice((Math.max(least, ...values) || unit) / unit) * unit;
   const x = (place) => LEFT + (width - LEFT - RIGHT) * (values.length < 2 ? 0 : place / (values.length - 1));
   const y = (value) => TOP + (HEIGHT - TOP - BOTTOM) * (1 - value / high());
 
   function draw() {
     if (!width) return;
-    const points = values.map((value, place) => `${x(place).toFixed(1)},${y(value).toFixed(1)}`).join(" ");
+    const flat = values.length === 1 ? [[LEFT, values[0]], [width - RIGHT, values[0]]] : values.map((value, place) => [x(place), value]);
+    const points = flat.map(([left, value]) => `${left.toFixed(1)},${y(value).toFixed(1)}`).join(" ");
     const ticks = [0, high() / 2, high()];
     const end = (values.length - 1) * step;
     const marks = values.length < 2 ? [] : [0, 0.5, 1];
@@ -38,7 +40,7 @@ export function plot({title, values, step, format, least = 0}) {
       ticks.map((each) => [h("svg:line", {class: "plot-grid", x1: LEFT, x2: width - RIGHT, y1: y(each), y2: y(each)}),
         h("svg:text", {x: LEFT - 8, y: y(each) + 4, "text-anchor": "end"}, format(each))]),
       marks.map((each) => h("svg:text", {x: LEFT + (width - LEFT - RIGHT) * each, y: HEIGHT - 4, "text-anchor": ["start", "middle", "end"][each * 2]}, each ? span(end * each) : "0 s")),
-      values.length > 0 && h("svg:polygon", {class: "plot-area", points: `${x(0)},${y(0)} ${points} ${x(values.length - 1)},${y(0)}`}),
+      values.length > 0 && h("svg:polygon", {class: "plot-area", points: `${LEFT},${y(0)} ${points} ${width - RIGHT},${y(0)}`}),
       h("svg:polyline", {class: "plot-line", points}),
       at !== null && [h("svg:line", {class: "plot-cursor", x1: x(at), x2: x(at), y1: TOP, y2: HEIGHT - BOTTOM}), h("svg:circle", {class: "plot-dot", cx: x(at), cy: y(values[at]), r: 3.5})]));
     reading.textContent = at === null ? lastWord() : `${span(at * step)}: ${format(values[at])}`;

@@ -72,7 +72,7 @@ export async function view(_params, page) {
   function itemNode(each) {
     const [, tone, drawing] = KINDS[each.kind] ?? ["", "quiet", "warn"];
     const [first, ...rest] = each.evidence;
-    const title = [foreign(each.title, 300), each.count > 1 && h("span", {class: "tag quiet times"}, `× ${each.count}`)];
+    const title = [foreign(each.title, 300), each.count > 1 && !each.title.includes(`(${each.count} times)`) && h("span", {class: "tag quiet times"}, `× ${each.count}`)];
     return h("li", {class: `item queue-item ${tone}`, data: {id: each.id}},
       h("span", {class: "queue-icon"}, icon(drawing)),
       h("div", {class: "queue-words"},
@@ -80,7 +80,7 @@ export async function view(_params, page) {
         each.detail && h("p", {class: "queue-detail"}, foreign(each.detail, 600)),
         h("p", {class: "queue-more"}, when(each.since), first && h("a", {href: first.path}, foreign(first.label, 80)), rest.map((one) => h("a", {href: one.path}, foreign(one.label, 80))))),
       h("div", {class: "acts"}, each.acts.map((act, place) => actButton(act.label, () => perform(each, act),
-        {kind: `small ${act.danger ? "danger" : place === 0 && each.kind === "approval" ? "primary" : ""}`, "aria-label": `${act.label}: ${each.title}`.slice(0, 200)}))));
+        {kind: `small ${place === 0 && each.kind === "approval" ? "primary" : act.danger ? "danger" : ""}`, "aria-label": `${act.label}: ${each.title}`.slice(0, 200)}))));
   }
 
   async function perform(each, act) {
@@ -99,7 +99,7 @@ export async function view(_params, page) {
   }
 
   function drawRuns() {
-    const all = [...known.values()].sort((a, b) => b.created - a.created);
+    const all = [...known.values()].filter((each) => !each.parent).sort((a, b) => b.created - a.created);
     const live = all.filter((each) => !OVER.has(each.state));
     const ended = all.filter((each) => OVER.has(each.state)).sort((a, b) => b.ended - a.ended).slice(0, LATELY);
     const working = live.filter((each) => each.started);
@@ -156,7 +156,7 @@ export async function view(_params, page) {
   const tick = setInterval(() => document.hidden || drawRuns(), 5000);
   const node = h("div", null, head("Attention", {note: "What needs you, what goes on, what it cost."}), figures,
     h("div", {class: "columns"}, queue, h("div", {class: "stack"}, card("At work", {acts: h("a", {href: "/runs"}, "All runs")}, now), card("Lately", {}, lately))));
-  return {title: latest.length ? `(${latest.length}) Attention` : "Attention", node, topics: ["attention", "runs"], update, refresh, leave: () => clearInterval(tick)};
+  return {title: "Attention", node, topics: ["attention", "runs"], update, refresh, leave: () => clearInterval(tick)};
 }
 
 /** The account of today. */

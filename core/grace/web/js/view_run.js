@@ -1,7 +1,7 @@
 // One run, as it goes: where it stands, what it says, what it does, what it costs, and what came of it.
 
 import {get, post} from "./api.js";
-import {h, replace} from "./dom.js";
+import {h, replace, replaceFor} from "./dom.js";
 import {bytes, clock, count, full, money, shown, span, tokens, words} from "./format.js";
 import {icon} from "./icon.js";
 import {lines} from "./lines.js";
@@ -36,7 +36,7 @@ export async function view({id}, page) {
   const side = h("div", {class: "stack"});
   const activity = activityOf(id, older);
   const cpu = plot({title: "CPU", values: [], step: 1, format: (share) => `${Math.round(share * 100)} %`, least: 0.1});
-  const memory = plot({title: "Memory", values: [], step: 1, format: bytes, least: 1 << 20});
+  const memory = plot({title: "Memory", values: [], step: 1, format: bytes, unit: 1 << 20});
   const plots = card("What it uses", {props: {hidden: true}}, h("div", {class: "plots card-body"}, cpu.node, memory.node));
   const log = lines({label: "Log of the run", hint: run.state === "destroyed" ? "It wrote no lines." : "It has written nothing yet."});
   let all = false;
@@ -44,30 +44,31 @@ export async function view({id}, page) {
   function drawHead() {
     const live = run.state !== "destroyed";
     const product = productOf(run);
-    replace(acts,
+    const stands = [run.state, run.outcome, run.place, run.moves, run.started, product];
+    replaceFor(stands, acts, () => [
       product && h("a", {class: "button primary", href: product.href}, product.name),
-      live && ["requested", "admitted", "starting", "ready", "running"].includes(run.state) && [
+      live && run.state !== "collecting" && [
         run.started && actButton("Say something", remark),
         actButton("Cancel", cancel, {kind: "danger"})],
-      !live && !run.parent && actButton("Run again", retry));
-    replace(note, runState(run), run.title && h("span", null, foreign(run.title, 300)));
-    replace(steps, stateLine(run));
+      !live && !run.parent && actButton("Run again", retry)]);
+    replaceFor(stands, note, () => [runState(run), run.title && h("span", null, foreign(run.title, 300))]);
+    replaceFor(stands, steps, () => stateLine(run));
     const cost = run.cost ?? {};
     const usage = doing?.usage;
     replace(figures,
       figure("Took", span(took(run)), {note: run.place ? `place ${run.place} in the queue` : run.started ? null : "has not begun"}),
       figure("CPU", span(cost.cpu_s), {note: cost.cpu_s && took(run) ? `${Math.round((100 * cost.cpu_s) / took(run))} % of a core` : usage?.cpu?.length ? `${Math.round(100 * usage.cpu.at(-1))} % now` : null}),
-      figure("Memory", bytes(cost.memory_bytes ?? (usage?.memory?.length ? Math.max(...usage.memory) : null)), {note: "at most"}),
+      figure("Memory", bytes(memoryOf(cost, usage)), {note: memoryOf(cost, usage) ? "at most" : usage?.why && run.started ? "not told apart" : null}),
       figure("Tokens", tokens(cost.tokens ?? sum(doing?.llm, (each) => each.input + each.output)), {note: doing?.llm?.length ? count(doing.llm.length, "call") : null}),
       figure("Cost", money(cost.usd ?? sum(doing?.llm, (each) => each.usd)), {note: run.terms?.usd ? `of ${money(run.terms.usd)}` : null}),
       figure("Sent and kept", bytes(cost.bytes_out ?? null), {note: cost.bytes_in ? `${bytes(cost.bytes_in)} came in` : null}));
-    replace(result, run.outcome || run.reason ? outcome() : null);
+    replaceFor([run.outcome, run.reason, run.evidence], result, () => (run.outcome || run.reason ? outcome() : null));
   }
 
   function outcome() {
     const evidence = Object.entries(run.evidence ?? {});
     return card(["What came of it", run.outcome && state(run.outcome)], {}, h("div", {class: "card-body stack"},
-      run.reason && h("p", {class: "text"}, foreign(run.reason, 4000)),
+      run.reason && h("p", {class: "text reason"}, foreign(run.reason, 4000)),
       evidence.length > 0 && h("dl", {class: "facts"}, evidence.map(([name, each]) => h("div", null, h("dt", null, shown(words(name), 60)), h("dd", null, shownValue(each))))),
       !run.reason && !evidence.length && h("p", {class: "quiet-text"}, "It ended as it should, and brought no evidence: its manifest asks for none.")));
   }
@@ -75,7 +76,7 @@ export async function view({id}, page) {
   function drawSide() {
     const blobCard = run.artifacts?.length > 0 && card("Files it left", {}, h("div", {class: "card-body"}, blobs(run.artifacts)));
     const own = [...children.values()];
-    replace(side,
+    replaceFor([run.started, run.ended, run.artifacts, run.packages, own], side, () => [
       card("About", {}, h("div", {class: "card-body"}, facts([
         ["MAD", link(`/runs?mad=${encodeURIComponent(run.mad)}`, run.mad)],
         ["Conversation", link(`/conversations/${encodeURIComponent(run.conversation)}`, h("span", {class: "mono"}, shown(run.conversation.slice(0, 18)), run.conversation.length > 18 && "…"))],
@@ -85,7 +86,7 @@ export async function view({id}, page) {
       ]))),
       blobCard,
       own.length > 0 && card(`Runs that work for it`, {}, h("ul", {class: "mini"}, own.map((each) => h("li", {class: "item"}, h("a", {class: "item-link", href: runHref(each.id)}, each.state && runState(each), h("span", {class: "mini-title"}, foreign(each.title || each.id, 120))), h("span", {class: "mini-end"}, each.state ? span(took(each)) : each.mad))))),
-      run.packages?.length > 0 && card("Packages it fetched", {}, h("div", {class: "card-body"}, h("ul", {class: "plain"}, run.packages.slice(0, 60).map((each) => h("li", null, h("span", {class: "mono"}, foreign(`${each.name ?? ""} ${each.version ?? ""}`, 120))))))));
+      run.packages?.length > 0 && card("Packages it fetched", {}, h("div", {class: "card-body"}, h("ul", {class: "plain"}, run.packages.slice(0, 60).map((each) => h("li", null, h("span", {class: "mono"}, foreign(`${each.name ?? ""} ${each.version ?? ""}`, 120)))))))]);
   }
 
   function drawThread() {
@@ -262,7 +263,7 @@ function productOf(run) {
 
 function shownValue(each) {
   if (typeof each === "boolean") return state(each ? "good" : "quiet", each ? "yes" : "no");
-  return typeof each === "object" && each !== null ? value(each) : foreign(String(each), 2000);
+  return typeof each === "object" && each !== null ? value(each, 5) ?? h("span", {class: "quiet-text"}, "none") : foreign(String(each), 2000);
 }
 
 function limits(terms) {
@@ -272,6 +273,7 @@ function limits(terms) {
   return set.map(([name, each]) => `${say[name] ? say[name](each) : shown(Array.isArray(each) ? each.join(", ") : each, 200)}${name === "tokens" ? " tokens" : ""}`).join(", ");
 }
 
+const memoryOf = (cost, usage) => cost.memory_bytes ?? (usage?.memory?.length ? Math.max(...usage.memory) : null);
 const sum = (list, of) => (list?.length ? list.reduce((total, each) => total + (of(each) || 0), 0) : null);
 const levelOf = (message) => (/^(error|warning|fatal|critical)$/.test(message.data?.level ?? "") ? message.data.level : message.tool);
 const lineText = (message) => message.text || (message.data === null ? "" : JSON.stringify(message.data));

@@ -20,7 +20,7 @@ export const usd = (run) => run.cost?.usd ?? null;
 export const took = (run) => (run.started ? (run.ended ?? Date.now() / 1000) - run.started : null);
 
 export const COLUMNS = [
-  {name: "Run", class: "short", cell: (run) => h("span", {class: "mono"}, run.id)},
+  {name: "Run", class: "short", cell: (run) => h("span", {class: `mono ${run.parent ? "child" : ""}`}, run.parent && h("span", {class: "unseen"}, `for ${run.parent}: `), run.id)},
   {name: "State", class: "short", cell: runState},
   {name: "What", class: "cut", cell: (run) => foreign(run.title, 200)},
   {name: "Took", class: "number short", cell: (run) => span(took(run))},
@@ -34,7 +34,8 @@ export async function view({query}, page) {
   let more = false;
   const options = {rowId: (run) => run.id, rowHref: (run) => runHref(run.id)};
   const list = h("div", null);
-  const summary = h("p", {class: "note", role: "status"});
+  const summary = h("span", {role: "status"});
+  const pager = h("div", {class: "pager"}, summary, h("span", {class: "acts"}));
   const mads = [...new Set((page.status()?.mads ?? []).map((each) => each.name))].sort();
 
   async function load(before = "") {
@@ -46,14 +47,16 @@ export async function view({query}, page) {
 
   function draw() {
     const filtered = FILTERS.some((each) => filters[each]);
-    summary.textContent = rows.length ? `${rows.length}${more ? " newest" : ""} ${filtered ? "match" : "shown"}` : "";
+    const told = rows.length ? `${rows.length}${more ? " newest" : ""} ${filtered ? "match" : "shown"}` : "";
+    if (summary.textContent !== told) summary.textContent = told;
+    replace(pager.lastChild, more && rows.length < MOST && button("Older", () => load(rows.at(-1).id), {kind: "small"}));
+    pager.hidden = !rows.length;
     if (!rows.length) {
       return replace(list, filtered
         ? empty("No run matches", "Take a filter away, or look for another word.", button("Clear filters", () => change(Object.fromEntries(FILTERS.map((each) => [each, ""])), true)))
         : h("div", null, empty("No runs yet", "A run is one worker in its own sandbox, for one task. Start with a scan of any folder:"), empty("", "", "madlab scan .")));
     }
-    const older = more && rows.length < MOST && button("Older", () => load(rows.at(-1).id), {kind: "small"});
-    replace(list, table(COLUMNS, rows, {label: "Runs", ...options}), h("div", {class: "pager"}, h("span", null, `${rows.length} shown`), older));
+    replace(list, table(COLUMNS, rows, {label: "Runs", ...options}));
   }
 
   async function change(values, redraw = false) {
@@ -96,6 +99,6 @@ export async function view({query}, page) {
     choice("State", all("any", STATES), filters.state, (state) => change({state})),
     choice("Outcome", all("any", OUTCOMES), filters.outcome, (outcome) => change({outcome})));
   await load();
-  const node = h("div", null, head("Runs", {note: "Each is one worker in its own sandbox, for one task."}), bar, h("div", {class: "card"}, list));
+  const node = h("div", null, head("Runs", {note: "Each is one worker in its own sandbox, for one task."}), bar, h("div", {class: "card"}, list, pager));
   return {title: "Runs", node, topics: ["runs"], update, refresh: () => load()};
 }
