@@ -23,6 +23,7 @@ from protos.errors import InvalidArgument, Unavailable
 VEGA_LITE = "6.4"
 LAYOUTS = ("dot", "neato", "fdp", "circo", "twopi")
 GRAPHVIZ = "/usr/bin/dot"
+LAID_OUT, LETTERS = 16, 14  # pixels: Merman measures text a seventh narrower than Arial is, so it lays out for larger
 _PLUGINS = """\
 libgvplugin_core.so.6 core { device { svg:svg 1 } render { svg 1 } }
 libgvplugin_dot_layout.so.6 dot_layout { layout { dot 0 } }
@@ -32,7 +33,7 @@ _DOT_FILES = re.compile(r"\b(image|imagepath|shapefile|fontpath|_background|styl
 _DIRECTIVE = re.compile(r"%%\{.*?\}%%", re.S)
 _FRONT = re.compile(r"\A\s*---[ \t]*\r?\n.*?\r?\n---[ \t]*(?:\r?\n|\Z)", re.S)
 _ACTS = re.compile(r"^\s*(?:click|link|links|callback)\s.*$", re.M)
-_STATES = re.compile(r"(?:\s|%%[^\n]*\n)*stateDiagram")  # whose plain labels stand left of their place
+_RICH = re.compile(r"(?:\s|%%[^\n]*\n)*(?:stateDiagram|erDiagram)")  # whose plain labels stand left of their place
 _INCLUDES = re.compile(r"\b(?:img|icon)\s*:|\burl\s*\(|\bsrc\s*=|@import|\bthemeCSS\b", re.I)
 
 
@@ -163,10 +164,11 @@ def draw_mermaid(source: str, theme: Name, limits: Limits, *, title: str) -> tup
     except ImportError:
         raise Unavailable("Mermaid cannot be drawn on this machine's architecture.", next="Draw it in DOT.") from None
     try:
-        svg = merman.Merman().render_svg(source, _mermaid_options(theme, rich=_STATES.match(source) is not None))
+        svg = merman.Merman().render_svg(source, _mermaid_options(theme, rich=_RICH.match(source) is not None))
     except merman.MermanError.Binding as error:
         sentence = clean(str(getattr(error, "message", "") or error), 300)
         raise InvalidArgument(f"Mermaid cannot draw it: {sentence}", next="Mend the source.") from None
+    svg = re.sub(rf"(font-size\s*[:=]\s*[\"']?){LAID_OUT}px", rf"\g<1>{LETTERS}px", svg)
     return _grounded(rebuild(svg, title=title, font=FONT), theme), notes
 
 
@@ -196,7 +198,7 @@ def _mermaid_options(theme: Name, *, rich: bool) -> str:
     import json
 
     colors = THEMES[theme]
-    letters = {"fontFamily": FONT, "fontSize": "14px"}
+    letters = {"fontFamily": FONT, "fontSize": f"{LAID_OUT}px"}
     return json.dumps(
         {
             "site_config": {

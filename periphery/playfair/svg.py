@@ -140,6 +140,8 @@ class _Builder:
             self._skipping = 1
             return
         self._elements[name] += 1
+        if name == "svg" and not root and _changes_nothing(attributes):
+            name, attributes = "g", {}  # it would only cut off what a renderer measured too short
         self._stack.append(name)
         if name == "style":
             self._style = []
@@ -280,6 +282,13 @@ _QUIET_STYLES = frozenset(
         "transition-duration user-select border-bottom justify-content align-items dy"
     )
 )
+
+
+def _changes_nothing(given: dict[str, str]) -> bool:
+    """Whether an SVG within one has its own places just where the outer has them."""
+    box = [_number(each) for each in re.split(r"[\s,]+", given.get("viewBox", "").strip()) if each]
+    size = [_number(given.get(each, "")) for each in ("width", "height")]
+    return len(box) == 4 and box == [0.0, 0.0, *size] and not any(_number(given.get(each, "")) for each in ("x", "y"))
 
 
 def _past(text: str, brace: int) -> int:

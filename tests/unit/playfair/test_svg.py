@@ -95,6 +95,12 @@ def test_references_within_the_picture_are_kept() -> None:
     assert "url(&quot;#m&quot;)" in text
 
 
+def test_an_svg_within_one_is_a_group_where_it_would_only_cut_off() -> None:
+    text = rebuilt("<svg x='0' y='0' width='9' height='5' viewBox='0 0 9 5'><text>longer than that</text></svg>")
+    assert "<g><text>longer than that</text></g></svg>" in text
+    assert rebuilt("<svg x='1' width='9' height='5' viewBox='0 0 9 5'/>").count("<svg") == 2
+
+
 def test_rules_of_style_that_draw_are_kept() -> None:
     text = rebuilt(
         "<style>#d .node rect{fill:#eee;cursor:pointer}@keyframes x{from{opacity:0}to{opacity:1}}g{stroke:red}</style>"
