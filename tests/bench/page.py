@@ -37,7 +37,7 @@ from protos.ids import new_id
 from protos.serve import answer_id
 from protos.v1.message_pb2 import KIND_CALL, KIND_EVENT, KIND_PROSE, KIND_REPLY, Message
 from tests.bench import figure
-from tests.bench.figure import Figure
+from tests.bench.figure import Figure, in_turns
 from tests.commands import Madlab
 from tests.labs import a_home
 
@@ -200,17 +200,23 @@ def _run(past: Past, number: int, sequence: int, said: int, chosen: random.Rando
 
 
 async def start(home: Home) -> list[Figure]:
-    """From the command until the core is ready."""
-    madlab = Madlab(home)
-    taken = []
-    for _ in range(3):
-        began = time.perf_counter()
+    """From the command until the core is ready, in turns with a lab that has no past."""
+
+    async def up(home: Home) -> float:
+        madlab, began = Madlab(home), time.perf_counter()
         await to_thread.run_sync(madlab.up)
-        taken.append(time.perf_counter() - began)
+        took = time.perf_counter() - began
         await to_thread.run_sync(madlab, "down")
+        return took
+
+    with a_home(SETTINGS) as empty:
+        of = await in_turns({"long": partial(up, home), "none": partial(up, empty)}, rounds=3)
     size = sum(each.stat().st_size for each in home.path.glob("journal.db*")) / 2**20
     name = f"madlab up, to ready, behind a journal of {size:,.0f} MiB"
-    return [Figure(name, statistics.median(taken), "s", "limit", READY_S, 1.0)]
+    return [
+        Figure(name, of["long"], "s", "limit", READY_S, 1.0),
+        Figure("the same", of["long"], "s", "an empty journal", of["none"]),
+    ]
 
 
 async def settled(home: Home) -> None:
