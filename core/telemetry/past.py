@@ -16,7 +16,7 @@ from core.rogers.entry import Row
 from core.rogers.journal import Journal
 from core.rogers.subscription import to_message
 from core.rogers.tables import COLUMNS
-from core.run import Run
+from core.run import Run, State
 from core.runs import Runs
 from core.telemetry.traced import Traced
 from protos.errors import NotFound
@@ -26,6 +26,8 @@ from protos.v1.message_pb2 import Message
 REMEMBERED = 4096  # places of messages
 DEPTH = 128  # messages, and runs between them, that can have led to one
 BACKLOG = 64  # messages of a resident that are looked through for the one it has in hand
+
+STATES = frozenset(State)
 
 _ROWS = f"SELECT {COLUMNS} FROM journal j LEFT JOIN body b USING (sequence)"
 
@@ -84,7 +86,7 @@ class Past:
             "SELECT id, at FROM journal WHERE id >= ? AND id < ? ORDER BY sequence", (f"run:{run}:", f"run:{run};")
         )
         states = [(str(id).removeprefix(f"run:{run}:").partition(":")[0], float(at)) for id, at in rows]
-        return [each for each in states if each[0] != "note"]
+        return [each for each in states if each[0] in STATES]
 
     async def events(self, run: Run, *, limit: int) -> list[Message]:
         """What a run has told of its steps, oldest first."""

@@ -22,7 +22,7 @@ from tests.collector import a_collector
 from tests.commands import a_lab as a_running_lab
 from tests.labs import a_home, opened
 
-PUBLISHERS, EACH = 64, 20
+PUBLISHERS, EACH, ROUNDS = 64, 10, 6
 ECHO = 'emads = []\n[residents.echo]\nclass = "tests.emads.echo:Echo"\n'
 TEXT = "x" * 1000
 
@@ -31,8 +31,8 @@ async def run() -> list[Figure]:
     async with a_collector() as collector:
         told = f'{ECHO}[telemetry]\notlp = "{collector.address}"\nevery_s = 0.5\n'
         async with _lab(ECHO) as silent, _lab(told) as telling:
-            rates = await in_turns({"ours": lambda: _rate(telling), "baseline": lambda: _rate(silent)})
-            page = await in_turns({"page": lambda: _page(silent)})
+            rates = await in_turns({"ours": lambda: _rate(telling), "baseline": lambda: _rate(silent)}, ROUNDS)
+            page = await in_turns({"page": lambda: _page(silent)}, ROUNDS)
         idle = [await to_thread.run_sync(_idle_core, each) for each in (told, ECHO)]
         return [
             Figure(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from anyio import fail_after, sleep
+from anyio import create_task_group, fail_after, sleep
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
@@ -62,11 +62,23 @@ class Asker:
             async with acting(self.lab.services, run, fetch):
                 raise AssertionError
         marco = Identity("marco", frozenset({"web"}), call.ctx.assignment.run, call.message.conversation)
+        write = Act("web.fetch", marco.principals, f"https://docs.test/{PLANTED}", {"method": "POST", "bytes": 5})
+        async with create_task_group() as tasks:
+            tasks.start_soon(self._approve)
+            async with acting(self.lab.services, marco, write) as added:
+                added |= {"status": 204}
         read = Act("web.fetch", marco.principals, f"https://docs.test/{PLANTED}", {"method": "GET"})
         use = Act("secret.use", marco.principals, PLANTED, {"method": "GET", "url": read.target})
         async with acting(self.lab.services, marco, read, needs=[use]) as added:
             added |= {"status": 404, "bytes_sent": 120, "bytes_received": 4096}
+        await call.progress(f"$ {PLANTED}", what="command", command=PLANTED, exit_code=2, seconds=0.01)
         return {"text": secret}
+
+    async def _approve(self) -> None:
+        approvals = self.lab.services.approvals
+        while not (asked := await approvals.pending()):
+            await sleep(0.01)
+        await approvals.approve(asked[0].id, by="operator")
 
     async def _call(self, call: Call, place: str, mad: str, name: str, **arguments: str) -> None:
         talk = f"{call.message.conversation}/{place}" if mad == "echo" else call.message.conversation
@@ -118,6 +130,9 @@ async def test_a_trace_leads_from_the_request_to_the_call_in_a_sandbox(collector
         "files.put": "run asker",
         "denied web.fetch": "run asker",
         "GET": "run asker",
+        "POST": "run asker",
+        "wait for approval": "run asker",
+        "execute_tool command": "run asker",
     }
     root = spans["POST /api/v1/messages"]
     assert root.parent_span_id.hex() == "b7ad6b7169203331"
@@ -138,6 +153,8 @@ async def test_a_trace_leads_from_the_request_to_the_call_in_a_sandbox(collector
     denied = spans["denied web.fetch"]
     assert denied.status.code == Status.STATUS_CODE_ERROR
     assert attributes(denied.attributes)["madlab.rule"] == "default"
+    assert attributes(spans["wait for approval"].attributes)["madlab.approval.answer"] == "approved"
+    assert attributes(spans["execute_tool command"].attributes)["process.exit.code"] == 2
     read = spans["GET"]
     about = attributes(read.attributes)
     assert (about["server.address"], about["server.port"], about["http.response.status_code"]) == (
@@ -278,13 +295,19 @@ async def test_figures_are_cumulative_and_have_their_units(collector: Collector)
     with a_home(settings_of(collector.address, signals='["metrics"]')) as home:
         async with opened(home) as lab:
             await said(lab, "one")
+            await collector.until(lambda: _value(collector, "madlab.journal.messages") >= 2)
             told = await _figure(collector, "madlab.journal.messages")
             assert told.sum.is_monotonic
             assert told.sum.aggregation_temporality == 2
-            assert told.sum.data_points[0].as_int >= 2
             assert told.sum.data_points[0].start_time_unix_nano < told.sum.data_points[0].time_unix_nano
             assert (await _figure(collector, "process.resident_memory")).unit == "By"
-            assert (await _figure(collector, "madlab.journal.size")).gauge.data_points[0].as_int > 0
+            assert _value(collector, "madlab.journal.size") > 0
+
+
+def _value(collector: Collector, name: str) -> int:
+    metric = collector.metrics.get(name)
+    points = [] if metric is None else [*metric.sum.data_points, *metric.gauge.data_points]
+    return sum(each.as_int for each in points)
 
 
 async def _figure(collector: Collector, name: str) -> Metric:
