@@ -42,6 +42,16 @@ def test_every_command_stands_in_a_panel_and_each_that_works_alone_has_examples(
     assert all(line.split()[0] in ("madlab", "claude") for lines in EXAMPLES.values() for line in lines)
 
 
+def test_whatever_prints_data_prints_json_too() -> None:
+    without = {
+        " ".join(path)
+        for path, each in commands()
+        if not hasattr(each, "commands") and not any("--json" in getattr(one, "opts", ()) for one in each.params)
+    }
+    prints_none = {"down", "mcp", "model remove", "model use", "provider add", "secret export", "secret remove"}
+    assert {each for each in without if not each.startswith("completion ")} == prints_none
+
+
 def test_help_fits_eighty_columns_and_needs_no_lab(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -56,10 +56,12 @@ def scan(
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 4 if the scan was partial.")] = False,
     baseline: Annotated[Path | None, typer.Option(metavar="FILE", help="Findings that a person accepts.")] = None,
     history: Annotated[bool, typer.Option(help="Look into the git history too.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, as --format json does.")] = False,
 ) -> None:
     """Scan a directory, a git repository or an archive in a sandbox."""
     from core.grace.cli.progress import progress
 
+    format = Format.JSON if as_json else format
     client = Client.to(context.obj, waiting=tell_waiting)
     client.get("/api/v1/status")  # is anybody there? Asked before any packing.
     accepted = _read_baseline(baseline) if baseline else ""
