@@ -39,7 +39,7 @@ from anyio import create_task_group
 from core.admission import Admission
 from core.coding.foreman import Foreman
 from core.config import Config, Resident, load
-from core.dewey.archives import Archives
+from core.dewey.archives import Archives, Shelf
 from core.dewey.library import Library
 from core.dewey.mad import Dewey
 from core.dispatcher import Dispatcher
@@ -109,6 +109,7 @@ from sandbox.profile import Profile
 from sandbox.seen import Seen
 
 VERSION = "0.1.0"
+ARCHIVES = "archives"  # in the home
 OWN_RESIDENTS = {
     "fiedler": Resident.model_validate({"class": "core.fiedler.mad:Fiedler"}),
     "dewey": Resident.model_validate({"class": "core.dewey.mad:Dewey"}),
@@ -197,7 +198,7 @@ async def open_lab(
         clerk.noticed = services.canaries.noticed
         await stack.enter_async_context(services.approvals)
         held = await record(journal, policy)
-        archives = Archives(journal, home.path / "archives", home.lab, horace)
+        archives = Archives(journal, home.path / ARCHIVES, home.lab, horace)
         await archives.finish()
         rogers.filled = archives.filled
         library = Library(journal, home.path / "dewey.db", horace, archives.filled_now)
@@ -276,7 +277,8 @@ def open_journal(home: Home, clerk: Clerk | None = None) -> Journal:
         TroublesView(),
     ]
     views = [*VIEWS, *LEDGER_VIEWS, *ours]
-    return Journal(home.path / "journal.db", views, clean=clerk.clean if clerk else None)
+    shelf = Shelf(home.path / ARCHIVES)
+    return Journal(home.path / "journal.db", views, filled=shelf.filled, clean=clerk.clean if clerk else None)
 
 
 def open_fiedler(

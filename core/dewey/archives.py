@@ -35,7 +35,6 @@ from core.rogers.retention import is_free, listed, remove_listed, say
 from core.rogers.tables import COLUMNS
 from protos.errors import Conflict, Error, NotFound
 from protos.ids import new_id
-from protos.v1.message_pb2 import Message
 
 ROWS = 20_000  # of one archive; a longer conversation has several
 WINDOW = 500  # bodies that one transaction brings back
@@ -43,6 +42,9 @@ OPEN = 8  # archives that are in memory, to be read from
 EVERY_S = 3600.0
 
 _WITHIN = "(j.conversation = ?1 OR (j.conversation > ?1 || '/' AND j.conversation < ?1 || '0'))"  # 0 follows /
+_APART = (
+    "SELECT first, last, archive FROM set_apart WHERE state = 'archived' AND last >= ? AND first <= ? ORDER BY first"
+)
 _LINKS = f"SELECT digest FROM links j WHERE {_WITHIN}"
 
 logger = structlog.get_logger()
@@ -85,6 +87,36 @@ class Forgotten:
     sequence: int  # of the entry that proves it
 
 
+class Shelf:
+    """The files of the archives, to be read from; the few that were read last are in memory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._bodies = lru_cache(maxsize=OPEN)(self._read)
+
+    def filled(self, db: sqlite3.Connection, rows: Sequence[Row]) -> list[Row]:
+        """`rows`, those whose bodies are in an archive with them. `db` is the journal."""
+        gone = [row.sequence for row in rows if row.body is None]
+        return self.fill(rows, db.execute(_APART, (min(gone), max(gone))).fetchall()) if gone else list(rows)
+
+    def fill(self, rows: Sequence[Row], apart: Sequence[tuple[Any, ...]]) -> list[Row]:
+        """`rows` with their bodies from archives. `apart`: first, last and archive of ranges, in order."""
+        starts = [first for first, _, _ in apart]
+        filled = []
+        for row in rows:
+            place = bisect_right(starts, row.sequence) - 1
+            if row.body is None and place >= 0 and apart[place][1] >= row.sequence:
+                try:
+                    row = row._replace(body=self._bodies(apart[place][2]).get(row.sequence))
+                except (Conflict, FileNotFoundError):
+                    logger.exception("an archive cannot be read", archive=apart[place][2])
+            filled.append(row)
+        return filled
+
+    def _read(self, id: str) -> dict[int, bytes | None]:
+        return {each.row.sequence: each.row.body for each in read(self._directory / f"{id}.xz")}
+
+
 class Archives:
     """The archives of one lab. Call `finish` before anything else."""
 
@@ -93,7 +125,7 @@ class Archives:
         self._directory = directory
         self._lab = lab
         self._horace = horace
-        self._bodies = lru_cache(maxsize=OPEN)(self._read_bodies)
+        self._shelf = Shelf(directory)
 
     async def finish(self) -> None:
         """Does what was said and not done, and takes away what was done and never said.
@@ -205,37 +237,12 @@ class Archives:
     async def filled(self, rows: Sequence[Row]) -> list[Row]:
         """`rows`, those whose bodies are in an archive with them."""
         gone = [row.sequence for row in rows if row.body is None]
-        if not gone:
-            return list(rows)
-        sql = "SELECT first, last, archive FROM set_apart WHERE state = 'archived' AND last >= ? AND first <= ?"
-        apart = await self._journal.query(f"{sql} ORDER BY first", (min(gone), max(gone)))
-        if not apart:
-            return list(rows)
-        return await to_thread.run_sync(self._fill, rows, apart)
+        apart = await self._journal.query(_APART, (min(gone), max(gone))) if gone else []
+        return await to_thread.run_sync(self._shelf.fill, rows, apart) if apart else list(rows)
 
     def filled_now(self, db: sqlite3.Connection, rows: Sequence[Row]) -> list[Row]:
         """The same, on a thread that has a connection to the journal."""
-        gone = [row.sequence for row in rows if row.body is None]
-        if not gone:
-            return list(rows)
-        sql = "SELECT first, last, archive FROM set_apart WHERE state = 'archived' AND last >= ? AND first <= ?"
-        return self._fill(rows, db.execute(f"{sql} ORDER BY first", (min(gone), max(gone))).fetchall())
-
-    def _fill(self, rows: Sequence[Row], apart: Sequence[tuple[Any, ...]]) -> list[Row]:
-        starts = [first for first, _, _ in apart]
-        filled = []
-        for row in rows:
-            place = bisect_right(starts, row.sequence) - 1
-            if row.body is None and place >= 0 and apart[place][1] >= row.sequence:
-                try:
-                    row = row._replace(body=self._bodies(apart[place][2]).get(row.sequence))
-                except (Conflict, FileNotFoundError):
-                    logger.exception("an archive cannot be read", archive=apart[place][2])
-            filled.append(row)
-        return filled
-
-    def _read_bodies(self, id: str) -> dict[int, bytes | None]:
-        return {each.row.sequence: each.row.body for each in read(self._path(id))}
+        return self._shelf.filled(db, rows)
 
     # --- forgetting
 
@@ -331,12 +338,6 @@ class Archives:
         about = {"lab": self._lab, "archive": id, "conversation": conversation, "made": moment}
         written = await to_thread.run_sync(write, self._path(id), about, kept)
         archive = Archive(id, conversation, moment, len(kept), written.bytes, written.sha256, kept[-1].row.at)
-        links = {
-            blob.digest: each.row.at
-            for each in kept
-            if each.row.kind == "message"
-            for blob in Message.FromString(each.row.body or b"").blobs
-        }
         told = {
             "step": "archived",
             "archive": id,
@@ -346,7 +347,6 @@ class Archives:
             "bytes": written.bytes,
             "sha256": written.sha256,
             "ended": archive.ended,
-            "links": links,
         }
         await self._append(archive, told, sender)
         await remove_listed(self._journal, [each.row.sequence for each in kept])

@@ -16,7 +16,7 @@ class LinksView:
     """Which conversation knows which blob, and since when last: linked by a message there, or stored by a run there."""
 
     name = "links"
-    kinds = frozenset({"message", "act", "archive", "retention"})
+    kinds = frozenset({"message", "act", "retention"})
     tables = ("links",)
     schema: ClassVar[str] = """
         CREATE TABLE IF NOT EXISTS links (
@@ -27,11 +27,6 @@ class LinksView:
         """Adds what the entry links."""
         if row.kind == "retention":
             self._forget(db, row)
-            return
-        if row.kind == "archive":  # a message whose body is in a file links what it did
-            linked: dict[str, float] = json.loads(row.body or b"{}").get("links", {})
-            values = [(row.conversation, digest, at) for digest, at in linked.items()]
-            db.executemany("INSERT OR REPLACE INTO links VALUES (?, ?, ?)", values)
             return
         if row.kind == "message":
             digests = [each.digest for each in Message.FromString(row.body or b"").blobs]

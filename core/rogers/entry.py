@@ -1,6 +1,7 @@
 """What the journal holds, and how a view follows it."""
 
 import sqlite3
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 
@@ -29,6 +30,10 @@ class Row(NamedTuple):
     sender: str
     recipient: str
     at: float
+
+
+# Rows as a connection to the journal read them; those whose bodies are in archives with them.
+Filled = Callable[[sqlite3.Connection, Sequence[Row]], list[Row]]
 
 
 class View(Protocol):

@@ -45,7 +45,7 @@ import structlog
 
 from core.rogers.call import Call
 from core.rogers.connection import Connection, open_reader
-from core.rogers.entry import Entry, Row, View
+from core.rogers.entry import Entry, Filled, Row, View
 from core.rogers.lock import lock
 from core.rogers.pace import STALL_S, Pace
 from core.rogers.verify import Head, Verification, verify
@@ -89,6 +89,7 @@ class Journal:
         path: Path,
         views: Sequence[View] = (),
         *,
+        filled: Filled | None = None,  # finds bodies that are archived, for views that are made anew
         clean: Callable[[Entry], Entry] | None = None,  # what of an entry may be written: the secrets taken out
         synchronous: str = "FULL",  # "OFF" is for the test that shows why not
         checkpoint_bytes: int = 16 << 20,  # of WAL, about
@@ -98,7 +99,8 @@ class Journal:
         self.sealed: str | None = None
         self._views = {view.name: view for view in views}
         self._clean = clean
-        self._writer = Writer(path, views, synchronous=synchronous, checkpoint_bytes=checkpoint_bytes)
+        self._filled = filled
+        self._writer = Writer(path, views, synchronous=synchronous, checkpoint_bytes=checkpoint_bytes, filled=filled)
         self._pace = Pace(stall_s)
         self._listeners: list[Callable[[Sequence[Row]], None]] = []
         self._pending: list[Call] = []
@@ -389,7 +391,7 @@ class Journal:
             Unavailable: the journal is sealed or closed.
         """
         chosen = self._views[view]
-        await self.amend(lambda db: rebuild(db, chosen))
+        await self.amend(lambda db: rebuild(db, chosen, self._filled))
 
     async def amend(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Runs `work` on the writer's thread between two commits, in a transaction of its own.

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -27,7 +28,7 @@ import structlog
 
 from core.rogers import chain
 from core.rogers.call import Call, Known, conflict
-from core.rogers.entry import Row, View
+from core.rogers.entry import Filled, Row, View
 from core.rogers.migrate import load_migrations, migrate, statements
 from core.rogers.tables import insert, is_of_disk, read_rows, sentence, transaction
 from core.rogers.verify import Head, head_path, read_head, write_head
@@ -37,6 +38,7 @@ logger = structlog.get_logger()
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 HEAD_EVERY_S = 10.0
+WINDOW = 500  # rows that a view which is made anew takes at once
 PAGE = 8192  # bytes, of a new file: fewer writes and less waste for messages of some 1 KiB; an older one keeps its own
 
 T = TypeVar("T")
@@ -60,7 +62,15 @@ class _Refused(Exception):
 class Writer:
     """Writes the journal at `path`. After its first failure it writes nothing more, and says why."""
 
-    def __init__(self, path: Path, views: Sequence[View], *, synchronous: str, checkpoint_bytes: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        views: Sequence[View],
+        *,
+        synchronous: str,
+        checkpoint_bytes: int,
+        filled: Filled | None = None,  # finds bodies that are archived, for views that are made anew
+    ) -> None:
         self.failure: str | None = None  # the first error of the disk
         self.sequence = 0  # of the last entry
         self.messages = 0  # messages and events among the entries
@@ -72,6 +82,7 @@ class Writer:
         self._synchronous = synchronous
         self._checkpoint_bytes = checkpoint_bytes
         self._views = views
+        self._filled = filled
         self._by_kind: dict[str, list[View]] = {}
         for view in views:
             for kind in view.kinds:
@@ -143,7 +154,7 @@ class Writer:
         for view in self._views:
             if known.get(view.name) != _fingerprint(view):
                 with transaction(db):
-                    rebuild(db, view)
+                    rebuild(db, view, self._filled)
 
     # --- committing
 
@@ -302,14 +313,16 @@ class Writer:
         self.bytes = sum(file.stat().st_size for file in self._path.parent.glob(self._path.name + "*"))
 
 
-def rebuild(db: sqlite3.Connection, view: View) -> None:
-    """Drops the tables of a view and makes them again from the journal."""
+def rebuild(db: sqlite3.Connection, view: View, filled: Filled | None = None) -> None:
+    """Drops the tables of a view and makes them again from the journal, and from what `filled` finds in archives."""
     for table in view.tables:
         db.execute(f'DROP TABLE IF EXISTS "{table}"')
     for statement in statements(view.schema):
         db.execute(statement)
-    for row in read_rows(db, view.kinds):
-        view.apply(db, row)
+    rows = read_rows(db, view.kinds)
+    while some := list(islice(rows, WINDOW)):
+        for row in filled(db, some) if filled is not None else some:
+            view.apply(db, row)
     db.execute("INSERT OR REPLACE INTO view VALUES (?, ?)", (view.name, _fingerprint(view)))
 
 
