@@ -69,6 +69,7 @@ async def test_conversations_are_found_by_tag_and_read_both_ways(browser: Browse
         await expect(page.get_by_text("word number 129")).to_be_visible()
         await expect(page.get_by_text("word number 3", exact=True)).to_have_count(0)
         await page.get_by_role("button", name="Earlier").click()
+        await expect(page.get_by_text("word number 12", exact=True)).to_have_count(1)
         await page.get_by_role("button", name="Earlier").click()
         await expect(page.get_by_text("word number 3", exact=True)).to_have_count(1)
         said = Message(id=new_id(), conversation="long", kind=KIND_PROSE, text="said just now")

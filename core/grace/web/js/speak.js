@@ -7,7 +7,6 @@ import {get, post} from "./api.js";
 import {h, replace} from "./dom.js";
 import {shown} from "./format.js";
 import {actButton, announce, foreign, toast} from "./parts.js";
-import {runHref} from "./view_runs.js";
 
 const MENTION = /@([a-z0-9][a-z0-9_-]*)?$/i;
 const LEADING = /^\s*@([a-z0-9][a-z0-9_-]*)\b[:,]?\s*/i;
@@ -96,6 +95,3 @@ export async function speakBox({page, conversation = "", recipient = "", said}) 
     draw();
   }};
 }
-
-/** A link to the run that a message began. */
-export const runLink = (run) => h("a", {class: "run-link", href: runHref(run)}, "its run");

@@ -5,7 +5,7 @@ import {get} from "./api.js";
 import {h, replace} from "./dom.js";
 import {count, shown, words} from "./format.js";
 import {messageItem} from "./message.js";
-import {button, card, facts, foreign, head, link, state, when} from "./parts.js";
+import {actButton, button, card, facts, foreign, head, link, state, when} from "./parts.js";
 import {speakBox} from "./speak.js";
 import {runHref} from "./view_runs.js";
 import {tagList, talkHref} from "./view_conversations.js";
@@ -72,8 +72,8 @@ export async function view({id, query}, page) {
       return known.get(each.id);
     }));
     if (!shownNow.length) replace(list, h("li", {class: "message quiet-text"}, said.length ? "Only progress so far: show it with the button above." : "Nothing is said here, or retention has taken it."));
-    replace(before, earlier && h("div", {class: "pager"}, button("Earlier", back, {kind: "small"}), h("span", null, "from the beginning on")));
-    replace(after, later && h("div", {class: "pager"}, button("Later", forth, {kind: "small"}), button("To the newest", newest, {kind: "small"})));
+    replace(before, earlier && h("div", {class: "pager"}, actButton("Earlier", back, {kind: "small"}), h("span", null, "from the beginning on")));
+    replace(after, later && h("div", {class: "pager"}, actButton("Later", forth, {kind: "small"}), actButton("To the newest", newest, {kind: "small"})));
     if (follows && !later && known.size > PAGE) scrollTo(0, document.documentElement.scrollHeight);
   }
 

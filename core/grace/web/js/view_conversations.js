@@ -3,7 +3,7 @@
 import {get} from "./api.js";
 import {h, replace} from "./dom.js";
 import {shown} from "./format.js";
-import {button, card, empty, foreign, head, search, table, when} from "./parts.js";
+import {actButton, button, card, empty, foreign, head, search, table, when} from "./parts.js";
 import {speakBox} from "./speak.js";
 
 const PAGE = 50;
@@ -42,7 +42,7 @@ export async function view({query}, page) {
         : empty("Nothing has been said yet", "Whatever is said or done in the lab is a message in a conversation. Write to a MAD below, or ask from a terminal:", "madlab ask \"what can you do?\""));
     }
     replace(list, table(COLUMNS, rows, {label: "Conversations", rowId: (each) => each.id, rowHref: (each) => talkHref(each.id)}),
-      h("div", {class: "pager"}, h("span", null, `${rows.length} shown`), more && button("Older", () => load(rows.at(-1).last), {kind: "small"})));
+      h("div", {class: "pager"}, h("span", null, `${rows.length} shown`), more && actButton("Older", () => load(rows.at(-1).last), {kind: "small"})));
   }
 
   function change(to) {

@@ -3,7 +3,7 @@
 import {get} from "./api.js";
 import {h, replace} from "./dom.js";
 import {count} from "./format.js";
-import {button, choice, empty, foreign, head, state, table, when} from "./parts.js";
+import {actButton, button, choice, empty, foreign, head, state, table, when} from "./parts.js";
 
 const PAGE = 25;
 const STATES = {waiting: ["requested", "waits for you"], applied: ["good", "applied"], sent_back: ["warn", "sent back"], dropped: ["off", "dropped"]};
@@ -47,7 +47,7 @@ export async function view({query}, page) {
         : empty("No patches yet", "A patch is what a run changed in a copy of your repository, tested in a clean sandbox. Nothing of yours is touched until you approve it. Ask for one:", "madlab code \"make the tests pass\""));
     }
     const options = {label: "Patches", rowId: (each) => each.run.id, rowHref: (each) => patchHref(each.run.id)};
-    replace(list, table(COLUMNS, rows, options), h("div", {class: "pager"}, h("span", null, `${rows.length} shown`), more && button("Older", () => load(rows.at(-1).sequence), {kind: "small"})));
+    replace(list, table(COLUMNS, rows, options), h("div", {class: "pager"}, h("span", null, `${rows.length} shown`), more && actButton("Older", () => load(rows.at(-1).sequence), {kind: "small"})));
   }
 
   function change(to) {

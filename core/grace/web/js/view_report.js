@@ -70,7 +70,7 @@ export async function view({run: id, query}, page) {
       if (!groups.has(key)) groups.set(key, []);
       groups.get(key).push(each);
     }
-    const more = shownFindings.length < report.matching && button("Show more", () => load(shownFindings.length), {kind: "small"});
+    const more = shownFindings.length < report.matching && actButton("Show more", () => load(shownFindings.length), {kind: "small"});
     replace(list, [...groups].map(([key, findings], place) => h("details", {open: place < 40}, h("summary", {class: "group-head"}, h("h3", {class: group ? "mono" : ""}, group ? foreign(key || "(none)", 300) : words(key)),
       worst(findings), h("span", {class: "quiet-text"}, count(findings.length, "finding"))), findings.map((each) => findingItem(each, fresh)))), h("div", {class: "pager"}, h("span", null, `${shownFindings.length} shown`), more));
   }

@@ -3,7 +3,7 @@
 import {get} from "./api.js";
 import {h, replace} from "./dom.js";
 import {count} from "./format.js";
-import {button, empty, foreign, head, runState, table, when} from "./parts.js";
+import {actButton, empty, foreign, head, runState, table, when} from "./parts.js";
 import {severity, SEVERITIES} from "./severity.js";
 
 const PAGE = 25;
@@ -36,7 +36,7 @@ export async function view(_params, page) {
     rows = before ? [...rows, ...reports] : reports;
     if (!rows.length) return replace(list, empty("No reports yet", "A scan reads code, packages and files that may be hostile, in a sandbox without a network. Scan any folder or archive:", "madlab scan ."));
     replace(list, table(COLUMNS, rows, {label: "Reports", rowId: (each) => each.run.id, rowHref: (each) => reportHref(each.run.id)}),
-      h("div", {class: "pager"}, h("span", null, `${rows.length} shown`), more && button("Older", () => load(rows.at(-1).sequence), {kind: "small"})));
+      h("div", {class: "pager"}, h("span", null, `${rows.length} shown`), more && actButton("Older", () => load(rows.at(-1).sequence), {kind: "small"})));
   }
 
   await load();

@@ -5,7 +5,7 @@ import {get} from "./api.js";
 import {h, replace} from "./dom.js";
 import {count, shown} from "./format.js";
 import {taint} from "./message.js";
-import {button, card, choice, empty, failure, foreign, head, when} from "./parts.js";
+import {actButton, button, card, choice, empty, failure, foreign, head, when} from "./parts.js";
 import {talkHref} from "./view_conversations.js";
 import {runHref} from "./view_runs.js";
 import {reportHref} from "./view_reports.js";
@@ -59,7 +59,7 @@ export async function view({query}, page) {
     if (!found) replace(list, h("li", null, empty("Search the lab", "Everything said and done is here: messages, runs, findings, acts. Words are ANDed; put a phrase in quotation marks; narrow it with from:, to:, kind:, tag:, after: and before:.")));
     else if (!hits.length) replace(list, h("li", null, empty("Nothing was found", "Take a word or a filter away. What was said a moment ago is here a moment later.")));
     else replace(list, hits.map(hitItem));
-    replace(pager, found && hits.length > 0 && h("span", null, `${hits.length} shown`), found?.more && button("More", () => load(found.more), {kind: "small"}));
+    replace(pager, found && hits.length > 0 && h("span", null, `${hits.length} shown`), found?.more && actButton("More", () => load(found.more), {kind: "small"}));
     replace(facets, found && hits.length > 0 && [facet("By kind", "kind", found.counts?.kind ?? found.counts?.kinds), facet("By sender", "sender", found.counts?.sender ?? found.counts?.from ?? found.counts?.senders)]);
   }
 
