@@ -9,7 +9,7 @@ from typing import cast
 
 import httpx2
 import pytest
-from anyio import Event, create_task_group, fail_after
+from anyio import Event, create_task_group, fail_after, sleep
 from mcp import Client, MCPError
 from mcp.client.subscriptions import ToolsListChanged
 from mcp_types import ResourceLink, TextResourceContents, ToolListChangedNotification
@@ -28,7 +28,20 @@ pytestmark = [
 ]
 
 ROOT = Path(__file__).parents[2]
-SETTINGS = f'emads = ["{ROOT / "periphery/mcnamara"}"]\n'
+SETTINGS = f"""
+emads = ["{ROOT / "periphery/mcnamara"}"]
+[residents]
+herald = {{ class = "tests.emads.echo:Echo" }}
+"""
+POLICY = """
+[[rules]]
+name = "looked-at"
+kinds = ["bus.call"]
+principals = ["client:stays", "client:leaves"]
+targets = ["echo.say_later"]
+verdict = "ask"
+reason = "a person looks at it first"
+"""
 LIMIT_S = 120
 AT_ONCE = 50
 
@@ -37,6 +50,7 @@ AT_ONCE = 50
 async def lab() -> AsyncIterator[Lab]:
     """A lab whose echo runs in the core, and whose scanner in a sandbox."""
     with a_home(SETTINGS, images=("base", "mcnamara")) as home:
+        (home.path / "policy.toml").write_text(POLICY)
         async with opened(home, echo=Echo) as lab:
             yield lab
 
@@ -44,7 +58,7 @@ async def lab() -> AsyncIterator[Lab]:
 @pytest.fixture(scope="module")
 async def token(lab: Lab) -> str:
     """Of a client that may use two MADs."""
-    return await add_client(lab, "editor", "echo", "mcnamara")
+    return await add_client(lab, "editor", "echo", "mcnamara", "herald.say")
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +90,7 @@ async def test_a_client_finds_the_tools_that_it_may_call(lab: Lab, token: str, o
             scan = await client.call_tool("lab_scan", {"files": {"a": "b"}})
     assert {each for each in mine if not each.startswith("lab_")} == {
         *(f"echo_{each}" for each in ("say", "say_later", "repeat", "count_bytes", "keep", "misbehave")),
-        *("mcnamara_scan", "mcnamara_index_advisories"),
+        *("mcnamara_scan", "mcnamara_index_advisories", "herald_say"),
     }
     assert theirs == {"echo_say", "lab_say", "lab_read", "lab_cancel"}
     assert "path" not in mine["lab_scan"].input_schema["properties"]
@@ -177,7 +191,7 @@ async def test_fifty_clients_at_once_are_each_answered_their_own(lab: Lab, token
 
     async def one(number: int) -> None:
         async with over_http(lab.web, token, mode=MODES[number % 2]) as client:
-            result = await client.call_tool("echo_say", {"text": f"number {number}"})
+            result = await client.call_tool("herald_say", {"text": f"number {number}"})
             answers[number] = content_of(result)["text"]
 
     with fail_after(LIMIT_S):
@@ -209,6 +223,46 @@ async def test_a_session_is_told_when_its_tools_change(
                     async for event in stream:
                         assert event == ToolsListChanged()
                         break
+
+
+async def test_a_call_that_waits_for_a_person_says_so_and_begins_then(lab: Lab) -> None:
+    token, told, results = await add_client(lab, "stays", "echo"), Told(), []
+
+    async def call(client: Client) -> None:
+        asked = {"text": "seen", "after_s": 0.1}
+        results.append(await client.call_tool("echo_say_later", asked, progress_callback=told))
+
+    with fail_after(LIMIT_S):
+        async with over_http(lab.web, token) as client, create_task_group() as tasks:
+            tasks.start_soon(call, client)
+            await told.times(1)
+            await approve(lab)
+    assert "a person has to approve it" in told.words[0]
+    assert content_of(results[0]) == {"text": "seen"}
+
+
+async def test_what_is_approved_when_nobody_waits_any_more_is_cancelled(lab: Lab) -> None:
+    token, told = await add_client(lab, "leaves", "echo"), Told()
+    with fail_after(LIMIT_S):
+        async with over_http(lab.web, token) as client, create_task_group() as tasks:
+            tasks.start_soon(waiting, client, told)
+            await told.times(1)
+            tasks.cancel_scope.cancel()
+        await approve(lab)
+        async with lab.rogers.follow() as messages:
+            async for each in messages:
+                if each.sender == "client:leaves":
+                    break
+        run = lab.runs.id_of("echo", each.id)
+        while not await lab.runs.known(run):  # the dispatcher hears of the message as we do
+            await sleep(0.01)
+        assert await outcome_of(lab, run) == Outcome.CANCELLED
+
+
+async def approve(lab: Lab) -> None:
+    """What a person says to the one act that waits."""
+    (waits,) = await lab.services.approvals.pending()
+    await lab.services.approvals.approve(waits.id, by="operator", uses=1)
 
 
 @contextmanager

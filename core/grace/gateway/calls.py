@@ -18,13 +18,14 @@ from anyio import Event, get_cancelled_exc_class, move_on_after
 from anyio.abc import TaskGroup
 from mcp.server.context import ServerRequestContext
 
-from core.grace.gateway.door import Door, quoted
+from core.grace.gateway.door import Away, Door, quoted
 from core.grace.gateway.plain import line
 from protos.errors import Error, Unavailable
 from protos.ids import new_id
 
 LAST_WORD_S = 5.0  # for a cancellation to reach the lab
 SILENT_S = 2.0  # before a client is told that its call has not been taken up yet
+TRIES = 3  # to have a message taken up, of some seconds each
 WAITS = "not begun yet: the lab is busy, or a person has to approve it (madlab approvals)"
 ANSWERS = ("reply", "fault")
 STAGES = 100  # that are counted
@@ -144,13 +145,24 @@ class _Saying:
 
     async def _say(self) -> None:
         try:
-            self._said = await self._door.post("/messages", self._message)
+            self._said = await self._asked_for()
             if self._abandoned and self._said["run"]:
                 await _cancel(self._door, self._said["run"])
         except Error as error:
             self._error = error
         finally:
             self._over.set()
+
+    async def _asked_for(self) -> dict[str, Any]:
+        """Says it; a lab that is too busy to take it up at once is told again, which is telling it once."""
+        for left in reversed(range(TRIES)):
+            try:
+                said: dict[str, Any] = await self._door.post("/messages", self._message)
+                return said
+            except Unavailable as error:
+                if isinstance(error, Away) or not left:
+                    raise
+        raise AssertionError
 
 
 async def _cancel(door: Door, run: str) -> None:

@@ -34,6 +34,10 @@ class Broken(Error):
     code = "INTERNAL"
 
 
+class Away(Unavailable):
+    """No core answers."""
+
+
 class Door:
     """One caller of one lab."""
 
@@ -54,7 +58,7 @@ class Door:
 
         Raises:
             Error: what the lab says.
-            Unavailable: no core answers.
+            Away: no core answers.
         """
         params = {name: str(value) for name, value in query.items()}
         return await self._patiently(lambda: self._exchange("GET", path, params=params))
@@ -148,7 +152,7 @@ class Door:
                 if deadline is None:
                     deadline = time.monotonic() + (self._lease_s if self._waits else 0.0)
                 if time.monotonic() >= deadline:
-                    raise Unavailable(
+                    raise Away(
                         f"the lab does not answer ({type(error).__name__})", next="start it with: madlab up"
                     ) from None
                 await sleep(PAUSE_S)
