@@ -6,6 +6,7 @@ import socket
 import stat
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,14 +15,13 @@ from starlette.requests import Request
 from core.config import load
 from core.grace.cli.client import Client
 from core.grace.cli.main import run
+from core.grace.door import peers
 from core.grace.door.callers import CALLER, THE_OPERATOR, caller_of
 from core.grace.door.peers import is_ours
 from protos.errors import InvalidArgument, Unauthenticated
 from tests.commands import COMMAND, ECHO, Madlab, a_lab, environment
 from tests.labs import a_home, opened
 from tests.surface import Caller
-
-HERE = ("127.0.0.1", 0)
 
 
 async def test_a_port_that_was_taken_meanwhile_is_left_and_sessions_with_it() -> None:
@@ -75,15 +75,23 @@ def test_where_no_door_has_set_a_caller_there_is_none() -> None:
     assert caller_of(Request({"type": "http", "headers": [], CALLER: THE_OPERATOR})) is THE_OPERATOR
 
 
-def test_the_kernel_says_whose_the_other_end_is() -> None:
-    with socket.create_server(HERE) as listener, socket.create_connection(listener.getsockname()) as there:
-        here, _ = listener.accept()
-        with here:
-            assert is_ours(here.getpeername(), here.getsockname())
-            assert not is_ours(("127.0.0.1", 1), here.getsockname())
-            peer = here.getpeername()
-            there.close()
-            assert not is_ours(peer, here.getsockname())  # it is nobody's any more
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("by_list", [False, True])
+def test_the_kernel_says_whose_the_other_end_is(address: str, by_list: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if address == "::1" and not _has_ipv6():
+        pytest.skip("this machine has no ::1")
+    if by_list:  # as where the kernel has no sock_diag
+        monkeypatch.setattr(peers, "SOCK_DIAG", 31)
+    family = socket.AF_INET6 if address == "::1" else socket.AF_INET
+    with ExitStack() as held:
+        listener = held.enter_context(socket.create_server((address, 0), family=family))
+        there = held.enter_context(socket.create_connection((address, listener.getsockname()[1])))
+        here = held.enter_context(listener.accept()[0])
+        peer, ours = here.getpeername()[:2], here.getsockname()[:2]
+        assert is_ours(peer, ours)
+        assert not is_ours((address, 1), ours)
+        there.close()
+        assert not is_ours(peer, ours)  # it is nobody's any more
 
 
 @pytest.fixture(scope="module")

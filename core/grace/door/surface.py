@@ -40,7 +40,7 @@ ONCE = (
 )
 SITES = (b"same-origin", b"none")  # of Sec-Fetch-Site: our page, or a person who typed the address
 GUESSES = (10.0, 20.0)  # of tokens, by all strangers together: a second, and at once
-OF_A_CLIENT = (100.0, 200.0)  # requests
+OF_A_CLIENT = (200.0, 600.0)  # requests
 TOKEN_BYTES = 200
 PLAIN = "See core/grace/door/README.md"
 
