@@ -1,16 +1,16 @@
 """Pictures of every page of a real lab, for people to look at: light and dark, on a wide screen and a small telephone.
 
-    python -m tests.screenshots DIR [PATH...]
+    python -m tests.screenshots DIR [NAME...]
 
 The lab has done what labs do: it has coded (a patch that holds, and a run that failed), scanned, talked, been asked for
-permission, and something is at work. Each picture is DIR/PLACE-COLOURS-WIDTH.png, the whole page from top to bottom.
-Whatever a page says on its console is printed.
+permission, and something is at work. Each picture is DIR/NAME-COLOURS-WIDTH.png, the whole page from top to bottom;
+with NAMEs, only of pages whose name begins so. Whatever a page says on its console is printed.
 """
 
 import json
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
@@ -53,7 +53,15 @@ principals = ["mad:echo"]
 verdict = "ask"
 reason = "what is kept is looked at first"
 """
-PLACES = ("/", "/runs", "/patches", "/reports", "/conversations", "/search?q=seconds", "/lab")
+PLACES = {
+    "start": "/",
+    "runs": "/runs",
+    "patches": "/patches",
+    "reports": "/reports",
+    "conversations": "/conversations",
+    "search": "/search?q=seconds",
+    "lab": "/lab",
+}
 ROOMS = ("health", "sandboxes", "secrets", "policy", "audit", "doctor", "costs", "incidents")
 SLOW_S = 600.0  # for something to be at work while the pictures are taken
 CODED = ("good/python-pytest", "emptier")
@@ -112,35 +120,37 @@ def _do(madlab: Madlab, troupe: Troupe, place: Path) -> None:
         client.publish({"recipient": "echo", "kind": "call", "tool": tool, "arguments": arguments, "conversation": ""})
 
 
-async def _pictures(home: Home, directory: Path, paths: Sequence[str]) -> None:
-    wanted = paths or [*PLACES, *(f"/lab/{each}" for each in ROOMS), *await to_thread.run_sync(_of_things, home)]
+async def _pictures(home: Home, directory: Path, names: Sequence[str]) -> None:
+    rooms = {f"lab-{each}": f"/lab/{each}" for each in ROOMS}
+    pages = PLACES | rooms | await to_thread.run_sync(_of_things, home)
+    wanted = {name: path for name, path in pages.items() if not names or name.startswith(tuple(names))}
     async with chromium() as browser:
         for scheme in SCHEMES:
-            for width, height in SIZES:
-                await _series(browser, home, directory, wanted, scheme, width, height)
+            for size in SIZES:
+                await _series(browser, home, directory, wanted, scheme, size)
 
 
-def _of_things(home: Home) -> list[str]:
+def _of_things(home: Home) -> dict[str, str]:
     """The pages of single runs, patches, reports and conversations."""
-    client = Client(home)
-    runs = client.get("/api/v1/runs", limit=50)["runs"]
-    found = []
-    for mad in ("foreman", "mcnamara", "hopper", "echo"):
-        found += [f"/runs/{quote(each['id'])}" for each in runs if each["mad"] == mad][:2]
-    found += [f"/patches/{quote(each['id'])}" for each in runs if each["mad"] == "foreman"][:1]
-    found += [f"/reports/{quote(each['id'])}" for each in runs if each["mad"] == "mcnamara"][:1]
-    return [*found, *(f"/conversations/{quote(each['conversation'])}" for each in runs if each["mad"] == "echo")][:12]
+    runs = Client(home).get("/api/v1/runs", limit=50)["runs"]
+    by_mad: dict[str, list[dict[str, str]]] = {}
+    for each in runs:
+        by_mad.setdefault(each["mad"], []).append(each)
+    found = {f"run-{mad}": f"/runs/{quote(some[0]['id'])}" for mad, some in by_mad.items()}
+    found["patch"] = f"/patches/{quote(by_mad['foreman'][-1]['id'])}"
+    found["report"] = f"/reports/{quote(by_mad['mcnamara'][0]['id'])}"
+    return found | {"conversation": f"/conversations/{quote(by_mad['foreman'][-1]['conversation'])}"}
 
 
 async def _series(
-    browser: Browser, home: Home, directory: Path, paths: Sequence[str], scheme: Scheme, width: int, height: int
+    browser: Browser, home: Home, directory: Path, pages: Mapping[str, str], scheme: Scheme, size: tuple[int, int]
 ) -> None:
+    width, height = size
     async with signed_in(browser, home, scheme=scheme, width=width, height=height) as found:
-        for path in paths:
+        for name, path in pages.items():
             await found.page.goto(path)
             await live(found)
             await anyio.sleep(0.7)  # for plots and lists that are asked for after the page stands
-            name = path.strip("/").replace("/", "_").partition("?")[0] or "start"
             picture = directory / f"{name}-{scheme}-{width}.png"
             await found.page.screenshot(path=picture, full_page=True)
             print(picture, *found.said)

@@ -14,7 +14,10 @@ from tests.labs import call, lab_of_own
 from tests.pages import flaws, live, run_of, sideways, signed_in, ticket
 
 FIRST_VIEW = 100_000  # bytes on the wire
-PLACES = ("/", "/runs", "/runs?outcome=failed", "/runs?q=nothing-like-this", "/lab/no/where")
+PLACES = (
+    *("/", "/runs", "/runs?outcome=failed", "/runs?q=nothing-like-this", "/lab/no/where"),
+    *("/patches", "/reports", "/conversations", "/search?q=hello", "/lab"),
+)
 
 
 @pytest.fixture(scope="module")
