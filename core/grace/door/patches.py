@@ -354,7 +354,7 @@ async def _deciding(
     deciding = Deciding(f"{run.id}-{new_id()}", run.id, run.conversation, decision, caller.name, asked)
     at_work.add(run.id)
     try:
-        with CancelScope(shield=True):  # what was begun is carried out, or said not to have been
+        with CancelScope(shield=decision == "apply"):  # a branch that is begun is made; a call may wait for a person
             await lab.journal.append(deciding.started())
             try:
                 yield deciding
