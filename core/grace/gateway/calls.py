@@ -14,11 +14,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
 from anyio import Event, get_cancelled_exc_class, move_on_after
 from anyio.abc import TaskGroup
 from mcp.server.context import ServerRequestContext
 
-from core.grace.gateway.door import Away, Door, quoted
+from core.grace.gateway.door import Away, Broken, Door, quoted
 from core.grace.gateway.plain import line
 from protos.errors import Error, Unavailable
 from protos.ids import new_id
@@ -28,10 +29,12 @@ SILENT_S = 2.0  # before a client is told that its call has not been taken up ye
 TRIES = 3  # to have a message taken up, of some seconds each
 WAITS = "not begun yet: the lab is busy, or a person has to approve it (madlab approvals)"
 ANSWERS = ("reply", "fault")
-STAGES = 100  # that are counted
+STAGES, COUNTED = 100, 1e15  # of stages, and of what is done in them
 OUTPUT = ("output", "command")  # of a coding run's log: too much of it to be told piece by piece
 
 Context = ServerRequestContext[Any, Any]
+
+logger = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,9 @@ class _Saying:
                 await _cancel(self._door, self._said["run"])
         except Error as error:
             self._error = error
+        except Exception as error:
+            logger.exception("a call failed in the gateway", message=self._message["id"])
+            self._error = Broken(f"the gateway made a mistake: {type(error).__name__}", next="see core.log")
         finally:
             self._over.set()
 
@@ -180,4 +186,7 @@ async def _answer(door: Door, said: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    """A number that a worker gave, where it is one that can be counted with."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < COUNTED:
+        return None
+    return float(value)

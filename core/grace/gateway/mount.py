@@ -9,8 +9,13 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from anyio import Event, create_task_group, sleep_forever, to_thread
+import structlog
+from anyio import Event, create_task_group, sleep, sleep_forever, to_thread
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+PAUSE_S = 1.0  # before a gateway that fell is opened again
+
+logger = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -36,9 +41,15 @@ class Mount:
         """Holds the sessions, from the first request until cancelled."""
         await self._asked.wait()
         sessions = await to_thread.run_sync(import_module, "core.grace.gateway.sessions")
-        async with sessions.opened(self._door, self._callers) as self._answer:
-            self._ready.set()
-            await sleep_forever()
+        while True:
+            try:
+                async with sessions.opened(self._door, self._callers) as self._answer:
+                    self._ready.set()
+                    await sleep_forever()
+            except Exception:  # the core outlives its gateway, whose clients begin anew
+                logger.exception("the gateway fell")
+                self._ready = Event()
+                await sleep(PAUSE_S)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._asked.set()

@@ -161,6 +161,8 @@ async def _quietly(watch: Coroutine[Any, Any, None]) -> None:
         await watch
     except Error as error:
         logger.info("no longer watched", reason=error.code)
+    except Exception:  # the gateway outlives any watch
+        logger.exception("a watch failed in the gateway")
 
 
 def _scopes(context: Context) -> dict[str, CancelScope]:

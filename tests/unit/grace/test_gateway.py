@@ -134,10 +134,13 @@ async def test_progress_only_rises_whatever_the_stages_say() -> None:
         await progress.hear({"tool": "progress", "text": "t", "data": {"what": what, "done": done, "total": total}})
     await progress.hear({"tool": "progress", "text": "no numbers", "data": {"done": "x", "total": None}})
     await progress.hear({"tool": "log", "text": "a line", "data": None})
+    for odd in (float("nan"), float("inf"), 10**400, True):
+        await progress.hear({"tool": "progress", "text": "no numbers", "data": {"done": odd, "total": odd}})
     numbers = [each for each, _, _ in heard.told]
+    assert all(total is None or total < 1e6 for _, total, _ in heard.told)
     assert numbers == sorted(set(numbers))
     assert all(total is None or number <= total for number, total, _ in heard.told)
-    assert [words for _, _, words in heard.told] == ["begun", "files", "rules", "rules", "no numbers"]
+    assert [words for _, _, words in heard.told] == ["begun", "files", "rules", "rules", *["no numbers"] * 5]
 
 
 def test_a_character_that_a_page_cuts_is_left_to_the_next() -> None:
