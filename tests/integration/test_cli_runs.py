@@ -36,7 +36,7 @@ def test_a_run_is_listed_shown_and_logged_as_programs_rely_on(madlab: Madlab) ->
         e["id"] for e in lines
     ]
     shown = madlab("show", run, "--json").json
-    assert set(shown) == set(listed) | {"evidence", "artifacts", "packages", "messages"}
+    assert set(shown) == set(listed) | {"evidence", "artifacts", "packages", "messages", "moves"}
     assert (shown["mad"], shown["state"], shown["outcome"]) == ("echo", "destroyed", "succeeded")
     assert [each["kind"] for each in shown["messages"]] == ["call", "reply"]
     assert shown["created"] <= shown["started"] <= shown["ended"]
