@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 
 from core.dewey.index import Change, Document, Gone, root
 from core.policy.taint import labels_of
-from core.rogers.entry import Row
+from core.rogers.entry import Filled, Row
 from core.rogers.ranges import parse_ranges
 from core.rogers.tables import COLUMNS
 from core.strict import strict_json
@@ -38,10 +38,12 @@ _HOLLOW = frozenset({"act", "step", "digest", "request", "attempt", "principals"
 
 
 class Documents:
-    """Turns rows into changes of the index; looks up beside them what they refer to. `db` is the journal, to read."""
+    """Turns rows into changes of the index; looks up beside them what they refer to. `db` is the journal, to read;
+    `filled` finds bodies that are archived."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: sqlite3.Connection, filled: Filled | None = None) -> None:
         self._db = db
+        self._filled = filled
 
     def of(self, row: Row, reports: Mapping[str, bytes]) -> list[Change]:
         """What `row` adds and takes away. `reports` are the blobs that `report_of` named, as far as they are there."""
@@ -131,8 +133,8 @@ class Documents:
 
     def _row_of(self, id: str) -> Row | None:
         sql = f"SELECT {COLUMNS} FROM journal j LEFT JOIN body b USING (sequence) WHERE j.id = ?"
-        found = self._db.execute(sql, (id,)).fetchone()
-        return Row(*found) if found else None
+        rows = [Row(*values) for values in self._db.execute(sql, (id,))]
+        return (rows if self._filled is None else self._filled(self._db, rows))[0] if rows else None
 
     # --- acts
 
@@ -175,7 +177,7 @@ class Documents:
         if conversation := told.get("conversation"):
             gone.append(Gone(row.sequence, conversation=str(conversation)))
         for source, upto in told.get("removed", {}).items():
-            gone.append(Gone(int(upto), source=str(source)))
+            gone.append(Gone(int(upto), source=str(source), sequences=self._but_apart(int(upto))))
         gone += [
             Gone(row.sequence, source=str(each["kind"]), sequences=parse_ranges(each["sequences"]))
             for each in told.get("proofs", ())
@@ -187,6 +189,17 @@ class Documents:
                 for (id,) in self._db.execute(sql, (each["after"], each["upto"])).fetchall():
                     gone += self._run(id, row.sequence)
         return gone
+
+    def _but_apart(self, upto: int) -> tuple[tuple[int, int], ...]:
+        """All up to there, but what is archived or was brought back: no policy takes that."""
+        sql = "SELECT first, last FROM set_apart WHERE state IN ('archived', 'restored') AND first <= ? ORDER BY first"
+        kept: list[tuple[int, int]] = []
+        at = 1
+        for first, last in self._db.execute(sql, (upto,)):
+            if first > at:
+                kept.append((at, first - 1))
+            at = last + 1
+        return (*kept, (at, upto)) if at <= upto else tuple(kept)
 
 
 def report_of(message: Message) -> Blob | None:

@@ -83,7 +83,7 @@ class Gone:
     sequence: int  # up to there
     conversation: str = ""
     source: str = ""
-    sequences: tuple[tuple[int, int], ...] = ()  # from and to, both included
+    sequences: tuple[tuple[int, int], ...] | None = None  # of these only: from and to, both included
 
 
 Change = Document | Gone
@@ -264,7 +264,7 @@ def _forget(db: sqlite3.Connection, gone: Gone) -> None:
         sql = "SELECT id FROM doc WHERE (conversation = ? OR (conversation > ? AND conversation < ?)) AND sequence <= ?"
         _erase(db, [row[0] for row in db.execute(sql, within)])
         db.execute("DELETE FROM owner WHERE conversation = ?", (gone.conversation,))
-    elif gone.sequences:
+    elif gone.sequences is not None:
         for first, last in gone.sequences:
             sql = "SELECT id FROM doc WHERE source = ? AND sequence BETWEEN ? AND ?"
             _erase(db, [row[0] for row in db.execute(sql, (gone.source, first, last))])

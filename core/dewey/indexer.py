@@ -5,7 +5,7 @@ What it has taken in and how far it came commit together: whatever is cut off is
 """
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from core.dewey import index
 from core.dewey.documents import KINDS, Documents, owners, report_of
 from core.dewey.index import Change, Place
 from core.rogers.connection import open_reader
-from core.rogers.entry import Row
+from core.rogers.entry import Filled, Row
 from core.rogers.segments import unpack
 from core.rogers.tables import COLUMNS
 from protos.v1.message_pb2 import Message
@@ -28,8 +28,6 @@ _READ = (
     f" WHERE j.sequence > ? AND j.sequence <= ? AND j.kind IN ({_MARKS}) ORDER BY j.sequence LIMIT {ROWS}"
 )
 
-Archived = Callable[[sqlite3.Connection, Sequence[Row]], list[Row]]  # puts back bodies that are in an archive
-
 
 @dataclass(frozen=True)
 class Batch:
@@ -43,7 +41,7 @@ class Batch:
 class Indexer:
     """One index and the journal that it follows. All of it belongs to one thread."""
 
-    def __init__(self, journal: Path, path: Path, archived: Archived) -> None:
+    def __init__(self, journal: Path, path: Path, archived: Filled) -> None:
         self.path = path
         self.reached = 0
         self.head = 0
@@ -59,7 +57,7 @@ class Indexer:
             sqlite3.Error, OSError: the disk does not let it.
         """
         self._source = open_reader(self._journal)
-        self._documents = Documents(self._source)
+        self._documents = Documents(self._source, self._archived)
         db = index.open_index(self.path)
         place = index.reached(db)
         if not self._fits(place):

@@ -18,12 +18,12 @@ import structlog
 from anyio import AsyncContextManagerMixin, CancelScope, Event, create_task_group, sleep
 
 from core.dewey import index
-from core.dewey.indexer import Archived, Indexer
+from core.dewey.indexer import Indexer
 from core.dewey.query import parse, within
 from core.dewey.search import Found, find
 from core.horace.store import Horace
 from core.rogers.connection import Connection, open_reader
-from core.rogers.entry import Row
+from core.rogers.entry import Filled, Row
 from core.rogers.journal import Journal
 from protos.errors import Conflict, Error
 
@@ -58,7 +58,7 @@ class Library(AsyncContextManagerMixin):
     """The index of one lab, open and up to date within `async with`."""
 
     def __init__(
-        self, journal: Journal, path: Path, horace: Horace | None = None, archived: Archived = _nothing_archived
+        self, journal: Journal, path: Path, horace: Horace | None = None, archived: Filled = _nothing_archived
     ) -> None:
         self._journal = journal
         self._path = path

@@ -125,6 +125,21 @@ async def test_an_index_made_anew_reads_the_archives(room: Room) -> None:
     assert await room.found("axolotl") == 1
 
 
+async def test_what_is_archived_is_still_found_when_its_time_in_the_journal_is_over(room: Room) -> None:
+    await room.say("the axolotl of old", "c")
+    await room.say("the quagga of old", "d")
+    await room.archives.create(["c"])
+    await retain(room.journal, Retention(messages_s=0.0))
+    assert (await room.found("axolotl"), await room.found("quagga")) == (1, 0)
+    await room.archives.restore("c")
+    await room.say("the dodo of old", "d")
+    await retain(room.journal, Retention(messages_s=0.0))
+    assert (await room.found("axolotl"), await room.found("dodo")) == (1, 0)
+    await room.library.rebuild()
+    await room.library.rebuilt()
+    assert (await room.found("axolotl"), await room.found("dodo")) == (1, 0)
+
+
 async def test_the_file_is_what_its_page_says_and_a_change_is_noticed(room: Room) -> None:
     for at in range(5):
         await room.say(f"said {at}", "c")
