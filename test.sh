@@ -100,6 +100,7 @@ want strace strace "records every write and sync of the journal, to rebuild its 
 want node nodejs "an eMAD written in another language, from the protos alone"
 if [ "$mode" = all ]; then
   want redis-server redis-server "the journal is measured beside Redis Streams"
+  want promtool prometheus "reads what /metrics says, as Prometheus would"
 fi
 
 if [ "$mode" = quick ]; then
