@@ -111,6 +111,7 @@ export async function view({id}, page) {
       memory.set(usage.memory, usage.step_s);
     }
     for (const each of doing.children) if (!children.has(each.run)) children.set(each.run, {...each, id: each.run});
+    drawSide();
     activity.draw(doing);
   }
 

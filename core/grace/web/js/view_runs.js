@@ -99,6 +99,14 @@ export async function view({query}, page) {
     choice("State", all("any", STATES), filters.state, (state) => change({state})),
     choice("Outcome", all("any", OUTCOMES), filters.outcome, (outcome) => change({outcome})));
   await load();
+  // how long those at work have been at it
+  const tick = setInterval(() => {
+    if (document.hidden) return;
+    for (const run of rows.filter((each) => each.started && !each.ended)) {
+      const row = [...list.querySelectorAll("tr[data-id]")].find((each) => each.dataset.id === run.id);
+      row?.querySelector("[data-name=Took]").replaceChildren(span(took(run)));
+    }
+  }, 2000);
   const node = h("div", null, head("Runs", {note: "Each is one worker in its own sandbox, for one task."}), bar, h("div", {class: "card"}, list, pager));
-  return {title: "Runs", node, topics: ["runs"], update, refresh: () => load()};
+  return {title: "Runs", node, topics: ["runs"], update, refresh: () => load(), leave: () => clearInterval(tick)};
 }
