@@ -331,20 +331,24 @@ async def events(home: Home) -> list[Figure]:
     """A hundred open streams and an ordinary load: how late a message is, and the servers' shares of a core."""
     pid = home.holder()
     assert pid is not None
-    conversation = new_id()
-    topics = f"attention,runs,lab,conversation:{conversation}"
     call = {"recipient": "echo", "kind": "call", "tool": "say", "arguments": {"text": "x" * 200}}
     async with at(home.api_socket) as client:
 
-        async def speak() -> str:
-            id = new_id()
-            body = call | {"conversation": conversation, "id": id}
-            (await client.post("/api/v1/messages", json=body)).raise_for_status()
-            return id
+        async def looked_at(streams: int) -> tuple[float, list[float]]:
+            """In a conversation of its own: an answer of the load before may come late."""
+            conversation = new_id()
 
-        alone, _ = await _load(home.api_socket, "", pid, speak, 0)
-        ours, late = await _load(home.api_socket, f"/api/v1/events?topics={topics}", pid, speak, STREAMS)
-        one, soon = await _load(home.api_socket, f"/api/v1/events?topics={topics}", pid, speak, 1)
+            async def speak() -> str:
+                body = call | {"conversation": conversation, "id": new_id()}
+                (await client.post("/api/v1/messages", json=body)).raise_for_status()
+                return str(body["id"])
+
+            topics = f"attention,runs,lab,conversation:{conversation}"
+            return await _load(home.api_socket, f"/api/v1/events?topics={topics}", pid, speak, streams)
+
+        alone, _ = await looked_at(0)
+        ours, late = await looked_at(STREAMS)
+        one, soon = await looked_at(1)
     async with bare(home) as (path, bare_pid), at(path) as client:
 
         async def shout() -> str:
