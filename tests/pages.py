@@ -64,4 +64,3 @@ async def run_of(lab: Lab, mad: str, tool: str, arguments: str) -> str:
     question = Message(id=id, conversation=new_id(), recipient=mad, kind=KIND_CALL, tool=tool, data=arguments)
     await ask(lab, question)
     return lab.runs.id_of(mad, id)
-
