@@ -1,4 +1,4 @@
-"""A diff that `patch.py` wrote, read back as data for a page: files, hunks, numbered lines, and what changed within one.
+"""A diff that `patch.py` wrote, read back as data for a page: files, hunks, numbered lines, what changed within one.
 
 What stands in the lines was written by nobody trusted. It is given as text of bounded size, with secrets covered; how
 to show a control character is whoever shows it to decide. Lines are counted by the hunks' own headings, so that no line
