@@ -14,7 +14,7 @@ from typing import Any
 from anyio import to_thread
 from typing_extensions import TypedDict
 
-from periphery.hopper.canary import plant
+from periphery.hopper.controls import plant
 from protos import tree
 from protos.blobs import fetch, store
 from protos.tools import Call, tool
@@ -83,7 +83,7 @@ class Hand:
         changes: str = "",
         deleted: str = "",
         timeout_s: int = 600,
-        canary: list[str] | None = None,
+        control: list[str] | None = None,
     ) -> Said:
         """Tests the tree."""
         with TemporaryDirectory() as place:
@@ -94,15 +94,15 @@ class Hand:
                 await fetch(call.ctx.files, deleted, Path(place) / "deleted.json")
                 for each in __import__("json").loads((Path(place) / "deleted.json").read_text()):
                     (root / each).unlink()
-            planted = {} if canary is None else plant(root, canary)
+            planted = {} if control is None else plant(root, control)
             ran = await to_thread.run_sync(
                 lambda: subprocess.run([sys.executable, "-m", "unittest", "-q"], cwd=root, capture_output=True)
             )
             result: Any = {"command": command or COMMAND, "detected": not command, "found": True, "timed_out": False}
             result |= {"passed": ran.returncode == 0, "exit_code": ran.returncode, "seconds": 0.1, "counts": None}
-            if canary is not None:
+            if control is not None:
                 noticed = [path for word, path in planted.items() if word.encode() in ran.stderr]
-                result["canary"] = {"planted": list(planted.values()), "noticed": noticed}
+                result["control"] = {"planted": list(planted.values()), "noticed": noticed}
             return result | {"tail": ran.stderr.decode()[-2000:]}  # type: ignore[no-any-return]
 
 

@@ -11,7 +11,7 @@ from protos.v1.message_pb2 import Message
 
 COMMANDS = 200
 TEXT = 8000  # characters
-PATHS = 40  # files of tests with a canary
+PATHS = 40  # files of tests with a control
 COUNTS = ("passed", "failed", "errors", "skipped")
 
 
@@ -25,7 +25,7 @@ def result_of_test(value: Any) -> TestResult | None:
     """A result of `hopper.test`; None where the worker said nothing of the kind."""
     if not isinstance(value, dict) or not isinstance(value.get("found"), bool):
         return None
-    counts, canary = value.get("counts"), value.get("canary")
+    counts, control = value.get("counts"), value.get("control")
     result = {
         "command": _text(value, "command"),
         "detected": value.get("detected") is True,
@@ -37,8 +37,8 @@ def result_of_test(value: Any) -> TestResult | None:
         "tail": _text(value, "tail"),
         "counts": {each: int(_number(counts, each)) for each in COUNTS} if isinstance(counts, dict) else None,
     }
-    if isinstance(canary, dict):
-        result["canary"] = {each: _paths(canary, each) for each in ("planted", "noticed")}
+    if isinstance(control, dict):
+        result["control"] = {each: _paths(control, each) for each in ("planted", "noticed")}
     return result
 
 

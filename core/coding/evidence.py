@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
-from core.coding.canary import Canary
+from core.coding.controls import Control
 from core.run import Outcome
 from protos.treerules import escaped
 
@@ -53,7 +53,7 @@ class Attempt:
     proof: TestResult | None = None  # the clean room
     original: TestResult | None = None  # the same with the tests as they were, where the patch changes any
     missing: int = 0  # tests that ran before and do not run in the clean room
-    canary: Canary | None = None  # whether the clean room's word is worth anything, where it was green
+    control: Control | None = None  # whether the clean room's word is worth anything, where it was green
     review: str = ""  # what a reviewer said
 
     @property
@@ -64,12 +64,12 @@ class Attempt:
     @property
     def tampered(self) -> bool:
         """Whether its tests pass without being able to fail."""
-        return self.canary is not None and self.canary.state == "unnoticed"
+        return self.control is not None and self.control.state == "unnoticed"
 
     @property
     def lucky(self) -> int:
         """How many tests passed in one clean sandbox and not in another."""
-        return self.canary.lucky if self.canary is not None else 0
+        return self.control.lucky if self.control is not None else 0
 
     @property
     def weakened(self) -> Sequence[str]:
@@ -109,8 +109,8 @@ def _order(attempt: Attempt) -> tuple[Any, ...]:
 
 def outcome_of(attempt: Attempt) -> tuple[Outcome, str]:
     """What the run has come to with this attempt as its best, and one sentence why."""
-    if attempt.tampered and attempt.canary:
-        files = ", ".join(map(escaped, attempt.canary.files[:5]))
+    if attempt.tampered and attempt.control:
+        files = ", ".join(map(escaped, attempt.control.files[:5]))
         why = f"The tests pass and cannot fail: one that must, put into {files}, goes unnoticed."
         return Outcome.PARTIAL, f"{why} What runs the tests was tampered with."
     if attempt.proved and attempt.weakened:
@@ -150,7 +150,7 @@ def as_json(before: TestResult | None, attempt: Attempt, others: Sequence[Attemp
         "tests_changed": _shown(attempt.tests_changed),
         "tests_weakened": _shown(attempt.weakened),
         "tests_missing": attempt.missing,
-        "canary": _canary(attempt.canary),
+        "control": _control(attempt.control),
         "refused": [{"path": escaped(path, PATH), "reason": reason[:300]} for path, reason in attempt.refused[:LISTED]],
         "flags": [
             {"path": escaped(path, PATH), "line": line, "what": what[:300]}
@@ -209,10 +209,10 @@ class _Keeping:
         return value if value is None or (isinstance(value, int) and abs(value) < 2**53) else 0
 
 
-def _canary(canary: Canary | None) -> dict[str, Any] | None:
-    if canary is None:
+def _control(control: Control | None) -> dict[str, Any] | None:
+    if control is None:
         return None
-    return {"state": canary.state, "why": canary.why, "files": _shown(canary.files), "lucky": canary.lucky}
+    return {"state": control.state, "why": control.why, "files": _shown(control.files), "lucky": control.lucky}
 
 
 def _shown(paths: Sequence[str]) -> list[str]:

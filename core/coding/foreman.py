@@ -25,8 +25,8 @@ from anyio import Lock, create_task_group, from_thread, to_thread
 from typing_extensions import TypedDict
 
 from core.coding.answers import claimed, ended, fitting, parsed, result_of_test, worked
-from core.coding.canary import judged, to_watch
 from core.coding.changes import open_changes, restored
+from core.coding.controls import judged, to_watch
 from core.coding.evidence import Attempt, TestResult, as_json, best, missing_tests, outcome_of
 from core.coding.patch import Patch, render
 from core.run import Outcome
@@ -157,7 +157,7 @@ class _Work:
     job: Job
     before: TestResult | None = None
     before_trouble: str = ""
-    untouched: TestResult | None = None  # the same with canaries
+    untouched: TestResult | None = None  # the same with controls
     came: dict[int, Came] = field(default_factory=dict)
     measuring: Lock = field(default_factory=Lock)
 
@@ -176,7 +176,7 @@ class _Work:
         async with create_task_group() as tasks:
             for each in tries:
                 if each.proved:
-                    tasks.start_soon(self._try_canary, each)
+                    tasks.start_soon(self._try_control, each)
         chosen = best(tries)
         if attempts > 1 and chosen.files:
             await self._review(chosen)
@@ -223,7 +223,7 @@ class _Work:
         """The untouched tree with tests that must fail: what its test command makes of them."""
         if self.before and self.before["found"]:
             command = self.job.test or str(self.before["command"])
-            answer = await self._ask("before.canary", "test", {"command": command, "canary": []}, (), share=0.9)
+            answer = await self._ask("before.control", "test", {"command": command, "control": []}, (), share=0.9)
             self.untouched = None if isinstance(answer, str) else result_of_test(answer)
 
     async def _prove(self, attempt: Attempt) -> None:
@@ -238,21 +238,21 @@ class _Work:
             came.original = await self._without(came, attempt.tests_changed)
             attempt.original = await self._test(f"{attempt.number}.original", command, *came.original)
 
-    async def _try_canary(self, attempt: Attempt) -> None:
+    async def _try_control(self, attempt: Attempt) -> None:
         """The patched tree with tests that must fail; so, too, with the tests as they were, where they are changed."""
         came, watched = self.came[attempt.number], to_watch(self.untouched)
         ran: list[tuple[TestResult, TestResult]] = []
 
         async def run(label: str, plain: TestResult, changes: Blob, deleted: Blob) -> None:
             label = f"{attempt.number}.{label}"
-            ran.append((plain, await self._test(label, self._command, changes, deleted, canary=watched)))
+            ran.append((plain, await self._test(label, self._command, changes, deleted, control=watched)))
 
         if watched and attempt.proof:
             async with create_task_group() as tasks:
-                tasks.start_soon(run, "canary", attempt.proof, came.changes, came.deleted)
+                tasks.start_soon(run, "control", attempt.proof, came.changes, came.deleted)
                 if came.original and attempt.original and not attempt.weakened:
-                    tasks.start_soon(run, "original.canary", attempt.original, *came.original)
-        attempt.canary = judged(self.before, self.untouched, ran)
+                    tasks.start_soon(run, "original.control", attempt.original, *came.original)
+        attempt.control = judged(self.before, self.untouched, ran)
 
     @property
     def _command(self) -> str:
@@ -261,9 +261,9 @@ class _Work:
         return self.job.test or str(found)
 
     async def _test(
-        self, label: str, command: str, changes: Blob, deleted: Blob, *, canary: Sequence[str] | None = None
+        self, label: str, command: str, changes: Blob, deleted: Blob, *, control: Sequence[str] | None = None
     ) -> TestResult:
-        given = {"command": command, "changes": changes.digest, "deleted": deleted.digest, "canary": canary}
+        given = {"command": command, "changes": changes.digest, "deleted": deleted.digest, "control": control}
         answer = await self._ask(label, "test", given, (changes, deleted), share=0.9)
         found = None if isinstance(answer, str) else result_of_test(answer)
         return found or _untested(command, answer if isinstance(answer, str) else NO_RESULT)

@@ -35,7 +35,7 @@ def clean_room(evidence: Mapping[str, Any]) -> str:
     proved = evidence.get("clean_room")
     if proved is None:
         return "not tested there"
-    if _canary(evidence).get("state") == "unnoticed":
+    if _control(evidence).get("state") == "unnoticed":
         return "passed there without being able to fail"
     return ("passed" if proved else "failed") + " on the original tree plus only the patch"
 
@@ -53,9 +53,9 @@ def warnings(evidence: Mapping[str, Any]) -> Iterator[str]:
     changed = [each for each in _words(evidence.get("tests_changed")) if each not in weakened]
     if changed:
         yield f"tests, or what runs them, were changed: {', '.join(changed[:10])}"
-    canary = _canary(evidence)
-    if canary.get("state") == "not possible":
-        yield f"whether its tests can fail could not be tried: {canary.get('why')}"
+    control = _control(evidence)
+    if control.get("state") == "not possible":
+        yield f"whether its tests can fail could not be tried: {control.get('why')}"
 
 
 def mappings(value: Any) -> list[Mapping[str, Any]]:
@@ -63,8 +63,8 @@ def mappings(value: Any) -> list[Mapping[str, Any]]:
     return [each for each in value if isinstance(each, Mapping)] if isinstance(value, Sequence) else []
 
 
-def _canary(evidence: Mapping[str, Any]) -> Mapping[str, Any]:
-    found = evidence.get("canary")
+def _control(evidence: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = evidence.get("control")
     return found if isinstance(found, Mapping) else {}
 
 

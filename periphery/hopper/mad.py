@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 from periphery.hopper import prompts
 from periphery.hopper.agent import OWN, Agent, Ending, Ledger, Task, adapter
 from periphery.hopper.asking import model_of
-from periphery.hopper.canary import Canary, plant
+from periphery.hopper.controls import Control, plant
 from periphery.hopper.detection import Project
 from periphery.hopper.loop import Own
 from periphery.hopper.redness import shows_fault
@@ -80,7 +80,7 @@ class Worked(TypedDict):
 class Tested(TestResult):
     """What a tree's tests came to, and whether they told of the failures that were put among them."""
 
-    canary: Canary | None
+    control: Control | None
 
 
 class Hopper:
@@ -124,11 +124,11 @@ class Hopper:
         changes: str = "",
         deleted: str = "",
         timeout_s: int = 600,
-        canary: list[str] | None = None,
+        control: list[str] | None = None,
     ) -> Tested:
         """Runs the tests of a packed tree, with changes on top where they are given: digests of attached blobs.
 
-        With `canary`, each of these files of tests first gets a test that must fail; an empty list means those that
+        With `control`, each of these files of tests first gets a test that must fail; an empty list means those that
         are found.
         """
         tree = Tree(call.ctx.files, source, self._place, _teller(call))
@@ -137,10 +137,10 @@ class Hopper:
         project = await project_of(tree.shell, command)
         await call.progress(_detected(project), what="note")
         seconds = max(min(float(timeout_s), _deadline(call) - time.time() - 1), 1.0)
-        planted = {} if canary is None else await to_thread.run_sync(plant, tree.workspace.root, canary)
+        planted = {} if control is None else await to_thread.run_sync(plant, tree.workspace.root, control)
         result, heard = await heard_tests(tree.shell, project, planted, given=bool(command), seconds=seconds)
         noticed = sorted(planted[each] for each in heard)
-        if canary is None:
+        if control is None:
             await tell_tests(call, result, "clean")
         else:
             what = f"Of {len(planted)} tests that must fail, put into files of tests, {len(noticed)} were told of."
@@ -148,8 +148,8 @@ class Hopper:
         call.ctx.verdict.outcome = OUTCOME_SUCCEEDED
         call.ctx.verdict.reason = told(result)
         call.ctx.verdict.evidence = {"tests_after": result}
-        seen = None if canary is None else Canary(planted=sorted(planted.values()), noticed=noticed)
-        return Tested(**result, canary=seen)
+        seen = None if control is None else Control(planted=sorted(planted.values()), noticed=noticed)
+        return Tested(**result, control=seen)
 
 
 class _Work:

@@ -63,7 +63,7 @@ def test_the_run_can_be_shown_with_its_evidence_and_its_artifacts(lab: Stage) ->
     assert set(artifacts) >= {"patch.diff", "changes.tar", "deleted.json", "evidence.json"}
     evidence = json.loads(artifacts["evidence.json"])
     assert evidence["clean_room"] is True
-    assert evidence["canary"]["state"] == "noticed"
+    assert evidence["control"]["state"] == "noticed"
     assert "make test" in [each["command"] for each in evidence["commands"]]
     assert artifacts["patch.diff"].startswith(b"diff --git a/src/ring.c b/src/ring.c\nindex ")
 

@@ -69,7 +69,7 @@ def test_a_green_that_cannot_turn_red_is_seen_through(lab: Stage, name: str) -> 
     said = evidence(lab, coded)
     assert said["clean_room_tests"]["passed"] is True
     assert said["clean_room"] is False
-    assert said["canary"]["state"] == "unnoticed"
+    assert said["control"]["state"] == "unnoticed"
     assert coded.outcome == "partial"
     assert "tampered with" in lab.madlab("show", coded.run, "--json").json["reason"]
 

@@ -62,7 +62,7 @@ async def test_a_patch_that_passes_in_the_clean_room_is_a_success_with_its_evide
     assert run.outcome is Outcome.SUCCEEDED
     assert run.evidence["tests_before"]["passed"] is False
     assert run.evidence["clean_room"] is True
-    assert run.evidence["canary"]["state"] == "noticed"
+    assert run.evidence["control"]["state"] == "noticed"
     assert run.evidence["red_first"] is True
     assert run.evidence["patch"]["files"] == run.evidence["patch"]["added"] == run.evidence["patch"]["removed"] == 1
     assert b"-    return a - b\n+    return a + b\n" in diff
@@ -114,7 +114,7 @@ async def test_of_several_attempts_the_one_with_the_best_evidence_is_kept(tmp_pa
     assert [each["clean_room"] for each in run.evidence["attempts"]] == [False, True, False]
     assert b"a + b" in diff
     assert run.evidence["review"].startswith("as reviewer")
-    assert len(children) == 1 + 1 + 3 + 3 + 2 + 1  # before, plan, developers, proofs, canaries, review
+    assert len(children) == 1 + 1 + 3 + 3 + 2 + 1  # before, plan, developers, proofs, controls, review
 
 
 async def test_an_attempt_cannot_answer_for_the_clean_room(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ async def test_tests_that_cannot_fail_are_no_proof(tmp_path: Path, patched: Edit
         run, _ = await coded(lab, tmp_path)
     assert run.outcome is Outcome.PARTIAL
     assert "test_adder.py, goes unnoticed" in run.reason
-    assert run.evidence["canary"] == {
+    assert run.evidence["control"] == {
         "state": "unnoticed",
         "why": "The test command does not tell of a test that fails.",
         "files": ["test_adder.py"],

@@ -42,7 +42,7 @@ FOREMAN, TOOL = "foreman", "code"
 OPERATOR = "operator"
 EVIDENCE = (  # what of a run's evidence a page shows beside the diff
     *("tests_before", "tests_after", "clean_room", "clean_room_tests", "original_tests", "red_first", "tests_missing"),
-    *("canary", "summary", "review", "agent", "model", "small_model", "steps", "seconds", "attempts", "commands"),
+    *("control", "summary", "review", "agent", "model", "small_model", "steps", "seconds", "attempts", "commands"),
 )
 
 State = Literal["waiting", "applied", "sent_back", "dropped"]

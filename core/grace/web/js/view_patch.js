@@ -106,7 +106,7 @@ export async function view({run: id}, page) {
       verdict("Before", evidence.tests_before, patch.said.before), verdict("As its author says", evidence.tests_after),
       verdict("In a clean sandbox", evidence.clean_room_tests, patch.said.clean_room),
       evidence.original_tests && verdict("With the tests as they were", evidence.original_tests),
-      evidence.canary && h("li", null, state(evidence.canary.state === "noticed" ? "good" : "warn", "Can its tests fail?"), h("span", null, foreign(evidence.canary.state === "noticed" ? "yes: tests that must fail did" : `${evidence.canary.state}${evidence.canary.why ? `: ${evidence.canary.why}` : ""}`, 300))))),
+      evidence.control && h("li", null, state(evidence.control.state === "noticed" ? "good" : "warn", "Can its tests fail?"), h("span", null, foreign(evidence.control.state === "noticed" ? "yes: tests that must fail did" : `${evidence.control.state}${evidence.control.why ? `: ${evidence.control.why}` : ""}`, 300))))),
     patch.warnings.length > 0 && card(["Look at", h("span", {class: "tag warn"}, String(patch.warnings.length))], {}, h("ul", {class: "plain card-body"},
       patch.warnings.slice(0, FLAGS).map((each) => h("li", {class: "warning"}, icon("warn"), foreign(each, 600))), patch.warnings.length > FLAGS && h("li", null, `and ${patch.warnings.length - FLAGS} more`))),
     card("What was asked", {}, h("div", {class: "card-body stack"}, h("div", {class: "text"}, foreign(patch.goal, 12_000)),

@@ -1,10 +1,11 @@
-"""Whether a green run can be believed: what came of tests that must fail, put among the others in sandboxes apart.
+"""Whether a green run can be believed: what came of tests that must fail (negative controls), put among the others in
+sandboxes apart.
 
-A tested program can have its runner say anything (`periphery/hopper/canary.py` tells how that is tried). So each file
+A tested program can have its runner say anything (`periphery/hopper/controls.py` tells how that is tried). So each file
 of tests gets a failure, on the tree as it came and on the patched one. Where the untouched tree's run tells of a file's
 failure, the patched tree's must too; if it is green, or silent about one of them, it shows nothing.
 
-The second run is a second look, too. Whatever failed in it beside the canaries passed a moment before, in a sandbox
+The second run is a second look, too. Whatever failed in it beside the controls passed a moment before, in a sandbox
 like it: such tests, or such a patch, pass by luck.
 """
 
@@ -17,7 +18,7 @@ TestResult = Mapping[str, Any]  # as `hopper.test` returns it
 
 
 @dataclass(frozen=True)
-class Canary:
+class Control:
     """What the runs with tests that must fail have shown."""
 
     state: State
@@ -28,19 +29,19 @@ class Canary:
 
 def to_watch(untouched: TestResult | None) -> list[str] | None:
     """The files of tests that a patched tree is to be tried with, given the untouched tree's run; None: no use."""
-    said = (untouched or {}).get("canary")
+    said = (untouched or {}).get("control")
     return list(said["noticed"] or said["planted"]) or None if said else None
 
 
 def judged(
     before: TestResult | None, untouched: TestResult | None, patched: Sequence[tuple[TestResult, TestResult]]
-) -> Canary:
+) -> Control:
     """What it comes to.
 
-    `before` is the plain run of the untouched tree, `untouched` the one with canaries; `patched` are both of the
+    `before` is the plain run of the untouched tree, `untouched` the one with controls; `patched` are both of the
     patched tree, whose plain run was green, and, where the patch changes tests, both with the tests as they were.
     """
-    known = (untouched or {}).get("canary")
+    known = (untouched or {}).get("control")
     if before and not before["found"]:
         return _impossible("The untouched tree has no tests to put one among.")
     if not untouched or not known:
@@ -55,27 +56,27 @@ def judged(
     noticed: set[str] = set()
     silent: set[str] = set()
     for _, each in patched:
-        said = each.get("canary")
+        said = each.get("control")
         if not said or each["timed_out"]:
             return _impossible("The patched tree's tests with one did not come to an end.")
         asked = expected & set(said["planted"])
         noticed |= set(said["noticed"])
         silent |= asked if each["passed"] else asked - set(said["noticed"])
     if silent:
-        return Canary("unnoticed", "The test command does not tell of a test that fails.", sorted(silent))
+        return Control("unnoticed", "The test command does not tell of a test that fails.", sorted(silent))
     if not noticed:
         return _impossible("The test command tells of none on the untouched tree, nor on the patched one.")
     steady = before is not None and _unlucky(before, untouched) == 0  # else a difference says nothing of the patch
     lucky = max((_unlucky(*each) or 0 for each in patched), default=0) if steady else 0
-    return Canary("noticed", "The test command tells of a test that fails.", sorted(noticed), lucky)
+    return Control("noticed", "The test command tells of a test that fails.", sorted(noticed), lucky)
 
 
-def _impossible(why: str) -> Canary:
-    return Canary("not possible", why)
+def _impossible(why: str) -> Control:
+    return Control("not possible", why)
 
 
 def _unlucky(plain: TestResult, again: TestResult) -> int | None:
-    """How many tests passed in the plain run and failed in the one with canaries; None where that was not counted.
+    """How many tests passed in the plain run and failed in the one with controls; None where that was not counted.
 
     Neither number alone tells: a runner may stop at its first failure, and meet one file by several names.
     """
@@ -83,5 +84,5 @@ def _unlucky(plain: TestResult, again: TestResult) -> int | None:
     if not first or not second:
         return None
     gone = int(first["passed"]) - int(second["passed"])
-    more = int(second["failed"]) + int(second["errors"]) - len(again["canary"]["noticed"])
+    more = int(second["failed"]) + int(second["errors"]) - len(again["control"]["noticed"])
     return max(min(gone, more), 0)

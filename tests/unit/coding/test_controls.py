@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from core.coding.canary import judged, to_watch
+from core.coding.controls import judged, to_watch
 
 BOTH = ["a.py", "b.py"]
 
@@ -13,12 +13,12 @@ def ran(
     planted: list[str], noticed: list[str], *, passed: bool = False, counts: tuple[int, int] | None = None, **more: Any
 ) -> dict[str, Any]:
     counted = {"passed": counts[0], "failed": counts[1], "errors": 0, "skipped": 0} if counts else None
-    canary = {"planted": planted, "noticed": noticed}
-    return {"found": True, "passed": passed, "timed_out": False, "counts": counted, "canary": canary, **more}
+    control = {"planted": planted, "noticed": noticed}
+    return {"found": True, "passed": passed, "timed_out": False, "counts": counted, "control": control, **more}
 
 
 def plain(passed: int, failed: int = 0) -> dict[str, Any]:
-    return ran([], [], passed=not failed, counts=(passed, failed), canary=None)
+    return ran([], [], passed=not failed, counts=(passed, failed), control=None)
 
 
 HONEST = ran(BOTH, BOTH)
@@ -48,14 +48,14 @@ HONEST = ran(BOTH, BOTH)
 def test_a_patched_tree_must_tell_of_what_the_untouched_one_tells_of(
     untouched: dict[str, Any] | None, patched: list[dict[str, Any]], state: str, files: list[str]
 ) -> None:
-    canary = judged(plain(3), untouched, [(plain(3), each) for each in patched])
-    assert (canary.state, list(canary.files)) == (state, files)
-    assert canary.why.endswith(".")
+    control = judged(plain(3), untouched, [(plain(3), each) for each in patched])
+    assert (control.state, list(control.files)) == (state, files)
+    assert control.why.endswith(".")
 
 
 def test_a_tree_that_had_no_tests_cannot_be_tried() -> None:
-    canary = judged({"found": False, "passed": False}, None, [])
-    assert (canary.state, canary.why) == ("not possible", "The untouched tree has no tests to put one among.")
+    control = judged({"found": False, "passed": False}, None, [])
+    assert (control.state, control.why) == ("not possible", "The untouched tree has no tests to put one among.")
 
 
 def test_only_files_that_tell_of_it_are_watched_and_all_where_none_could() -> None:
@@ -69,7 +69,7 @@ def test_only_files_that_tell_of_it_are_watched_and_all_where_none_could() -> No
 def lucky(
     before: tuple[int, int], untouched: tuple[int, int] | None, first: tuple[int, int], second: tuple[int, int] | None
 ) -> int:
-    """Of runs that all notice two canaries, given as tests that passed and failed."""
+    """Of runs that all notice two controls, given as tests that passed and failed."""
     again = ran(BOTH, BOTH, counts=second)
     return judged(plain(*before), ran(BOTH, BOTH, counts=untouched), [(plain(*first), again)]).lucky
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from periphery.hopper.canary import plant
+from periphery.hopper.controls import plant
 from periphery.hopper.shell import Ran, Shell
 
 CALC = "def double(value):\n    return 2 * value\n"
@@ -49,7 +49,7 @@ STRICT = "-Wall -Wextra -Werror -pedantic"
 PYTEST = "python3 -m pytest -q -p no:cacheprovider"
 
 
-async def canaries(place: Path, files: Mapping[str, str], command: str) -> tuple[Ran, list[str], list[str]]:
+async def controls(place: Path, files: Mapping[str, str], command: str) -> tuple[Ran, list[str], list[str]]:
     """The run with them, which files have one, and in which it was told of."""
     shell = Shell(place / "repo", place / "home")
     for name, content in files.items():
@@ -85,7 +85,7 @@ def need(command: str) -> None:
 )
 async def test_the_usual_runners_tell_of_it(tmp_path: Path, files: Mapping[str, str], command: str) -> None:
     need(command)
-    ran, planted, noticed = await canaries(tmp_path, files, command)
+    ran, planted, noticed = await controls(tmp_path, files, command)
     assert not ran.passed
     assert planted == noticed == [each for each in files if "test" in each and files[each]], ran.output
 
@@ -107,7 +107,7 @@ async def test_a_run_that_ends_green_all_the_same_shows_nothing(
     tmp_path: Path, files: Mapping[str, str], command: str
 ) -> None:
     need(command)
-    ran, planted, _ = await canaries(tmp_path, files, command)
+    ran, planted, _ = await controls(tmp_path, files, command)
     assert planted
     assert ran.passed
 
@@ -115,7 +115,7 @@ async def test_a_run_that_ends_green_all_the_same_shows_nothing(
 async def test_one_file_that_leaves_early_is_silent_beside_one_that_is_not(tmp_path: Path) -> None:
     need("node")
     leaves = 'require("node:test")("leaves", () => {});\nprocess.exit(0);\n'
-    ran, planted, noticed = await canaries(
+    ran, planted, noticed = await controls(
         tmp_path, {"calc.js": JS, "a.test.js": leaves, "b.test.js": CJS}, "node --test"
     )
     assert not ran.passed

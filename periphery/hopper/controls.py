@@ -3,7 +3,8 @@
 What a tested program prints, writes and exits with is made by a process that the tested code lives in. It can leave
 with 0 in the middle, print a summary that never was, or rewrite outcomes as they come. So a tree is tested a second
 time, in a sandbox of its own, with a failure in each file of tests; a run that is still green, or is silent about
-one of them, is no proof. Whether the tests tell of it at all is tried on the tree as it came (`core/coding/canary.py`).
+one of them, is no proof. Whether the tests tell of it at all is tried on the tree as it came
+(`core/coding/controls.py`).
 
 A file gets its failure at its end, since what ends a run too early ends it before that, and says a word of its own
 when it fails. The word is put together only then: neither a listing of the tests nor their source can say it. What is
@@ -29,7 +30,7 @@ PATH_BYTES = 150  # of a path: they go back in the question for the next tree
 Plant = Callable[[str, str, str], str]
 
 
-class Canary(TypedDict):
+class Control(TypedDict):
     """Of which files of tests it was told that a test in them failed, as one must."""
 
     planted: list[str]
