@@ -16,6 +16,7 @@ gone when a run has ended. An illegal move raises and changes nothing.
 
 import hmac
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -25,7 +26,11 @@ from protos.errors import Conflict
 from protos.v1.message_pb2 import KIND_CALL, Message
 
 TITLE = 160  # characters of a run's title
-GOALS = ("goal", "task", "question", "text", "prompt", "url", "target", "query", "path", "name")  # what a call is about
+GOALS = (  # what a call is about, the arguments that say it best first
+    *("goal", "task", "question", "prompt", "command", "url", "query", "q", "text", "message", "target", "path"),
+    *("file", "tool", "title", "name"),
+)
+DIGEST = re.compile(r"(?:sha256:)?[0-9a-fA-F]{32,}")  # it says nothing to a person
 
 
 class State(StrEnum):
@@ -137,12 +142,19 @@ def title_of(message: Message) -> str:
         arguments = {}
     if not isinstance(arguments, dict):
         arguments = {}
-    goals = (arguments.get(each) for each in GOALS)
-    goal = next((each for each in goals if isinstance(each, str) and each.strip()), None)
+    arguments = {name: each for name, each in arguments.items() if not _is_mute(each)}
+    goal = next((arguments[each] for each in GOALS if isinstance(arguments.get(each), str)), None)
     if goal is not None:
         return _one_line(f"{message.tool}: {goal}")
     shown = ", ".join(f"{key}={_one_line(json.dumps(value, ensure_ascii=False))}" for key, value in arguments.items())
     return _one_line(f"{message.tool}({shown})")
+
+
+def _is_mute(value: object) -> bool:
+    """Whether an argument tells a person nothing: a digest, or nothing at all."""
+    if isinstance(value, list):
+        return all(map(_is_mute, value))
+    return value is None or (isinstance(value, str) and (not value.strip() or DIGEST.fullmatch(value) is not None))
 
 
 def _one_line(text: str) -> str:

@@ -31,7 +31,7 @@ from core.coding.evidence import Attempt, TestResult, as_json, best, missing_tes
 from core.coding.patch import Patch, render
 from core.run import Outcome
 from protos.blobs import CHUNK_BYTES, store
-from protos.errors import Error, InvalidArgument
+from protos.errors import Error, InvalidArgument, NotFound
 from protos.ids import id_from
 from protos.mad import Files
 from protos.tools import Call, tool
@@ -48,6 +48,7 @@ PROOF_SHARE, PROOF_S = 0.25, 600.0  # of the time that is left: kept back for th
 DELETED_BYTES, RESULT_BYTES = 4 * 1024 * 1024, 1024 * 1024
 QUESTION_BYTES = 16_000  # of a question's arguments: a message carries 16 KiB
 SENT_BACK = "An earlier change for this goal is in the working tree. A person has read it and sent it back, saying:"
+NO_HAND = f"Name the folder of {HAND} in `emads` of madlab.toml, build its image, and start the lab again."
 NO_RESULT = "It answered with something that is no result."
 
 
@@ -147,7 +148,14 @@ class Foreman:
             raise InvalidArgument(f"attempts: 1 to {MOST_ATTEMPTS} are made.", next="Choose fewer.")
         if len(remark) > REMARK_CHARACTERS:
             raise InvalidArgument(f"remark: it has at most {REMARK_CHARACTERS} characters.", next="Say it shorter.")
-        return await _Work(Job(call, attached[source], goal, test, model, agent, begun, remark)).done(attempts)
+        work = _Work(Job(call, attached[source], goal, test, model, agent, begun, remark))
+        try:
+            return await work.done(attempts)
+        except ExceptionGroup as group:  # several were told the same at once
+            told, others = group.split(Error)
+            if told is None or others is not None:
+                raise
+            raise _first_of(told) from None
 
 
 @dataclass
@@ -210,7 +218,7 @@ class _Work:
         begun = self.job.begun
         if begun:
             given["changes"] = begun[0].digest
-        message = await self.job.call.ctx.bus.ask(self._question(label, "work", given, begun, share=1 - PROOF_SHARE))
+        message = await self._answer(self._question(label, "work", given, begun, share=1 - PROOF_SHARE))
         if message.kind == KIND_REPLY:
             said = await self._content(message) or {}
             attempt.worked, attempt.claimed = worked(said), claimed(said)
@@ -292,11 +300,23 @@ class _Work:
         self, label: str, tool: str, arguments: Mapping[str, Any], blobs: Sequence[Blob], *, share: float
     ) -> Mapping[str, Any] | str:
         """What Hopper returned, or the sentence that says why it did not."""
-        answer = await self.job.call.ctx.bus.ask(self._question(label, tool, arguments, blobs, share=share))
+        answer = await self._answer(self._question(label, tool, arguments, blobs, share=share))
         if answer.kind != KIND_REPLY:
             return answer.text
         found = await self._content(answer)
         return NO_RESULT if found is None else found
+
+    async def _answer(self, question: Message) -> Message:
+        """
+        Raises:
+            NotFound: the lab has no Hopper, or something that was attached is gone.
+        """
+        try:
+            return await self.job.call.ctx.bus.ask(question)
+        except NotFound as error:
+            if HAND not in error.message:
+                raise
+            raise NotFound(f"Nobody is here to write and test the code. {error.message}", next=NO_HAND) from None
 
     def _question(
         self, label: str, tool: str, arguments: Mapping[str, Any], blobs: Sequence[Blob], *, share: float
@@ -379,7 +399,11 @@ class _Work:
         """Fixes the verdict, with everything that came of the best attempt as artifacts of the run."""
         call, came = self.job.call, self.came.get(chosen.number)
         outcome, reason = outcome_of(chosen)
-        evidence = as_json(self.before, chosen, others) | {"goal": self.job.goal[:500], "model_alias": self.job.model}
+        evidence = as_json(self.before, chosen, others) | {
+            "goal": self.job.goal[:500],
+            "source": self.job.source.digest,
+            "model_alias": self.job.model,
+        }
         if self.before_trouble:
             evidence["tests_before_trouble"] = self.before_trouble
         files, verdict = call.ctx.files, call.ctx.verdict
@@ -406,6 +430,12 @@ class _Work:
             "patch": size,
             "model": evidence["model"],
         }
+
+
+def _first_of(group: ExceptionGroup[Error]) -> Error:
+    """The first error of a group of groups."""
+    first = group.exceptions[0]
+    return _first_of(first) if isinstance(first, ExceptionGroup) else first
 
 
 def _named(blob: Blob, name: str) -> Blob:

@@ -13,7 +13,7 @@ from protos import tree
 from protos.errors import Denied
 from protos.ids import id_from, new_id
 from protos.tools import Call, tool
-from protos.v1.message_pb2 import KIND_CALL, KIND_REPLY, Blob, Message
+from protos.v1.message_pb2 import KIND_CALL, KIND_FAULT, KIND_REPLY, Blob, Message
 from tests.hand import Edits, Hand, Said
 from tests.integration.test_core_runs import ended
 from tests.labs import a_home, ask, opened
@@ -198,3 +198,16 @@ async def test_names_that_are_no_utf8_travel_and_are_shown_escaped(tmp_path: Pat
     assert run.outcome is Outcome.SUCCEEDED
     assert b'"b/tests/b\\377"' in diff
     assert run.evidence["tests_changed"] == ["tests/b\\xff"]
+
+
+async def test_in_a_lab_without_hopper_one_sentence_says_what_to_configure(tmp_path: Path) -> None:
+    with a_home() as home:
+        async with opened(home) as lab:
+            run, diff = await coded(lab, tmp_path, attempts=2)
+            history = await lab.rogers.history(run.conversation)
+    (fault,) = (each for each in history if each.kind == KIND_FAULT)
+    told = json.loads(fault.data)
+    assert (told["code"], run.outcome, diff) == ("not_found", Outcome.FAILED, b"")
+    assert "no MAD called 'hopper'" in told["message"]
+    assert "`emads`" in told["next"]
+    assert "ExceptionGroup" not in run.reason

@@ -1,5 +1,6 @@
 """The table of runs: lists of them by every way there is to ask, and none of them reads all."""
 
+import json
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -110,6 +111,11 @@ def test_a_title_is_the_goal_or_the_call_in_one_line() -> None:
     assert title_of(call) == "code: mend it"
     assert title_of(Message(kind=KIND_CALL, tool="sum", data='{"a": 1, "b": [2]}')) == "sum(a=1, b=[2])"
     assert title_of(Message(kind=KIND_CALL, tool="sum", data="[[[")) == "sum()"
+    digest = "sha256:" + 64 * "0"
+    test = {"source": digest, "command": "make test", "changes": digest, "control": []}
+    assert title_of(Message(kind=KIND_CALL, tool="test", data=json.dumps(test))) == "test: make test"
+    plain = {"source": digest, "goal": " ", "command": "", "deleted": None, "blobs": [digest], "size": 3}
+    assert title_of(Message(kind=KIND_CALL, tool="test", data=json.dumps(plain))) == "test(size=3)"
     long = title_of(Message(kind=KIND_PROSE, text="word " * 1000))
     assert len(long) == 160
     assert long.endswith("…")
