@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from core.fiedler.money import dollars
+from core.grace.door.answers import Answer
 from core.grace.door.callers import caller_of, seen_run
 from core.grace.door.edge import PAGE, lab_of, number_of
 from core.grace.door.routes import Endpoint, number
@@ -38,7 +38,7 @@ COUNTS = "input, cached, output, reasoning"  # of tokens
 ATTEMPT = f"run, mad, at, ended, first, alias, provider, model, {COUNTS}, usd, assumed, outcome, reason"
 
 
-class Tool(BaseModel):
+class Tool(Answer):
     """A tool that was used: another MAD's, or one of its own that it told of."""
 
     run: str
@@ -50,7 +50,7 @@ class Tool(BaseModel):
     detail: str
 
 
-class File(BaseModel):
+class File(Answer):
     """A file that was touched."""
 
     run: str
@@ -64,7 +64,7 @@ class File(BaseModel):
     digest: str = ""
 
 
-class Fetched(BaseModel):
+class Fetched(Answer):
     """A request to the world."""
 
     run: str
@@ -82,7 +82,7 @@ class Fetched(BaseModel):
     act: str
 
 
-class Asked(BaseModel):
+class Asked(Answer):
     """An attempt at a model."""
 
     run: str
@@ -103,7 +103,7 @@ class Asked(BaseModel):
     reason: str
 
 
-class Used(BaseModel):
+class Used(Answer):
     """Processor (1.0: one core) and memory (bytes), a point for each `step_s` seconds since `began`."""
 
     began: float | None = None
@@ -113,7 +113,7 @@ class Used(BaseModel):
     why: str = ""  # there are none
 
 
-class Child(BaseModel):
+class Child(Answer):
     """A run that worked for this one, and what it used."""
 
     run: str
@@ -122,7 +122,7 @@ class Child(BaseModel):
     usage: Used
 
 
-class Activity(BaseModel):
+class Activity(Answer):
     """What a run and those that worked for it did, oldest first. `before` gets the page before this one; null: none."""
 
     tools: list[Tool]

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from core.grace.door import answers
+from core.grace.door.answers import Answer
 from core.grace.door.edge import lab_of, number_of
 from core.grace.door.routes import Endpoint, number
 from core.redaction.canaries import incidents
@@ -14,7 +14,7 @@ from core.redaction.canaries import incidents
 PAGE = 1000
 
 
-class Incident(BaseModel):
+class Incident(Answer):
     """A secret or a decoy was seen where it must not be; `ended` names the run that was ended for it."""
 
     id: str
@@ -22,7 +22,7 @@ class Incident(BaseModel):
     conversation: str
 
 
-class Incidents(BaseModel):
+class Incidents(Answer):
     """A page of incidents."""
 
     incidents: list[Incident]

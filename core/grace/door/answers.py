@@ -6,7 +6,7 @@ fuzzer compares the two. A part's own answers stand in that part.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from core.rogers.bus import DeadLetter
 from core.run import Outcome, State
@@ -15,7 +15,13 @@ Moment = Annotated[float, Field(description="seconds since the epoch")]
 Digest = Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$")]
 
 
-class Blob(BaseModel):
+class Answer(BaseModel):
+    """What an answer is. Its schema is made when the document is: the door should open at once."""
+
+    model_config = ConfigDict(defer_build=True)
+
+
+class Blob(Answer):
     """A blob: what it is called, never what it holds."""
 
     digest: str
@@ -31,7 +37,7 @@ class Version(Blob):
     at: Moment
 
 
-class Message(BaseModel):
+class Message(Answer):
     """Something that was said. Its text and data may come from a worker or from the web: `taint` says so."""
 
     id: str
@@ -51,7 +57,7 @@ class Message(BaseModel):
     terms: dict[str, float | str | list[str]]
 
 
-class Run(BaseModel):
+class Run(Answer):
     """One run of an eMAD. Times are null while not reached; `outcome` is null until it has ended."""
 
     id: str
@@ -70,7 +76,7 @@ class Run(BaseModel):
     place: Annotated[int | None, Field(description="in the queue; null when it does not wait")]
 
 
-class Mad(BaseModel):
+class Mad(Answer):
     """A MAD and how it fares."""
 
     name: str
@@ -85,7 +91,7 @@ class Mad(BaseModel):
     error: str | None = None
 
 
-class Sandbox(BaseModel):
+class Sandbox(Answer):
     """One sandbox of the lab."""
 
     name: str
@@ -94,7 +100,7 @@ class Sandbox(BaseModel):
     state: str
 
 
-class Vault(BaseModel):
+class Vault(Answer):
     """How the vault is. `next` is what to do about it."""
 
     state: str
@@ -106,7 +112,7 @@ class Vault(BaseModel):
     next: str
 
 
-class JournalState(BaseModel):
+class JournalState(Answer):
     """The journal in figures."""
 
     messages: int
@@ -115,7 +121,7 @@ class JournalState(BaseModel):
     sealed: str | None
 
 
-class FilesState(BaseModel):
+class FilesState(Answer):
     """What the lab's files take."""
 
     blobs: int
@@ -123,7 +129,7 @@ class FilesState(BaseModel):
     quota_bytes: int
 
 
-class Status(BaseModel):
+class Status(Answer):
     """What the lab is and does."""
 
     pid: int
@@ -144,7 +150,7 @@ class Status(BaseModel):
     memory_bytes: int
 
 
-class Verified(BaseModel):
+class Verified(Answer):
     """What a check of the journal found."""
 
     ok: bool
@@ -161,7 +167,7 @@ class Verified(BaseModel):
     problems: list[str]
 
 
-class Refusal(BaseModel):
+class Refusal(Answer):
     """What is wrong, and the next step."""
 
     code: str
@@ -169,7 +175,7 @@ class Refusal(BaseModel):
     next: str
 
 
-class Refused(BaseModel):
+class Refused(Answer):
     """Every answer of 400 and above."""
 
     error: Refusal

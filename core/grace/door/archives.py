@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from core.dewey.archives import Archive, Forgotten
+from core.grace.door.answers import Answer
 from core.grace.door.callers import caller_of
 from core.grace.door.edge import Empty, Strict, json_of, lab_of
 from core.grace.door.routes import Endpoint
@@ -28,20 +29,20 @@ class RestoreBody(Strict):
     conversation: Annotated[str, Field(min_length=1, max_length=255)]
 
 
-class Listed(BaseModel):
+class Listed(Answer):
     """Archives."""
 
     archives: list[Archive]
 
 
-class Restored(BaseModel):
+class Restored(Answer):
     """How much came back."""
 
     conversation: str
     entries: int
 
 
-class Checked(BaseModel):
+class Checked(Answer):
     """What a check of all archives found."""
 
     ok: bool

@@ -7,11 +7,11 @@ import time
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from core.grace.door.answers import Moment
+from core.grace.door.answers import Answer, Moment
 from core.grace.door.callers import caller_of
 from core.grace.door.edge import Empty, Strict, json_of, lab_of
 from core.grace.door.routes import Endpoint
@@ -36,7 +36,7 @@ class ClientBody(Strict):
     ttl_s: Annotated[float | None, Field(gt=0, le=TTL_S)] = None
 
 
-class Client(BaseModel):
+class Client(Answer):
     """A client, without its token."""
 
     name: str
@@ -56,7 +56,7 @@ class Added(Client):
     token: str
 
 
-class Clients(BaseModel):
+class Clients(Answer):
     """Clients, the newest first."""
 
     clients: list[Client]

@@ -47,7 +47,7 @@ Body = TypeVar("Body", bound=BaseModel)
 class Strict(BaseModel):
     """What a body is: of the known shape, and of no other."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
 
 
 class BlobBody(Strict):

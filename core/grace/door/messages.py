@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 
 from anyio import move_on_after
-from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from core.grace.door import answers
+from core.grace.door.answers import Answer
 from core.grace.door.callers import Caller, caller_of, may_see_conversation, may_speak_in, seen_blob
 from core.grace.door.edge import PAGE, BlobBody, MessageBody, after_of, json_of, lab_of, number_of, wants_stream
 from core.grace.door.events import Changes, EventStream, Item
@@ -26,7 +26,7 @@ from protos.v1.message_pb2 import KIND_CALL, KIND_PROSE, Blob, Message, Terms
 REQUESTED_S = 5.0  # the dispatcher hears of a message within a millisecond or so
 
 
-class Said(BaseModel):
+class Said(Answer):
     """What was said is durable. `run` is the one that it started."""
 
     id: str
@@ -35,7 +35,7 @@ class Said(BaseModel):
     run: str | None
 
 
-class Messages(BaseModel):
+class Messages(Answer):
     """A page of messages."""
 
     messages: list[answers.Message]

@@ -9,12 +9,13 @@ from typing import Annotated, Any, Literal
 
 from anyio import to_thread
 from anyio.lowlevel import checkpoint
-from pydantic import BaseModel, Field
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from core.config import load
 from core.grace.door import answers
+from core.grace.door.answers import Answer
 from core.grace.door.callers import caller_of
 from core.grace.door.edge import Empty, Strict, after_of, json_of, lab_of, number_of
 from core.grace.door.events import EventStream, Item
@@ -68,7 +69,7 @@ class ApproveBody(Strict):
     uses: Annotated[int, Field(ge=1, le=MOST_USES)] = 1
 
 
-class PolicyNow(BaseModel):
+class PolicyNow(Answer):
     """The policy."""
 
     version: int
@@ -80,7 +81,7 @@ class PolicyNow(BaseModel):
     taint: dict[str, str]
 
 
-class Reloaded(BaseModel):
+class Reloaded(Answer):
     """The policy that holds now."""
 
     version: int
@@ -89,7 +90,7 @@ class Reloaded(BaseModel):
     rules: int
 
 
-class Decided(BaseModel):
+class Decided(Answer):
     """What the rules say of an act."""
 
     verdict: Literal["allow", "ask", "deny"]
@@ -101,7 +102,7 @@ class Decided(BaseModel):
     limits: dict[str, Any] | None
 
 
-class AuditLine(BaseModel):
+class AuditLine(Answer):
     """One privileged act."""
 
     id: str
@@ -120,7 +121,7 @@ class AuditLine(BaseModel):
     details: dict[str, Any]
 
 
-class Explained(BaseModel):
+class Explained(Answer):
     """Why an act was decided as it was."""
 
     act: AuditLine
@@ -130,7 +131,7 @@ class Explained(BaseModel):
     suggestion: str
 
 
-class Backtested(BaseModel):
+class Backtested(Answer):
     """What another policy would have changed."""
 
     acts: int
@@ -139,7 +140,7 @@ class Backtested(BaseModel):
     groups: list[dict[str, Any]]
 
 
-class ApprovalNow(BaseModel):
+class ApprovalNow(Answer):
     """A question to a person, and how it stands."""
 
     id: str
@@ -159,13 +160,13 @@ class ApprovalNow(BaseModel):
     waiting: int
 
 
-class Approvals(BaseModel):
+class Approvals(Answer):
     """Questions to a person."""
 
     approvals: list[ApprovalNow]
 
 
-class Audit(BaseModel):
+class Audit(Answer):
     """Privileged acts, the oldest first."""
 
     acts: list[AuditLine]

@@ -15,7 +15,7 @@ from tempfile import TemporaryFile
 from typing import IO, Annotated, Any, Literal, cast
 
 from anyio import CancelScope, from_thread, to_thread
-from pydantic import BaseModel, Field
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -24,6 +24,7 @@ from core.coding.hunks import DIFF_BYTES, read_diff
 from core.coding.landing import Coded, Landed, check_flags, directory, land, open_coded
 from core.coding.repository import Repository, check_branch
 from core.coding.telling import clean_room, mappings, plain, tests, warnings
+from core.grace.door.answers import Answer
 from core.grace.door.callers import caller_of, seen_run
 from core.grace.door.edge import Empty, Strict, TermsBody, json_of, lab_of, number_of
 from core.grace.door.routes import Endpoint, choice, number
@@ -73,7 +74,7 @@ class _AppliedBody(Strict):
     commit: Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
 
 
-class DecisionAnswer(BaseModel):
+class DecisionAnswer(Answer):
     """A decision about a patch, and what came of it: a branch with a commit, or another run."""
 
     decision: Literal["apply", "send_back", "drop"]
@@ -83,7 +84,7 @@ class DecisionAnswer(BaseModel):
     result: dict[str, Any]
 
 
-class DecidedAnswer(BaseModel):
+class DecidedAnswer(Answer):
     """The state that a patch has got."""
 
     run: str

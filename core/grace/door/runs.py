@@ -4,11 +4,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
-from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from core.grace.door import answers
+from core.grace.door.answers import Answer
 from core.grace.door.callers import caller_of, own_run, seen_run
 from core.grace.door.edge import PAGE, Empty, RemarkBody, after_of, json_of, lab_of, number_of, wants_stream
 from core.grace.door.events import Changes, EventStream, Item
@@ -25,13 +25,13 @@ from protos.ids import id_from, new_id
 from protos.v1.message_pb2 import KIND_CALL, KIND_EVENT, KIND_PROSE, Message
 
 
-class Runs(BaseModel):
+class Runs(Answer):
     """A page of runs."""
 
     runs: list[answers.Run]
 
 
-class Move(BaseModel):
+class Move(Answer):
     """When a run came to a state."""
 
     state: State
@@ -48,13 +48,13 @@ class Whole(answers.Run):
     moves: list[Move]
 
 
-class Lines(BaseModel):
+class Lines(Answer):
     """Lines that runs wrote."""
 
     logs: list[answers.Message]
 
 
-class Remarked(BaseModel):
+class Remarked(Answer):
     """A remark is said; `runs` has its message's id for each run that was told."""
 
     id: str

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from time import perf_counter
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -13,6 +13,7 @@ from core.dewey.library import MOST, Status
 from core.dewey.query import HELP, KINDS, key
 from core.dewey.search import Found, Hit
 from core.grace.door import answers
+from core.grace.door.answers import Answer
 from core.grace.door.callers import Caller, caller_of
 from core.grace.door.edge import Empty, json_of, lab_of, number_of
 from core.grace.door.routes import Endpoint, number, text
@@ -21,7 +22,7 @@ FIELDS = {"kind": "kind", "sender": "from", "to": "to", "mad": "mad", "tag": "ta
           "run": "run", "since": "after", "until": "before"}  # fmt: skip
 
 
-class Answer(BaseModel):
+class HitAnswer(Answer):
     """One thing that was found. `snippet` is text in pieces: what, and whether it is highlighted."""
 
     kind: Literal["message", "run", "finding", "act"]
@@ -38,10 +39,10 @@ class Answer(BaseModel):
     sequence: int
 
 
-class Answers(BaseModel):
+class Answers(Answer):
     """One page of what was found, the best first; asked by filters alone, the newest first."""
 
-    hits: list[Answer]
+    hits: list[HitAnswer]
     took_ms: float
     more: Annotated[str, Field(description="give it again for the next page; empty where there is none")]
     total: Annotated[int, Field(description="how many match; where not `exact`, of those that were ranked")]

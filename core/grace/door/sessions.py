@@ -9,11 +9,11 @@ import time
 from collections.abc import Iterator
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from core.grace.door.answers import Moment
+from core.grace.door.answers import Answer, Moment
 from core.grace.door.callers import OPERATOR, caller_of
 from core.grace.door.edge import Empty, Strict, json_of, lab_of
 from core.grace.door.routes import Endpoint
@@ -61,7 +61,7 @@ class TicketBody(Strict):
     ticket: Annotated[str, Field(max_length=100)]
 
 
-class Ticket(BaseModel):
+class Ticket(Answer):
     """A ticket, and where to take it. `expires_s` is seconds from now."""
 
     ticket: str
@@ -69,7 +69,7 @@ class Ticket(BaseModel):
     expires_s: float
 
 
-class Session(BaseModel):
+class Session(Answer):
     """A session of the operator's. It ends at `expires`, or earlier if nobody uses it."""
 
     id: str
@@ -88,13 +88,13 @@ class Opened(Session):
     token: str
 
 
-class Sessions(BaseModel):
+class Sessions(Answer):
     """Sessions, the newest first."""
 
     sessions: list[Session]
 
 
-class Whoami(BaseModel):
+class Whoami(Answer):
     """Who asks, as the lab sees it."""
 
     principal: str

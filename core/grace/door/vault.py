@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from core.grace.door import answers
+from core.grace.door.answers import Answer
 from core.grace.door.edge import Empty, Strict, json_of, lab_of, number_of
 from core.grace.door.routes import Endpoint, number
 from core.lab import Lab
@@ -79,7 +80,7 @@ class RevokeBody(Strict):
     to: str = ""
 
 
-class VersionNow(BaseModel):
+class VersionNow(Answer):
     """One version of a secret."""
 
     name: str
@@ -95,7 +96,7 @@ class VersionHeld(VersionNow):
     leases: list[dict[str, Any]]
 
 
-class Versions(BaseModel):
+class Versions(Answer):
     """All versions of a secret."""
 
     versions: list[VersionHeld]
@@ -111,20 +112,20 @@ class Made(VersionNow):
     vault: answers.Vault
 
 
-class Sealed(BaseModel):
+class Sealed(Answer):
     """An exported vault, in base64."""
 
     file: str
 
 
-class TakenIn(BaseModel):
+class TakenIn(Answer):
     """Names that were taken in, and names that were left as they are."""
 
     taken: list[str]
     left: list[str]
 
 
-class SecretNow(BaseModel):
+class SecretNow(Answer):
     """A secret, without its value."""
 
     name: str
@@ -135,20 +136,20 @@ class SecretNow(BaseModel):
     last: answers.Moment | None
 
 
-class Secrets(BaseModel):
+class Secrets(Answer):
     """All secrets."""
 
     vault: answers.Vault
     secrets: list[SecretNow]
 
 
-class Removed(BaseModel):
+class Removed(Answer):
     """A secret that is gone."""
 
     removed: str
 
 
-class GrantNow(BaseModel):
+class GrantNow(Answer):
     """Who may use a secret where."""
 
     id: str
@@ -165,7 +166,7 @@ class GrantNow(BaseModel):
     last: answers.Moment | None
 
 
-class Grants(BaseModel):
+class Grants(Answer):
     """Who could use a secret: by grants, and as the key of a provider."""
 
     grants: list[GrantNow]
@@ -173,13 +174,13 @@ class Grants(BaseModel):
     providers: list[dict[str, Any]]
 
 
-class Revoked(BaseModel):
+class Revoked(Answer):
     """Grants that have ended."""
 
     revoked: list[GrantNow]
 
 
-class Uses(BaseModel):
+class Uses(Answer):
     """Who used a secret."""
 
     uses: list[Use]

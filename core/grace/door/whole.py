@@ -4,18 +4,18 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any, Literal
 
-from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from core.grace.door import answers
+from core.grace.door.answers import Answer
 from core.grace.door.callers import caller_of
 from core.grace.door.edge import ShutdownBody, json_of, lab_of
 from core.grace.door.routes import Endpoint, text
 from core.grace.door.shapes import mads_json, status_json
 
 
-class Tool(BaseModel):
+class Tool(Answer):
     """A tool of a MAD."""
 
     name: str
@@ -28,19 +28,19 @@ class Tool(BaseModel):
     output_schema: dict[str, Any]
 
 
-class Tools(BaseModel):
+class Tools(Answer):
     """Tools."""
 
     tools: list[Tool]
 
 
-class Mads(BaseModel):
+class Mads(Answer):
     """All MADs."""
 
     mads: list[answers.Mad]
 
 
-class Stopping(BaseModel):
+class Stopping(Answer):
     """The core ends."""
 
     stopping: Literal[True]
