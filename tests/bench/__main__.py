@@ -1,12 +1,14 @@
 """`python -m tests.bench [NAME ...] [--json FILE]`: measures, prints a table, and never fails on time.
 
 Each module of this package with `async def run() -> list[Figure]` is a benchmark. A figure that misses its limit is
-marked; the exit code is 1 only where a benchmark could not be run at all.
+marked; the exit code is 1 only where a benchmark could not be run at all. One that says `LONG = True` is run only where
+it is named, or with MADLAB_FULL=1.
 """
 
 import argparse
 import importlib
 import json
+import os
 import pkgutil
 import sys
 import traceback
@@ -30,8 +32,9 @@ def find(names: list[str]) -> dict[str, Run]:
     found = {}
     for module in pkgutil.iter_modules(tests.bench.__path__):
         if module.name != "__main__" and (not names or module.name in names):
-            run = getattr(importlib.import_module(f"tests.bench.{module.name}"), "run", None)
-            if run is not None:
+            found_in = importlib.import_module(f"tests.bench.{module.name}")
+            is_wanted = names or os.environ.get("MADLAB_FULL") or not getattr(found_in, "LONG", False)
+            if is_wanted and (run := getattr(found_in, "run", None)) is not None:
                 found[module.name] = run
     return found
 
