@@ -62,7 +62,7 @@ PLACES = {
     "search": "/search?q=seconds",
     "lab": "/lab",
 }
-ROOMS = ("health", "sandboxes", "secrets", "policy", "audit", "doctor", "costs", "incidents")
+ROOMS = ("mads", "sandboxes", "costs", "secrets", "policy", "incidents", "audit", "doctor")
 SLOW_S = 600.0  # for something to be at work while the pictures are taken
 CODED = ("good/python-pytest", "emptier")
 

@@ -3,9 +3,10 @@
     facts_of(lab) ──▶ Facts ──▶ items_of(facts): pure ──▶ [Item, ...] best first
 
 Nothing is kept here. Whoever looks gathers the facts, each at the cost of what there is to show: questions that wait
-(by their expiry), troubles that nobody has dismissed (`core.troubles`, counted as they happen), the accounts of live
-runs, and how the vault, the journal and the machine are. Equal questions are one item: the same act under the same
-rule, whoever asks. Its acts name each of them by the digest of what was shown, so that nothing is approved unseen.
+(by their expiry), patches that nobody has decided about, troubles that nobody has dismissed (`core.troubles`, counted
+as they happen), the accounts of live runs, and how the vault, the journal and the machine are. Equal questions are one
+item: the same act under the same rule, whoever asks. Its acts name each of them by the digest of what was shown, so
+that nothing is approved unseen; a patch has no acts here, for it has to be read first.
 
 An act is what a client posts as it is, below `/api/v1`. One that needs words of a person says so in `asks`.
 """
@@ -17,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
 
 from anyio import to_thread
 from pydantic import Field
@@ -32,16 +34,20 @@ from core.grace.door.vault import vault_json
 from core.lab import Lab
 from core.policy.acts import READING
 from core.policy.approvals import Approval
-from core.run import Run
+from core.products import PATCH, products
+from core.run import Outcome, Run
 from core.troubles import Trouble, dismiss, troubles
 
 MOST = 200  # items of each kind that are looked at
+PATCHES = 25  # of them, the newest: each is looked up with its evidence
 SOON_S = 120.0  # before a question expires
 NEAR = 0.8  # of a cap, or of the queue
 LITTLE_BYTES = 5 * 1000**3  # free on the disk; a tenth of that is too little
+COSTS = "/lab/costs?by=run&days=1"
+SHOWN = 7  # places of one item
 CHARACTERS = 200  # of what came from elsewhere, in a sentence
 
-Kind = Literal["approval", "incident", "run", "budget", "vault", "journal", "machine"]
+Kind = Literal["approval", "incident", "patch", "run", "budget", "vault", "journal", "machine"]
 RANKS = {  # what can wait least first; the gaps are for what comes later
     "journal sealed": 1000,
     "incident": 900,
@@ -52,7 +58,9 @@ RANKS = {  # what can wait least first; the gaps are for what comes later
     "budget spent": 650,
     "queue full": 600,
     "run stuck": 550,
+    "patch": 525,  # proved: work that is done and of no use until somebody looks
     "run": 500,
+    "patch in doubt": 475,
     "machine weak": 450,
     "budget near": 400,
     "journal lost": 350,
@@ -114,6 +122,7 @@ class Facts:
     started: float  # when the core began
     approvals: Sequence[tuple[Approval, int]] = ()  # with how many acts wait for each
     troubles: Sequence[Trouble] = ()
+    patches: Sequence[Run] = ()  # that left one, which waits, the newest first
     live: Sequence[Run] = ()
     accounts: Sequence[Account] = ()  # of live runs, and of the day
     vault: Mapping[str, Any] = field(default_factory=dict)
@@ -195,6 +204,8 @@ async def facts_of(lab: Lab) -> Facts:
         at_hand = services.fiedler.ledger.escrow.accounts
         accounts = [await services.fiedler.ledger.today()]
         accounts += [at_hand[name] for each in live if (name := f"run:{each.id}") in at_hand]
+    waiting = [each.run for each in await products(lab.journal, PATCH, limit=PATCHES, state="waiting")]
+    left = await lab.runs.some(waiting)
     kept = lab.residents.kept.values()
     free = await to_thread.run_sync(shutil.disk_usage, lab.home.path)
     return Facts(
@@ -202,6 +213,7 @@ async def facts_of(lab: Lab) -> Facts:
         started=lab.started,
         approvals=[(each, services.approvals.waiting(each)) for each in pending],
         troubles=await troubles(lab.journal, limit=MOST),
+        patches=[left[each] for each in waiting if each in left],
         live=live,
         accounts=accounts,
         vault=vault_json(lab) if services.turing is not None else {},
@@ -222,6 +234,7 @@ def items_of(facts: Facts) -> list[Item]:
     items = [
         *_of_approvals(facts),
         *map(_of_trouble, facts.troubles),
+        *_of_patches(facts.patches),
         *_of_budgets(facts),
         *_of_vault(facts),
         *_of_journal(facts),
@@ -246,7 +259,7 @@ def _question(id: str, facts: Facts, group: Sequence[tuple[Approval, int]]) -> I
     form = json.loads(first.form)
     who = sorted({_mad_of(each) for each, _ in group})
     left = min(each.expires for each, _ in group) - facts.now
-    details = form.get("details", {})
+    details, runs = form.get("details", {}), dict.fromkeys(_run_of(each) for each, _ in group)
     method = f"{details['method']} " if "method" in details else ""
     reads = form["kind"] in ("files.get", "llm.complete") or details.get("effects") == "read"
     danger = not reads and details.get("method", "POST") not in READING
@@ -271,9 +284,9 @@ def _question(id: str, facts: Facts, group: Sequence[tuple[Approval, int]]) -> I
         since=min(each.asked for each, _ in group),
         count=sum(max(waiting, 1) for _, waiting in group),
         evidence=[
-            *(Evidence(run, f"/runs/{run}") for run in dict.fromkeys(_run_of(each) for each, _ in group) if run),
-            Evidence("The rule", "/lab/policy"),
-        ][:8],
+            *(Evidence(run, f"/runs/{run}") for run in [each for each in runs if each][:SHOWN]),
+            Evidence("The rule", _path("/lab/policy", rule=first.rule)),
+        ],
         acts=acts,
     )
 
@@ -291,12 +304,12 @@ def _of_trouble(trouble: Trouble) -> Item:
             detail=trouble.detail,
             since=trouble.since,
             count=trouble.count,
-            evidence=[*run, Evidence("Incidents", "/lab/incidents")],
+            evidence=[*run, Evidence("Incidents", _path("/lab/incidents", mad=trouble.mad))],
             acts=[seen],
         )
     bad = "run stuck" if trouble.what in ("stuck", "lost", "killed") else "run"
     acts = [Deed("Run it again", "POST", f"/runs/{trouble.run}/retry"), seen] if trouble.count == 1 else [seen]
-    alike = [Evidence(f"All {trouble.count}", f"/runs?mad={trouble.mad}&outcome={trouble.what}")]
+    alike = [Evidence(f"All {trouble.count}", _path("/runs", mad=trouble.mad, outcome=trouble.what))]
     return Item(
         id=trouble.id,
         kind="run",
@@ -308,6 +321,43 @@ def _of_trouble(trouble: Trouble) -> Item:
         evidence=run + (alike if trouble.count > 1 else []),
         acts=acts,
     )
+
+
+def _of_patches(patches: Sequence[Run]) -> Iterator[Item]:
+    """Those for one goal in one tree are one item, the best first: a person takes one of them."""
+    goals: dict[str, list[Run]] = {}
+    for each in patches:
+        goals.setdefault(f"{each.title} {each.evidence.get('source', each.id)}", []).append(each)
+    for same, runs in goals.items():
+        runs.sort(key=lambda each: (not _proved(each), -each.ended))
+        first = runs[0]
+        said = f"{len(runs)} patches wait for you" if len(runs) > 1 else "A patch waits for you"
+        yield Item(
+            id=f"patch-{_short(same)}",
+            kind="patch",
+            rank=RANKS["patch" if _proved(first) else "patch in doubt"],
+            title=f"{said}: {first.title.removeprefix('code: ')}",
+            detail=_worth(first),
+            since=min(each.ended for each in runs),
+            count=len(runs),
+            evidence=[Evidence("Look at it" if len(runs) == 1 else "Look at the best", f"/patches/{first.id}")]
+            + [Evidence(each.id, f"/patches/{each.id}") for each in runs[1:SHOWN]],
+            acts=[],
+        )
+
+
+def _proved(run: Run) -> bool:
+    """Whether the tests pass on the original tree plus only the patch, and can fail."""
+    return run.evidence.get("clean_room") is True and run.outcome is Outcome.SUCCEEDED
+
+
+def _worth(run: Run) -> str:
+    """What a patch is, and what speaks for it, in a sentence."""
+    patch = run.evidence.get("patch")
+    size: Mapping[str, Any] = patch if isinstance(patch, Mapping) else {}
+    files, added, removed = (int(size.get(each) or 0) for each in ("files", "added", "removed"))
+    proof = "proved in a clean sandbox" if _proved(run) else _cut(run.reason) or "not proved"
+    return f"{files} {'file' if files == 1 else 'files'}, +{added} -{removed}; {proof}"
 
 
 def _of_budgets(facts: Facts) -> Iterator[Item]:
@@ -331,7 +381,7 @@ def _of_budgets(facts: Facts) -> Iterator[Item]:
             detail=", ".join(spent),
             since=facts.started if run is None else run.started or run.created,
             count=1,
-            evidence=[Evidence("Costs", "/lab/costs") if run is None else Evidence(f"Run {run.id}", f"/runs/{run.id}")],
+            evidence=[Evidence("Costs", COSTS) if run is None else Evidence(f"Run {run.id}", f"/runs/{run.id}")],
             acts=[] if run is None else [Deed("Cancel the run", "POST", f"/runs/{run.id}/cancel", danger=True)],
         )
 
@@ -407,7 +457,7 @@ def _of_machine(facts: Facts) -> Iterator[Item]:
                 detail=_cut(each.error),
                 since=facts.started,
                 count=each.restarts,
-                evidence=[Evidence("Health", "/lab/health")],
+                evidence=[Evidence(each.name, _path("/lab/mads", mad=each.name))],
                 acts=[],
             )
     if facts.queue_max and facts.queued >= NEAR * facts.queue_max:
@@ -421,9 +471,15 @@ def _of_machine(facts: Facts) -> Iterator[Item]:
             detail=f"runs.queue_max is {facts.queue_max:,}.",
             since=min(waiting, default=facts.now),
             count=facts.queued,
-            evidence=[Evidence("Waiting runs", "/runs?state=requested")],
+            evidence=[Evidence("Waiting runs", _path("/runs", state="requested"))],
             acts=[],
         )
+
+
+def _path(path: str, **query: str) -> str:
+    """A place of the page; what is empty is left out of its query."""
+    told = urlencode({name: each for name, each in query.items() if each})
+    return f"{path}?{told}" if told else path
 
 
 def _share(account: Account) -> float:

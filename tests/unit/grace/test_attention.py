@@ -1,18 +1,23 @@
 """What needs a person: ranked, grouped, and with acts that can be posted as they stand."""
 
 import json
+import re
+from itertools import chain
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from core.fiedler.escrow import Account
 from core.fiedler.money import Amount, picodollars
-from core.grace.door.attention import LITTLE_BYTES, SOON_S, Facts, Item, Resident, items_of
+from core.grace.door.attention import LITTLE_BYTES, RANKS, SOON_S, Facts, Item, Resident, items_of
 from core.policy.approvals import Approval
-from core.run import Run, State
+from core.run import Outcome, Run, State
 from core.troubles import Trouble
 
 NOW = 10_000.0
+GRACE = Path(__file__).parents[3] / "core/grace"
 
 
 def facts(**known: Any) -> Facts:
@@ -41,6 +46,13 @@ def trouble(kind: str = "run", **known: Any) -> Trouble:
 
 def a_run(**known: Any) -> Run:
     return Run("hopper-1", "hopper", "c", "t", 1, known.pop("state", State.RUNNING), NOW - 30, **known)
+
+
+def patch(id: str, *, proved: bool = True, title: str = "code: mend it", source: str = "sha256:1", **known: Any) -> Run:
+    evidence = {"clean_room": proved, "patch": {"files": 1, "added": 3, "removed": 2}, "source": source}
+    given: dict[str, Any] = {"ended": NOW - 20, "title": title, "evidence": evidence} | known
+    given["outcome"] = Outcome.SUCCEEDED if proved else Outcome.PARTIAL
+    return Run(id, "foreman", "c", "t", 1, State.DESTROYED, NOW - 90, **given)
 
 
 def only(items: list[Item]) -> Item:
@@ -159,3 +171,72 @@ def test_a_resident_that_keeps_dying_and_a_long_queue_are_the_machines_trouble()
     )
     assert (dying.id, dying.count) == ("machine-resident-echo", 4)
     assert queue.rank < dying.rank
+
+
+def test_a_patch_that_waits_is_looked_at_and_not_approved_blindly() -> None:
+    item = only(items_of(facts(patches=[patch("foreman-1")])))
+    assert item.title == "A patch waits for you: mend it"
+    assert item.detail == "1 file, +3 -2; proved in a clean sandbox"
+    assert [(each.label, each.path) for each in item.evidence] == [("Look at it", "/patches/foreman-1")]
+    assert item.acts == []
+
+
+def test_patches_for_one_goal_in_one_tree_are_one_item_with_the_best_first() -> None:
+    doubtful, old, new = patch("d", proved=False, ended=NOW), patch("o", ended=NOW - 50), patch("n")
+    item = only(items_of(facts(patches=[doubtful, old, new])))
+    assert (item.title, item.count, item.since) == ("3 patches wait for you: mend it", 3, NOW - 50)
+    assert [each.path for each in item.evidence] == ["/patches/n", "/patches/o", "/patches/d"]
+    elsewhere = patch("e", source="sha256:2")
+    assert len(items_of(facts(patches=[new, elsewhere, patch("g", title="code: another goal")]))) == 3
+
+
+def test_a_proved_patch_comes_before_a_failed_run_and_a_doubtful_one_after_it() -> None:
+    doubtful = patch("d", proved=False, title="code: b", reason="Its tests cannot fail.")
+    items = items_of(facts(patches=[doubtful, patch("p")], troubles=[trouble(), trouble(what="stuck", id="s")]))
+    assert [each.kind for each in items] == ["run", "patch", "run", "patch"]
+    assert items[-1].detail == "1 file, +3 -2; Its tests cannot fail."
+
+
+def test_a_patch_without_sizes_is_told_of_too() -> None:
+    bare = patch("p", evidence={"patch": "none"}, reason="")
+    assert only(items_of(facts(patches=[bare]))).detail == "0 files, +0 -0; not proved"
+
+
+def test_every_place_that_attention_names_is_one_of_the_page() -> None:
+    day = Account("day:2026-01-01", cap_tokens=10, spent=Amount(10, 0))
+    mine = Account("run:hopper-1", cap_tokens=10, spent=Amount(9, 0))
+    all_there_is = facts(
+        approvals=[(approval("a"), 1), (approval("b", expires=NOW + 1, target="https://b.example/"), 1)],
+        troubles=[trouble(count=3), trouble("incident"), trouble(what="stuck", id="s")],
+        patches=[patch("p"), patch("d", proved=False, title="code: another")],
+        live=[a_run()],
+        accounts=[day, mine],
+        vault={"state": "damaged"},
+        sealed="the disk is full",
+        lost=3,
+        queued=10,
+        queue_max=10,
+        free_bytes=1,
+        residents=[Resident("echo", "waiting", "boom", 4)],
+    )
+    others = facts(vault={"state": "locked"}, queued=9, queue_max=10, free_bytes=LITTLE_BYTES - 1)
+    items = [*items_of(all_there_is), *items_of(others)]
+    assert {each.rank for each in items} == set(RANKS.values()), "a kind of item is missing here"
+    for place in chain.from_iterable(each.evidence for each in items):
+        check_place(place.path)
+
+
+def check_place(path: str) -> None:
+    """A route of the page, a part of the lab that there is, and a query that its view reads."""
+    app = (GRACE / "web/js/app.js").read_text()
+    routes = re.findall(r'^  \["(/[^"]*)", "(\w+)"\],$', app, re.MULTILINE)
+    told = urlsplit(path)
+    views = [view for route, view in routes if re.fullmatch(re.sub(":[a-z]+", "[^/]+", route), told.path)]
+    assert views, path
+    source = (GRACE / f"web/js/view_{views[0]}.js").read_text()
+    if told.path.startswith("/lab/"):
+        part = told.path.removeprefix("/lab/")
+        assert f'["{part}", "' in source, path
+        source = (GRACE / f"web/js/lab_{part}.js").read_text()
+    for name in re.findall(r"(?:^|&)(\w+)=", told.query):
+        assert f'get("{name}")' in source or f'"{name}"' in source, path

@@ -8,10 +8,12 @@ import {card, facts, foreign, state, when} from "./parts.js";
 const TONES = {allow: "good", ask: "warn", deny: "bad"};
 const APART = new Set(["name", "file", "verdict", "reason"]);
 
-export async function part(_params, page) {
+export async function part({query}, page) {
+  const wanted = query.get("rule"); // which a link points to
   const policy = await get("/policy", {}, {signal: page.signal});
-  const rules = policy.rules.map((rule) => h("li", {class: "finding"}, h("div", {class: "finding-head"}, state(TONES[rule.verdict] ?? "quiet", rule.verdict ?? "allow"), h("h4", null, foreign(rule.name, 120)), h("span", {class: "sub"}, foreign(rule.file, 200))),
+  const rules = policy.rules.map((rule) => h("li", {class: rule.name === wanted ? "finding meant" : "finding"}, h("div", {class: "finding-head"}, state(TONES[rule.verdict] ?? "quiet", rule.verdict ?? "allow"), h("h4", null, foreign(rule.name, 120)), h("span", {class: "sub"}, foreign(rule.file, 200))),
     rule.reason && h("p", null, foreign(rule.reason, 500)), h("dl", {class: "facts"}, Object.entries(rule).filter(([name]) => !APART.has(name)).map(([name, each]) => h("div", null, h("dt", null, name), h("dd", null, Array.isArray(each) ? foreign(each.join(", "), 1000) : typeof each === "object" ? value(each) : foreign(String(each), 300)))))));
+  requestAnimationFrame(() => rules.find((each) => each.classList.contains("meant"))?.scrollIntoView({block: "center"}));
   return {topics: [], node: h("div", {class: "columns"}, card(["Rules", h("span", {class: "tag quiet"}, String(policy.rules.length))], {}, h("ol", null, rules)), h("div", {class: "stack"},
     card("Version", {}, h("div", {class: "card-body"}, facts([["Version", String(policy.version)], ["Since", when(policy.since, {as: "clock"})], ["Digest", h("code", null, foreign(policy.digest.slice(0, 23), 60))], ["Files", foreign(policy.files.map((each) => `${each.name} (${each.rules})`).join(", "), 600)]]))),
     Object.keys(policy.taint).length > 0 && card("Taint", {}, h("div", {class: "card-body"}, value(policy.taint))),

@@ -13,6 +13,7 @@ const KINDS = {
   incident: ["Incidents", "bad", "warn"],
   machine: ["The machine", "warn", "warn"],
   approval: ["Waiting for your word", "busy", "conversations"],
+  patch: ["Patches to look at", "busy", "patches"],
   vault: ["The vault", "warn", "warn"],
   budget: ["Budgets", "warn", "half"],
   run: ["Runs that went wrong", "bad", "bad"],
@@ -78,8 +79,8 @@ export async function view(_params, page) {
       h("div", {class: "queue-words"},
         h("h3", null, first ? h("a", {class: "item-link", href: first.path}, title) : title),
         each.detail && h("p", {class: "queue-detail"}, foreign(each.detail, 600)),
-        h("p", {class: "queue-more"}, when(each.since), first && h("a", {href: first.path}, foreign(first.label, 80)), rest.map((one) => h("a", {href: one.path}, foreign(one.label, 80))))),
-      h("div", {class: "acts"}, each.acts.map((act, place) => actButton(act.label, () => perform(each, act),
+        h("p", {class: "queue-more"}, when(each.since), each.acts.length > 0 && first && h("a", {href: first.path}, foreign(first.label, 80)), rest.map((one) => h("a", {href: one.path}, foreign(one.label, 80))))),
+      h("div", {class: "acts"}, !each.acts.length && first && h("a", {class: "button small", href: first.path}, foreign(first.label, 40)), each.acts.map((act, place) => actButton(act.label, () => perform(each, act),
         {kind: `small ${place === 0 && each.kind === "approval" ? "primary" : act.danger ? "danger" : ""}`, "aria-label": `${act.label}: ${each.title}`.slice(0, 200)}))));
   }
 

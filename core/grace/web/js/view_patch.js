@@ -116,7 +116,7 @@ export async function view({run: id}, page) {
       evidence.summary && h("details", {open: true}, h("summary", null, "What its author says"), h("div", {class: "text"}, foreign(evidence.summary, 4000))),
       evidence.review && h("details", null, h("summary", null, "What a reviewing model says"), h("div", {class: "text"}, foreign(evidence.review, 4000))))),
     evidence.commands?.length > 0 && card(["Commands it ran", h("span", {class: "tag quiet"}, String(evidence.commands.length))], {}, h("ol", {class: "commands card-body"},
-      evidence.commands.map((each) => h("li", null, icon(each.exit_code === 0 ? "good" : "bad"), h("code", null, foreign(each.command, 300)), h("span", {class: "quiet-text"}, each.exit_code === 0 ? "" : `exit code ${each.exit_code}`))))));
+      evidence.commands.map((each) => h("li", {class: each.exit_code === 0 ? "good" : "bad"}, icon(each.exit_code === 0 ? "good" : "bad"), h("code", null, foreign(each.command, 300)), h("span", {class: "quiet-text"}, each.exit_code === 0 ? "" : `exit code ${each.exit_code}`))))));
 
   // --- the diff and how one moves in it
 
