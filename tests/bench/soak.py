@@ -247,7 +247,9 @@ class Soak:
 
     async def prose(self) -> None:
         """Something said to one that does not think, and says so."""
-        await self._answered({"recipient": "parrot", "kind": "prose", "text": f"where is the {words(4)} #{words(1)}"}, kind="fault")
+        await self._answered(
+            {"recipient": "parrot", "kind": "prose", "text": f"where is the {words(4)} #{words(1)}"}, kind="fault"
+        )
 
     async def model(self) -> None:
         """A request to a model, whose key comes from the vault."""
@@ -309,7 +311,9 @@ class Soak:
     async def archive(self) -> None:
         """A conversation that goes into the archive, is found and read there, and comes back or is forgotten."""
         word = f"soak{new_id().replace('-', '')}"
-        said, _ = await self._answered({"recipient": "parrot", "kind": "prose", "text": f"where is {word}"}, kind="fault")
+        said, _ = await self._answered(
+            {"recipient": "parrot", "kind": "prose", "text": f"where is {word}"}, kind="fault"
+        )
         await self.post("/archives", {"conversation": said["conversation"]})
         while not (await self.see(f"/search?q={word}"))["hits"]:
             await sleep(0.5)
