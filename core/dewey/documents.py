@@ -97,13 +97,13 @@ class Documents:
 
     def _run(self, id: str, sequence: int) -> Iterator[Document]:
         sql = (
-            'SELECT mad, conversation, "trigger", created, outcome, reason, evidence, artifacts, ended'
+            'SELECT mad, conversation, "trigger", created, outcome, reason, evidence, artifacts, ended, title'
             " FROM runs WHERE id = ?"
         )
         found = self._db.execute(sql, (id,)).fetchone()
         if found is None:
             return
-        mad, conversation, trigger, created, outcome, reason, evidence, artifacts, ended = found
+        mad, conversation, trigger, created, outcome, reason, evidence, artifacts, ended, title = found
         goal, asker = "", ""
         labels: tuple[str, ...] = ("worker",)
         asked = self._row_of(trigger)
@@ -113,9 +113,16 @@ class Documents:
             labels = tuple(sorted({"worker", *labels_of(message)}))
         said = [str(outcome or ""), str(reason or ""), goal, _flat(json.loads(evidence or "{}"))]
         said.append(" ".join(str(each.get("name", "")) for each in json.loads(artifacts or "[]")))
-        title = f"{mad}: {goal.strip().partition(chr(10))[0]}".removesuffix(": ")
         yield Document(
-            *("run", id, sequence, "run", ended or created, title, "\n".join(each for each in said if each)),
+            *(
+                "run",
+                id,
+                sequence,
+                "run",
+                ended or created,
+                f"{mad}: {title}".removesuffix(": "),
+                "\n".join(each for each in said if each),
+            ),
             conversation=conversation,
             run=id,
             sender=asker,

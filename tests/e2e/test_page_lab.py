@@ -14,7 +14,7 @@ from tests.labs import call, lab_of_own
 from tests.pages import flaws, live, sideways, signed_in
 from tests.reporting import EVIL
 
-PARTS = ("", "/mads", "/sandboxes", "/secrets", "/policy", "/audit", "/doctor")
+PARTS = ("", "/mads", "/sandboxes", "/costs", "/secrets", "/policy", "/incidents", "/audit", "/doctor")
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +55,37 @@ async def test_the_map_draws_who_talks_to_whom_and_says_it_in_a_table(browser: B
         await call(lab, "echo", "say", text="once more")
         await expect(row.locator("td").nth(3)).to_have_text(str(int(before) + 1))  # by itself, within a second or so
         found.quiet()
+
+
+async def test_what_is_said_to_a_whole_conversation_is_in_the_table_and_not_drawn(browser: Browser, lab: Lab) -> None:
+    async with signed_in(browser, lab.home) as found:
+        page = found.page
+        await page.goto("/lab")
+        await expect(page.get_by_role("row", name="person operator its conversation")).to_be_visible()
+        await expect(page.locator(".map-node", has_text="echo")).to_have_count(1)
+        await expect(page.get_by_text("everybody")).to_have_count(0)
+        labels = await page.locator(".map-rate").evaluate_all(
+            "all => all.map(each => each.getBBox()).map(b => [b.x, b.y, b.x + b.width, b.y + b.height])"
+        )
+        for place, (left, top, right, bottom) in enumerate(labels):
+            for other in labels[:place]:
+                assert right <= other[0] or other[2] <= left or bottom <= other[1] or other[3] <= top
+        found.quiet()
+
+
+async def test_a_link_to_a_part_of_the_lab_points_to_what_it_names(browser: Browser, lab: Lab) -> None:
+    async with signed_in(browser, lab.home) as found:
+        page = found.page
+        await page.goto("/lab/mads?mad=echo")
+        await expect(page.locator(".card.meant")).to_contain_text("echo")
+        await page.goto("/lab/policy?rule=files")
+        await expect(page.locator(".finding.meant")).to_contain_text("files")
+        await page.goto("/lab/costs?by=run&days=1")
+        await expect(page.get_by_label("Add up by")).to_have_value("run")
+        await page.goto("/lab/incidents?mad=echo")
+        await expect(page.get_by_role("searchbox", name="MAD")).to_have_value("echo")
+        await page.goto("/lab/attic")
+        await expect(page.get_by_role("alert")).to_contain_text("no such part")
 
 
 async def test_conversations_are_found_by_tag_and_read_both_ways(browser: Browser, lab: Lab) -> None:

@@ -1,11 +1,12 @@
 // What a run did, as tables: tools, the web, models and files; its own and of the runs that work for it.
 
 import {h, replaceFor} from "./dom.js";
-import {bytes, clock, count, money, short, shown, span, tokens} from "./format.js";
+import {bytes, clock, count, money, short, shown, span, tokens, undigested} from "./format.js";
 import {actButton, card, foreign, link, state, table} from "./parts.js";
 
 export const LISTS = ["tools", "web", "llm", "files"];
-const ROWS = 100; // of each table in the page, until somebody asks for more
+const ROWS = 12; // of each table, the newest, until somebody asks for more
+const STEP = 10; // times as many each time
 
 const at = {name: "At", class: "short", cell: (each) => (each.at ? clock(each.at) : "–")};
 const who = {name: "By", class: "short", cell: (each) => link(`/runs/${encodeURIComponent(each.run)}`, foreign(each.mad, 60))};
@@ -18,7 +19,7 @@ function ending(word) {
 }
 
 const TABLES = {
-  tools: ["Tools", [at, {name: "Tool", class: "short", cell: (each) => h("code", null, shown(each.name, 80))}, {name: "With", class: "cut", cell: (each) => foreign(each.detail, 300)},
+  tools: ["Tools", [at, {name: "Tool", class: "short", cell: (each) => h("code", null, shown(each.name, 80))}, {name: "With", class: "cut", cell: (each) => h("span", {title: shown(each.detail, 600)}, foreign(undigested(each.detail), 300))},
     {name: "Outcome", class: "short", cell: (each) => ending(each.outcome)}, took, who]],
   web: ["Web requests", [at, {name: "Method", class: "short", cell: (each) => h("code", null, shown(each.method, 10))}, {name: "Address", class: "cut", cell: (each) => foreign(each.url, 400)},
     {name: "Outcome", class: "short", cell: (each) => ending(each.outcome === "done" && each.status ? (each.status < 400 ? "done" : `answer ${each.status}`) : each.outcome)},
@@ -34,18 +35,19 @@ const TABLES = {
 /** `{node, draw(activity)}` for one run; `older` gets what it did before what is shown. */
 export function activityOf(run, older) {
   const node = h("div", {class: "stack"});
-  const wide = new Set();
+  const wide = new Map(); // how many rows, by table
 
   function draw(doing) {
     const families = doing.children.length > 0;
-    replaceFor([doing.tools, doing.web, doing.llm, doing.files, doing.before, [...wide]], node, () => [LISTS.filter((each) => doing[each].length).map((name) => {
+    replaceFor([doing.tools, doing.web, doing.llm, doing.files, doing.before, [...wide.values()]], node, () => [LISTS.filter((each) => doing[each].length).map((name) => {
       const [title, columns] = TABLES[name];
       const all = doing[name];
-      const rows = wide.has(name) ? all.slice(-ROWS * 10) : all.slice(-ROWS);
+      const most = wide.get(name) ?? ROWS;
+      const rows = all.slice(-most);
       const own = families || all.some((each) => each.run !== run) ? columns : columns.filter((each) => each !== who);
       return card([title, h("span", {class: "tag quiet"}, total(name, all))], {}, table(own, rows, {label: title}),
-        rows.length < all.length && h("div", {class: "pager"}, `the last ${rows.length} of ${all.length}`, !wide.has(name) && h("button", {type: "button", class: "button small", onclick: () => {
-          wide.add(name);
+        rows.length < all.length && h("div", {class: "pager"}, h("span", null, `the last ${rows.length} of ${all.length}`), h("button", {type: "button", class: "button small", onclick: () => {
+          wide.set(name, most * STEP);
           draw(doing);
         }}, "More")));
     }), doing.before && h("p", null, actButton("What it did before", older, {kind: "small"}))]);

@@ -78,5 +78,8 @@ function visible(character) {
 /** A digest or an id, short. */
 export const short = (text, keep = 12) => (text.length > keep + 1 ? `${text.slice(0, keep)}…` : text);
 
+/** Text with the digests in it short: they are there to be compared, not to be read. */
+export const undigested = (text) => text.replace(/\bsha256:([0-9a-f]{8})[0-9a-f]{56}\b/g, "sha256:$1…");
+
 /** "timed_out" → "timed out". */
 export const words = (name) => String(name ?? "").replaceAll("_", " ");

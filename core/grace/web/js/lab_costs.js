@@ -22,9 +22,9 @@ export async function part({query}, page) {
     const {costs, today} = await get("/costs", wanted, {signal: page.signal});
     replace(figures, today && [
       figure("Spent today", money(today.spent_usd), {note: today.cap_usd === null ? "no cap set" : `of ${money(today.cap_usd)}`}),
-      figure("Set aside for live runs", money(today.held_usd)),
+      figure("Set aside", money(today.held_usd), {note: "for live runs"}),
       figure("Tokens today", tokens(today.spent_tokens), {note: today.cap_tokens === null ? "no cap set" : `of ${tokens(today.cap_tokens)}`}),
-      figure("Tokens set aside", tokens(today.held_tokens))]);
+      figure("Tokens set aside", tokens(today.held_tokens), {note: "for live runs"})]);
     figures.hidden = !today;
     draw(costs);
   }
@@ -52,6 +52,6 @@ export async function part({query}, page) {
   }
 
   await load();
-  const bar = h("div", {class: "filters", role: "search", "aria-label": "Add up"}, choice("Add up by", BY, wanted.by, (by) => change({by})), choice("Of", SPANS, wanted.days, (days) => change({days})));
+  const bar = h("div", {class: "filters", role: "search", "aria-label": "Add up"}, choice("Add up by", BY, wanted.by, (by) => change({by})), choice("When", SPANS, wanted.days, (days) => change({days})));
   return {node: h("div", {class: "stack"}, figures, h("div", null, bar, card("What models have cost", {}, list))), topics: [], refresh: load};
 }

@@ -21,7 +21,7 @@ export async function part(_params, page) {
     if (found.running) timer = setTimeout(() => look().catch((error) => page.signal.aborted || console.warn(error)), LOOK_MS);
     const rank = {bad: 0, weak: 1, ok: 2};
     const checks = [...found.checks].sort((a, b) => rank[a.state] - rank[b.state]);
-    replace(node, card([found.running ? "Looking…" : "Card", found.at && !found.running ? state(found.ok ? "good" : "bad", found.ok ? "the lab can run here" : "the lab cannot run here") : null],
+    replace(node, card([found.running ? "Looking…" : "What it found", found.at && !found.running ? state(found.ok ? "good" : "bad", found.ok ? "the lab can run here" : "the lab cannot run here") : null],
       {acts: found.running ? state("busy", "trying things out") : actButton("Look now", async () => draw(await post("/lab/doctor")), {kind: "primary"})},
       found.at && h("p", {class: "card-body quiet-text"}, "Looked ", when(found.at), `, which took ${span(found.took_s)}`),
       checks.length ? h("ul", {class: "check-list"}, checks.map((each) => h("li", null, state(TONES[each.state] ?? "quiet", each.state), h("div", null, h("b", null, foreign(each.name, 80)), " ", foreign(each.detail, 600)), each.mend && h("div", {class: "mend"}, foreign(each.mend, 600)))))

@@ -5,12 +5,14 @@ import {h, replace} from "./dom.js";
 import {count, words} from "./format.js";
 import {actButton, card, empty, facts, foreign, state, table, when} from "./parts.js";
 
+const VAULT = {open: "good", none: "quiet", damaged: "bad"};
+
 export async function part(_params, page) {
   const node = h("div", {class: "stack"});
 
   async function look() {
     const {vault, secrets} = await get("/secrets", {}, {signal: page.signal});
-    replace(node, card("Vault", {}, h("div", {class: "card-body"}, facts(Object.entries(vault).filter(([, value]) => value !== "" && value !== null).map(([name, value]) => [words(name), name === "state" ? state(value === "open" ? "good" : "warn", words(value)) : typeof value === "boolean" ? (value ? "yes" : "no") : foreign(["way", "wanted"].includes(name) ? words(value) : String(value), 200)])))),
+    replace(node, card("Vault", {}, h("div", {class: "card-body"}, facts(Object.entries(vault).filter(([, value]) => value !== "" && value !== null).map(([name, value]) => [words(name[0].toUpperCase() + name.slice(1)), name === "state" ? state(VAULT[value] ?? "warn", words(value)) : typeof value === "boolean" ? (value ? "yes" : "no") : foreign(["way", "wanted"].includes(name) ? words(value) : String(value), 200)])))),
       secrets.length ? secrets.map(secret) : h("div", {class: "card"}, empty("No secrets yet", "A worker uses a secret by its name and never sees it. Its value goes in at a terminal:", "madlab secret set NAME")));
   }
 

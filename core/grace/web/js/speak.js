@@ -23,7 +23,7 @@ export async function speakBox({page, conversation = "", recipient = "", said}) 
   const whom = h("span", {role: "status"});
   const input = h("textarea", {rows: "3", maxlength: String(LONGEST), placeholder: "@name and what to say", "aria-label": "What to say", role: "combobox", "aria-expanded": "false", "aria-controls": "mentions", "aria-autocomplete": "list"});
   const send = actButton("Say it", say, {kind: "primary"});
-  const node = h("div", {class: "speak"}, input, list, h("div", {class: "speak-row"}, whom, h("span", null, h("kbd", null, "Ctrl"), " ", h("kbd", null, "Enter")), send));
+  const node = h("div", {class: "speak"}, input, list, h("div", {class: "speak-row"}, whom, h("span", {class: "keys-hint"}, h("kbd", null, "Ctrl"), " ", h("kbd", null, "Enter")), send));
 
   function addressed() {
     const named = LEADING.exec(input.value)?.[1]?.toLowerCase();

@@ -156,7 +156,7 @@ export async function view({id, query}, page) {
     page.setQuery({events: events ? "1" : ""});
     draw();
   }, {kind: "small"});
-  const node = h("div", null, head(h("span", {class: "patch-title"}, foreign(about.title || id, 160)), {crumbs: link("/conversations", "Conversations"), note: h("span", {class: "run-title"}, `${count(about.runs.length, "run")}, begun by `, foreign(about.sender || "nobody", 80), tagList(about.tags))}),
+  const node = h("div", null, head(h("span", {class: "patch-title"}, foreign(about.title || id, 160)), {crumbs: link("/conversations", "Conversations"), note: h("span", {class: "run-title"}, h("span", null, `${count(about.runs.length, "run")}, begun by `, foreign(about.sender || "nobody", 80)), tagList(about.tags))}),
     h("div", {class: "columns"}, h("section", {class: "card", "aria-label": "What was said"}, h("div", {class: "card-head"}, h("h2", null, "Messages"), h("div", {class: "acts"}, toggle)), before, list, after, speak && speak.node), side));
   queueMicrotask(() => requestAnimationFrame(() => (place ? list.querySelector(".found")?.scrollIntoView({block: "center"}) : said.length > 8 && scrollTo(0, document.documentElement.scrollHeight))));
   return {title: shown(about.title || words(id), 60), node, topics: [`conversation:${id}`], update, refresh, leave: () => clearTimeout(learning)};

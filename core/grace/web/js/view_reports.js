@@ -21,7 +21,7 @@ const COLUMNS = [
 
 function found(each) {
   const some = SEVERITIES.filter((level) => each.counts[level]);
-  return some.length ? h("span", {class: "tags"}, some.map((level) => severity(level, String(each.counts[level])))) : each.findings ? String(each.findings) : "nothing";
+  return some.length ? h("span", {class: "found"}, some.map((level) => severity(level, String(each.counts[level])))) : each.findings ? String(each.findings) : "nothing";
 }
 
 export async function view(_params, page) {

@@ -55,7 +55,7 @@ export async function view({query}, page) {
   }
 
   function draw() {
-    told.textContent = found ? `${found.exact ? "" : "about "}${count(found.total, "hit")} in ${found.took_ms} ms` : "";
+    told.textContent = found ? `${found.exact ? "" : "about "}${count(found.total, "hit")} in ${Math.max(1, Math.round(found.took_ms))} ms` : "";
     if (!found) replace(list, h("li", null, empty("Search the lab", "Everything said and done is here: messages, runs, findings, acts. Words are ANDed; put a phrase in quotation marks; narrow it with from:, to:, kind:, tag:, after: and before:.")));
     else if (!hits.length) replace(list, h("li", null, empty("Nothing was found", "Take a word or a filter away. What was said a moment ago is here a moment later.")));
     else replace(list, hits.map(hitItem));
