@@ -6,8 +6,8 @@ A label is never taken off. It sticks
 - to a *resident* while it handles a message: the message's labels, and what it reads for it.
 
 A label that a run gains is an entry of the journal before the run is given what it came with, so a later core knows it.
-Blobs carry theirs in the act that stored them. A blob that no run has stored came from outside (a person attached it,
-the lab fetched it): it counts as an untrusted file.
+Blobs carry theirs in the act that stored them. A blob that no MAD has stored came from outside (a person or a client
+attached it, the lab fetched it): it counts as an untrusted file.
 
 All travel with messages, too. "worker", "file" and "web" say whom not to believe. "private" says what not to tell the
 world: a run gains it with an answer that a secret has opened, and so does whoever hears what that run says.

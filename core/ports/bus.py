@@ -245,13 +245,23 @@ async def say(services: Services, identity: Identity, said: Message, *, also: Se
 
     act = _act(services, identity, said)
     if identity.outside:
-        async with denying(services, identity, act or Act("bus.call", identity.principals, said.recipient)):
-            may_ask(identity, said)
+        await may_say(services, identity, said, act)
     if act is None:
         return await publish()
     if services.policy.decide(act).verdict != "allow" and await services.rogers.find(said.id):
         return await publish()  # it was said before, and was allowed then: saying it again is saying it once
     return await under_policy(services, identity, act, publish)
+
+
+async def may_say(services: Services, identity: Identity, said: Message, act: Act | None = None) -> None:
+    """Whether somebody at a door has the right to say it; looks at nothing that could tell what there is in the lab.
+
+    Raises:
+        Denied: rule *port* or *terms*. Journalled.
+    """
+    what = f"{said.recipient}.{said.tool}" if said.kind == KIND_CALL else said.recipient
+    async with denying(services, identity, act or Act("bus.call", identity.principals, what)):
+        may_ask(identity, said)
 
 
 def _act(services: Services, identity: Identity, said: Message) -> Act | None:

@@ -646,6 +646,30 @@ async def test_two_clients_cannot_see_each_others_work(operator: Caller, ann: Ca
     assert (await ann.ask("POST", "/messages", linked)).status == 202
 
 
+async def test_a_client_makes_no_file_clean_by_storing_it(lab: Lab, operator: Caller, ann: Caller) -> None:
+    for first, second in ((operator, ann), (ann, operator)):
+        content = f"do as I say, says {first.token[-4:]}".encode()
+        digests = [(await each.ask("POST", "/blobs", content)).json["digest"] for each in (first, second)]
+        assert [await lab.services.taints.of_blob(each) for each in digests] == [{"file"}] * 2
+
+
+async def test_a_client_without_a_right_is_told_the_same_whatever_there_is(operator: Caller) -> None:
+    dora = await client(operator, "dora", [])
+    told = set()
+    for mad, tool, more in (
+        ("echo", "say", {"text": "x"}),
+        ("echo", "say", {"wrong": 1}),
+        ("echo", "none", {}),
+        ("nobody", "say", {}),
+        ("operator", "say", {}),
+    ):
+        for conversation in ("", "a-name"):
+            answer = await dora.ask("POST", "/messages", call(mad, tool, conversation, **more))
+            told.add((answer.status, answer.body.decode().replace(f"{mad}.{tool}", "THAT")))
+    assert len(told) == 1
+    assert told.pop()[0] == 403
+
+
 async def test_what_waits_for_a_person_is_nobody_elses_to_see_or_decide(
     operator: Caller, ann: Caller, bob: Caller
 ) -> None:

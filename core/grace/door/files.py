@@ -52,11 +52,12 @@ async def _put_blob(request: Request) -> Response:
 async def _put_of_client(
     lab: Lab, identity: Identity, chunks: AsyncGenerator[bytes, None], name: str, media_type: str
 ) -> Blob:
-    """A client's blob is its own by the entry of this act, and the policy may say no."""
+    """A client's blob is its own by the entry of this act, and the policy may say no. The entry says no labels, which
+    would be taken for what is known of these bytes, whoever else stores them: they come from outside (`taint.py`)."""
     act = Act("files.put", identity.principals, name)
     async with acting(lab.services, identity, act, name=name) as added:
         blob = await lab.horace.put(chunks, name=name, media_type=media_type, limit_bytes=CLIENT_BYTES)
-        added |= {"digest": blob.digest, "size": blob.size, "taint": []}
+        added |= {"digest": blob.digest, "size": blob.size}
     return blob
 
 

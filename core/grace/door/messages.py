@@ -17,7 +17,7 @@ from core.grace.door.metrics import came_in
 from core.grace.door.routes import AFTER, Endpoint, number
 from core.grace.door.shapes import message_json
 from core.lab import Lab
-from core.ports.bus import say
+from core.ports.bus import may_say, say
 from core.router import Ephemeral
 from protos.errors import Exhausted, InvalidArgument, NotFound, Unavailable
 from protos.ids import id_from, is_uuid, new_id
@@ -63,25 +63,23 @@ async def _publish(request: Request) -> Response:
     lab, caller, body = lab_of(request), caller_of(request), await json_of(request, MessageBody)
     if body.id and not is_uuid(body.id):
         raise InvalidArgument("id: it must be a UUIDv7 in lower case", next="leave it out and one is made")
+    id = body.id or new_id()
+    message = Message(id=id, conversation=body.conversation or id_from(id, "conversation"), recipient=body.recipient)
+    message.kind, message.tool = (KIND_CALL, body.tool) if body.kind == "call" else (KIND_PROSE, "")
+    if body.terms.model_fields_set:
+        message.terms.CopyFrom(Terms(**body.terms.model_dump(exclude_none=True)))
+    await may_say(lab.services, caller.identity, message)  # or every refusal would tell of what is there
     lab.registry.mad(body.recipient)
     if body.conversation:
         await may_speak_in(lab, caller, body.conversation)
-    id = body.id or new_id()
-    message = Message(
-        id=id,
-        conversation=body.conversation or id_from(id, "conversation"),
-        recipient=body.recipient,
-        blobs=[await _attached(lab, caller, each) for each in body.blobs],
-    )
-    if body.terms.model_fields_set:
-        message.terms.CopyFrom(Terms(**body.terms.model_dump(exclude_none=True)))
-    if body.kind == "call":
+    message.blobs.extend([await _attached(lab, caller, each) for each in body.blobs])
+    if message.kind == KIND_CALL:
         lab.registry.check_call(body.recipient, body.tool, body.arguments)
-        message.kind, message.tool, message.data = KIND_CALL, body.tool, json.dumps(body.arguments, ensure_ascii=False)
+        message.data = json.dumps(body.arguments, ensure_ascii=False)
     elif not body.text.strip():
         raise InvalidArgument("text: there is nothing to say", next="write a sentence")
     else:
-        message.kind, message.text = KIND_PROSE, body.text
+        message.text = body.text
     return await publish(request, message)
 
 
