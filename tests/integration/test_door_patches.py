@@ -103,6 +103,7 @@ async def test_an_approved_patch_is_one_commit_on_a_new_branch_once_and_in_the_a
     async with desk(tmp_path) as at:
         run = await at.coded(MENDED)
         before, head = fingerprint(at.repository), said(at.repository, "rev-parse", "HEAD")
+        (item,) = (await at.get("/attention"))["items"]
         applied = await at.post(f"/runs/{run.id}/patch/apply")
         again = await at.post(f"/runs/{run.id}/patch/apply")
         with pytest.raises(Conflict, match="was applied already"):
@@ -112,6 +113,10 @@ async def test_an_approved_patch_is_one_commit_on_a_new_branch_once_and_in_the_a
         patch = await at.get(f"/runs/{run.id}/patch")
         waiting, taken = [(await at.get(f"/patches?state={each}"))["patches"] for each in ("waiting", "applied")]
         acts = await at.acts(run)
+        attention = await at.get("/attention")
+    assert (item["kind"], item["title"]) == ("patch", "A patch waits for you: add shall add")
+    assert item["evidence"] == [{"label": "Look at it", "path": f"/patches/{run.id}"}]
+    assert attention == {"items": []}
     branch = f"madlab/{run.id}"
     assert applied == again
     assert (applied["state"], applied["decision"]["by"]) == ("applied", "operator")

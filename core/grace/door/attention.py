@@ -25,6 +25,7 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from core.coding.telling import warnings
 from core.fiedler.escrow import Account
 from core.fiedler.money import dollars
 from core.grace.door.callers import caller_of
@@ -357,7 +358,9 @@ def _worth(run: Run) -> str:
     size: Mapping[str, Any] = patch if isinstance(patch, Mapping) else {}
     files, added, removed = (int(size.get(each) or 0) for each in ("files", "added", "removed"))
     proof = "proved in a clean sandbox" if _proved(run) else _cut(run.reason) or "not proved"
-    return f"{files} {'file' if files == 1 else 'files'}, +{added} -{removed}; {proof}"
+    seen = sum(1 for _ in warnings(run.evidence))
+    warned = f"; {seen} {'warning' if seen == 1 else 'warnings'}" if seen else ""
+    return f"{files} {'file' if files == 1 else 'files'}, +{added} -{removed}; {proof}{warned}"
 
 
 def _of_budgets(facts: Facts) -> Iterator[Item]:
