@@ -670,6 +670,27 @@ async def test_a_client_without_a_right_is_told_the_same_whatever_there_is(opera
     assert told.pop()[0] == 403
 
 
+async def test_words_of_a_client_that_the_operator_says_again_are_out_of_its_reach(
+    lab: Lab, operator: Caller, ann: Caller
+) -> None:
+    theirs = (await ann.ask("POST", "/messages", call("errand", "say", text="again"))).json
+    with fail_after(30):
+        async with ann.following(f"/runs/{theirs['run']}/logs") as came:
+            async for _ in came:  # it ends with the run
+                pass
+    again = await operator.ask("POST", f"/runs/{theirs['run']}/retry", {})
+    assert again.status == 202, again
+    assert again.json["conversation"] != theirs["conversation"]
+    for method, path in (("GET", "/runs/{run}"), ("POST", "/runs/{run}/cancel"), ("POST", "/runs/{run}/retry")):
+        answer = await ann.ask(method, path.format(run=again.json["run"]), {} if method == "POST" else None)
+        assert answer.status == 404
+    asked = await lab.rogers.find(again.json["id"])
+    assert asked is not None
+    assert (asked.sender, asked.causation) == ("operator", theirs["id"])
+    own = await ann.ask("POST", f"/runs/{theirs['run']}/retry", {})
+    assert (own.status, own.json["conversation"]) == (202, theirs["conversation"])
+
+
 async def test_what_waits_for_a_person_is_nobody_elses_to_see_or_decide(
     operator: Caller, ann: Caller, bob: Caller
 ) -> None:

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from core.grace.door import answers
+from core.grace.door.again import said_again
 from core.grace.door.answers import Answer
 from core.grace.door.callers import caller_of, own_run, seen_run
 from core.grace.door.edge import PAGE, Empty, RemarkBody, after_of, json_of, lab_of, number_of, wants_stream
@@ -126,10 +127,11 @@ async def _cancel(request: Request) -> Response:
 
 
 async def _retry(request: Request) -> Response:
-    """Says once more what the run was for, in the same conversation. What nobody knows any more cannot be said."""
-    lab = lab_of(request)
+    """Says once more what the run was for: one's own words in the same conversation, those of somebody else in a new
+    one. What nobody knows any more cannot be said."""
+    lab, caller = lab_of(request), caller_of(request)
     await json_of(request, Empty)
-    run = await own_run(lab, caller_of(request), request.path_params["id"])
+    run = await own_run(lab, caller, request.path_params["id"])
     if run.live:
         raise Conflict(f"the run {run.id} has not ended", next=f"wait for it, or: madlab cancel {run.id}")
     if run.parent:
@@ -141,13 +143,10 @@ async def _retry(request: Request) -> Response:
             next="ask anew; [journal] says how long messages are kept",
         )
     lab.registry.mad(asked.recipient)
-    again = Message(id=new_id(), conversation=asked.conversation, recipient=asked.recipient, kind=asked.kind)
-    again.tool, again.text, again.data, again.causation = asked.tool, asked.text, asked.data, asked.id
+    again = said_again(asked, new_id(), by=caller.name)
     for each in asked.blobs:
         await lab.horace.stat(each.digest)  # or it is refused here, and not by a run that fails
         again.blobs.append(each)
-    if asked.HasField("terms"):
-        again.terms.CopyFrom(asked.terms)
     if again.kind == KIND_CALL:
         lab.registry.check_call(again.recipient, again.tool, strict_json(again.data or "{}"))
     return await publish(request, again)

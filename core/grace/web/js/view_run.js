@@ -50,7 +50,7 @@ export async function view({id}, page) {
       live && run.state !== "collecting" && [
         run.started && actButton("Say something", remark),
         actButton("Cancel", cancel, {kind: "danger"})],
-      !live && !run.parent && actButton("Run again", retry)]);
+      !live && !run.parent && actButton(theirs(run) ? "Run their words again" : "Run again", retry, {kind: theirs(run) ? "danger" : ""})]);
     replaceFor(stands, note, () => [runState(run), run.title && h("span", null, foreign(run.title, 300))]);
     replaceFor(stands, steps, () => stateLine(run));
     const cost = run.cost ?? {};
@@ -131,6 +131,7 @@ export async function view({id}, page) {
   }
 
   async function retry() {
+    if (theirs(run) && !await ask({title: `Say the words of ${shown(run.asker, 80)} again?`, text: `“${shown(run.title || id, 300)}” was asked for by ${shown(run.asker, 80)}. Said again it is you who asks, with what you may and at your cost, in a new conversation.`, yes: "Run their words again", kind: "danger"})) return;
     const again = await post(`${path}/retry`);
     toast(`Asked again: ${again.run ?? "see Runs"}`);
     if (again.run) page.go(runHref(again.run));
@@ -278,3 +279,8 @@ const memoryOf = (cost, usage) => cost.memory_bytes ?? (usage?.memory?.length ? 
 const sum = (list, of) => (list?.length ? list.reduce((total, each) => total + (of(each) || 0), 0) : null);
 const levelOf = (message) => (/^(error|warning|fatal|critical)$/.test(message.data?.level ?? "") ? message.data.level : message.tool);
 const lineText = (message) => message.text || (message.data === null ? "" : JSON.stringify(message.data));
+
+/** Whether somebody else asked for it: a client, a resident. */
+function theirs(run) {
+  return Boolean(run.asker) && run.asker !== "operator";
+}
