@@ -24,6 +24,7 @@ from core.coding.hunks import DIFF_BYTES, read_diff
 from core.coding.landing import Coded, Landed, check_flags, directory, land, open_coded
 from core.coding.repository import Repository, check_branch
 from core.coding.telling import clean_room, mappings, plain, tests, warnings
+from core.grace.door.again import arguments_again
 from core.grace.door.answers import Answer
 from core.grace.door.callers import caller_of, seen_run
 from core.grace.door.edge import Empty, Strict, TermsBody, json_of, lab_of, number_of
@@ -453,7 +454,7 @@ async def _once_more(lab: Lab, run: Run, body: _SendBackBody) -> Message:
     """
     asked = await lab.rogers.find(run.trigger)
     kept = {each["name"]: each for each in run.artifacts}
-    arguments = dict(_asked_of({"messages": [message_json(asked)]})) if asked is not None else {}
+    arguments = json.loads(arguments_again(asked, by=OPERATOR)) if asked is not None and asked.kind == KIND_CALL else {}
     if asked is None or not arguments.get("source") or "changes.tar" not in kept:
         raise Conflict(f"What {run.id} began with is not kept any more.", next="Ask for it anew: madlab code")
     blobs = [each for each in asked.blobs if each.digest == arguments["source"]]
@@ -467,6 +468,7 @@ async def _once_more(lab: Lab, run: Run, body: _SendBackBody) -> Message:
     label = hashlib.sha256(f"{body.model}\0{body.remark}".encode()).hexdigest()
     id = id_from(run.trigger, f"sent back {label}")
     message = Message(id=id, conversation=id, recipient=FOREMAN, kind=KIND_CALL, tool=TOOL, blobs=blobs)
+    message.taint[:] = asked.taint
     message.data = json.dumps(arguments, ensure_ascii=False)
     if body.terms is not None:
         message.terms.CopyFrom(Terms(**body.terms.model_dump(exclude_none=True)))
