@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
 from protos.errors import Unavailable
 
-MANY = 100_000
+FINDINGS, SKIPPED = 20_000, 50_000  # that a report lists: all that a scan leaves has a place
 
 
 class Severity(StrEnum):
@@ -52,8 +52,8 @@ class Coverage(_Part):
 
     files: Annotated[int, Field(ge=0)]
     scanned: Annotated[int, Field(ge=0)]
-    skipped: Annotated[tuple[Skipped, ...], Field(max_length=MANY)]
-    scanners: Annotated[tuple[Scanner, ...], Field(max_length=1000)]
+    skipped: Annotated[tuple[Skipped, ...], Field(max_length=SKIPPED), FailFast()]
+    scanners: Annotated[tuple[Scanner, ...], Field(max_length=1000), FailFast()]
 
 
 class Finding(_Part):
@@ -83,7 +83,7 @@ class Report(_Part):
     run: str
     outcome: str
     coverage: Coverage
-    findings: Annotated[tuple[Finding, ...], Field(max_length=MANY)]
+    findings: Annotated[tuple[Finding, ...], Field(max_length=FINDINGS), FailFast()]
 
 
 def parse(content: bytes, run: dict[str, Any]) -> Report:
@@ -95,8 +95,13 @@ def parse(content: bytes, run: dict[str, Any]) -> Report:
     try:
         found = Report.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors()[0]
+        first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "too_long":
+            raise Unavailable(
+                f"the report of {run['id']} is too big: over {first['ctx']['max_length']:,} {place}",
+                next="take the file itself: report.json, among what the run left",
+            ) from None
         raise Unavailable(
             f"the report of {run['id']} is malformed at {place or 'its start'}: {first['msg']}",
             next=f"see what the worker wrote: madlab logs {run['id']}",

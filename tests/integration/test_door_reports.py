@@ -3,19 +3,26 @@
 import csv
 import io
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import closing
 from datetime import date, timedelta
+from pathlib import Path
+from statistics import median
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from anyio import to_thread
+from anyio import create_task_group, current_time, sleep, to_thread
 
 from core.grace.cli.client import Client
 from core.grace.door.report_page import STYLE
+from core.grace.reports import FINDINGS
 from protos.errors import InvalidArgument, NotFound, Unavailable
+from tests.integration.test_core_runs import ended
 from tests.reporting import EVIL, Scans, a_finding, scans
+from tests.security.test_surface import client
+from tests.surface import Answer, Caller
 
 TOKEN = "ghp_" + "a1B2c3D4e5" * 4
 
@@ -163,3 +170,57 @@ async def test_what_a_person_accepts_becomes_a_baseline_and_stands_in_the_audit(
     ):
         with pytest.raises(InvalidArgument):
             await post(at, f"/runs/{run.id}/report/baseline", accept=[bad])
+
+
+async def test_the_door_stays_quick_and_small_while_the_biggest_report_is_asked_for_by_many(at: Scans) -> None:
+    run = await at.scan(*(a_finding(number, severity="low") for number in range(FINDINGS)), name="big")
+    ann = await client(Caller(at.lab, unix=True), "big", ["mcnamara"], sees="all")
+    operator = Caller(at.lab, unix=True)
+    answers: list[Answer] = []
+    waits: list[float] = []
+    most = before = resident_bytes()
+
+    async def asked() -> None:
+        answers.append(await ann.ask("GET", f"/runs/{run.id}/report?q=zzz&against={run.id}"))
+
+    async with create_task_group() as tasks:
+        for _ in range(8):
+            tasks.start_soon(asked)
+        while len(answers) < 8:
+            began = current_time()
+            assert (await operator.ask("GET", "/whoami")).status == 200
+            waits.append(current_time() - began)
+            most = max(most, resident_bytes())
+            await sleep(0.02)
+    assert [each.json["total"] for each in answers] == [FINDINGS] * 8
+    assert median(waits) < 0.5, waits
+    assert most - before < 256 * 1024**2
+
+
+async def test_a_report_with_more_findings_than_a_scan_leaves_is_refused_with_a_sentence(at: Scans) -> None:
+    run = await at.scan(*[a_finding()] * (FINDINGS + 1))
+    with pytest.raises(Unavailable, match=f"too big: over {FINDINGS:,} findings"):
+        await get(at, f"/runs/{run.id}/report")
+
+
+async def test_a_client_reads_nothing_through_a_report_that_it_may_not_read_itself(at: Scans) -> None:
+    until = str(date.today() + timedelta(days=30))
+    old = {"version": 1, "accepted": [{"id": "private", "reason": "r", "who": "ada", "until": until}]}
+    mine = await at.scan(a_finding(1), tree={"app.py": b"one\ntwo\nprivate\n"})
+    operator = Caller(at.lab, unix=True)
+    source = (await at.lab.rogers.find(mine.trigger)).blobs[0].digest  # type: ignore[union-attr]
+    baseline = (await operator.ask("POST", "/blobs", json.dumps(old).encode())).json["digest"]
+    ann = await client(operator, "ann", ["mcnamara"])
+    arguments = {"source": source, "baseline_json": baseline}
+    call = {"recipient": "mcnamara", "kind": "call", "tool": "scan", "arguments": arguments}
+    at.findings = [a_finding(1)]
+    run = await ended(at.lab, (await ann.ask("POST", "/messages", call)).json["run"])
+    assert (await ann.ask("GET", f"/runs/{run.id}/report/code?finding=mcn-1")).status == 404
+    assert (await ann.ask("GET", f"/runs/{run.id}/report")).json["accepted"] == []
+    assert "private" not in (await ann.ask("GET", f"/runs/{run.id}/report.html")).body.decode()
+    assert (await get(at, f"/runs/{run.id}/report/code", finding="mcn-1"))["lines"][2]["text"] == "private"
+
+
+def resident_bytes() -> int:
+    """Of this process, and so of the lab in it."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

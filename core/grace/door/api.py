@@ -43,6 +43,7 @@ from core.grace.door import (
     vault,
     whole,
 )
+from core.grace.door.desk import Desk
 from core.grace.door.edge import Answers, refuse, refuse_http
 from core.grace.door.events import Changes
 from core.grace.door.feed import Feed
@@ -107,6 +108,7 @@ def door(lab: Lab) -> Starlette:
     app.state.closing = Event()
     app.state.changes = Changes()
     app.state.feed = Feed(lab)
+    app.state.desk = Desk()
     app.state.deciding = set()  # runs whose patch somebody is just deciding about
     app.state.mcp = mcp.mount(app)
     app.state.trail = Trail(lab.journal)

@@ -8,7 +8,7 @@ as before.
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import ExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -27,6 +27,7 @@ from core.coding.telling import clean_room, mappings, plain, tests, warnings
 from core.grace.door.again import arguments_again
 from core.grace.door.answers import Answer
 from core.grace.door.callers import caller_of, seen_run
+from core.grace.door.desk import Made
 from core.grace.door.edge import Empty, Strict, TermsBody, json_of, lab_of, number_of
 from core.grace.door.routes import Endpoint, choice, number
 from core.grace.door.shapes import message_json, run_json
@@ -147,39 +148,45 @@ async def _patch(request: Request) -> Response:
     lab, only = lab_of(request), request.query_params.get("file")
     run, product = await _found(request)
     told = await _as_told(lab, run)
-    blob = next(each for each in run.artifacts if each["name"] == PATCH)
-    digest = str(blob["digest"])
-    diff = await _beginning(lab, digest)
-    files = await to_thread.run_sync(read_diff, diff, int(only) if only else None)
-    if only and int(only) >= len(files):
-        raise NotFound(f"The patch of {run.id} has no file number {only}.", next="count from 0")
-    if only:
-        return JSONResponse({"file": int(only), **files[int(only)].as_json()})
-    asked = _asked_of(told)
+    digest = str(next(each for each in run.artifacts if each["name"] == PATCH)["digest"])
     place, trouble = None, ""  # where it lies on the lab's machine is nobody's business but the operator's
-    if caller_of(request).is_operator:
+    if caller_of(request).is_operator and not only:
         place, trouble = await to_thread.run_sync(_remembered, told)
-    return JSONResponse(
-        _product_json(lab, run, product)
-        | {
-            "goal": str(asked.get("goal", "")),
-            "name": str(asked.get("name", "")),
-            "base": str(asked.get("base", "")),
-            "branch": f"madlab/{run.id}",
-            "repository": None if place is None else {"path": str(place[0].place), "below": place[1]},
-            "repository_trouble": trouble,
-            "diff": {"digest": digest, "size": product.size, "read": len(diff)},
-            "files": [each.as_json() for each in files],
-            "warnings": list(warnings(run.evidence)),
-            "flags": mappings(run.evidence.get("flags")),
-            "evidence": {each: run.evidence.get(each) for each in EVIDENCE},
-            "said": {
-                "before": tests(run.evidence.get("tests_before")),
-                "after": tests(run.evidence.get("clean_room_tests") or run.evidence.get("tests_after")),
-                "clean_room": clean_room(run.evidence),
-            },
-        }
-    )
+    asked = _asked_of(told)
+    about = _product_json(lab, run, product) | {
+        "goal": str(asked.get("goal", "")),
+        "name": str(asked.get("name", "")),
+        "base": str(asked.get("base", "")),
+        "branch": f"madlab/{run.id}",
+        "repository": None if place is None else {"path": str(place[0].place), "below": place[1]},
+        "repository_trouble": trouble,
+        "warnings": list(warnings(run.evidence)),
+        "flags": mappings(run.evidence.get("flags")),
+        "evidence": {each: run.evidence.get(each) for each in EVIDENCE},
+        "said": {
+            "before": tests(run.evidence.get("tests_before")),
+            "after": tests(run.evidence.get("clean_room_tests") or run.evidence.get("tests_after")),
+            "clean_room": clean_room(run.evidence),
+        },
+    }
+
+    async def make() -> Callable[[], Iterator[str]]:
+        diff = await _beginning(lab, digest)
+        about["diff"] = {"digest": digest, "size": product.size, "read": len(diff)}
+        return lambda: _one_file(run, diff, int(only)) if only else _all_files(about, diff)
+
+    return Made(request, make)
+
+
+def _one_file(run: Run, diff: bytes, number: int) -> Iterator[str]:
+    files = read_diff(diff, number)
+    if number >= len(files):
+        raise NotFound(f"The patch of {run.id} has no file number {number}.", next="count from 0")
+    yield json.dumps({"file": number, **files[number].as_json()})
+
+
+def _all_files(about: Mapping[str, Any], diff: bytes) -> Iterator[str]:
+    yield json.dumps({**about, "files": [each.as_json() for each in read_diff(diff)]})
 
 
 def _product_json(lab: Lab, run: Run, product: Product) -> dict[str, Any]:

@@ -39,12 +39,10 @@ POLICY = (
 SKIPPED = 1000
 
 
-def page(report: Report, name: str, run: Mapping[str, Any], accepted: Sequence[Mapping[str, str]] = ()) -> str:
-    """The whole file. `accepted` are the findings that a person had accepted before the scan."""
-    return "".join(_page(report, name, run, accepted))
-
-
-def _page(report: Report, name: str, run: Mapping[str, Any], accepted: Sequence[Mapping[str, str]]) -> Iterator[str]:
+def page(
+    report: Report, name: str, run: Mapping[str, Any], accepted: Sequence[Mapping[str, str]] = ()
+) -> Iterator[str]:
+    """The whole file, piece by piece. `accepted` are the findings that a person had accepted before the scan."""
     title = f"Scan of {_text(name) or _text(report.run)}"
     yield '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
     yield f'<meta http-equiv="Content-Security-Policy" content="{escape(POLICY)}">\n'

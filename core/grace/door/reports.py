@@ -9,19 +9,20 @@ it was accepted, by whom and why, stands in the audit.
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
-from tempfile import SpooledTemporaryFile
-from typing import Annotated, Any
+from tempfile import TemporaryFile
+from typing import IO, Annotated, Any
 
-from anyio import to_thread
+from anyio import from_thread, to_thread
 from pydantic import AfterValidator, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from core.coding.secrets import covered
-from core.grace.door.callers import caller_of, may_see_run, seen_run
+from core.grace.door.callers import caller_of, may_see_run, seen_blob, seen_run
+from core.grace.door.desk import Made, desk_of
 from core.grace.door.edge import Strict, json_of, lab_of, number_of
 from core.grace.door.report_page import POLICY, page
 from core.grace.door.routes import Endpoint, choice, number, text
@@ -145,16 +146,34 @@ async def _product_json(lab: Lab, product: Product) -> dict[str, Any]:
 
 async def _report(request: Request) -> Response:
     lab, query = lab_of(request), request.query_params
-    run, product, report = await _found(request)
+    run, product = await _seen(request)
+    before = await _seen(request, query["against"]) if query.get("against") else None
     asked = await lab.rogers.find(run.trigger)
     wanted = Wanted(query.get("severity", ""), query.get("rule", ""), query.get("path", ""), query.get("q", ""))
-    chosen = worst_first([each for each in report.findings if wanted.has(each)])
-    limit = number_of(request, "limit", FINDINGS, MOST_FINDINGS, least=1)
-    offset = number_of(request, "offset", 0, 2**31)
-    answer: dict[str, Any] = {
+    first = number_of(request, "offset", 0, 2**31)
+    stretch = slice(first, first + number_of(request, "limit", FINDINGS, MOST_FINDINGS, least=1))
+    told = {
         "run": run_json(lab, run),
         "name": _name_of(asked),
         "previous": await _previous(request, product, _name_of(asked)),
+    }
+
+    async def make() -> Callable[[], Iterator[str]]:
+        accepted = await _accepted(request, asked)
+        report = await _read(request, run)
+        earlier = await _read(request, before[0]) if before else None
+        return lambda: _told(told, report, earlier, wanted, stretch, accepted)
+
+    return Made(request, make)
+
+
+def _told(
+    told: Mapping[str, Any], report: Report, earlier: Report | None, wanted: Wanted, stretch: slice, baseline: bytes
+) -> Iterator[str]:
+    """In a thread: the answer with these findings of a report."""
+    chosen = worst_first([each for each in report.findings if wanted.has(each)])
+    answer: dict[str, Any] = {
+        **told,
         "coverage": {
             "files": report.coverage.files,
             "scanned": report.coverage.scanned,
@@ -165,23 +184,22 @@ async def _report(request: Request) -> Response:
         "counts": counts(report.findings),
         "total": len(report.findings),
         "matching": len(chosen),
-        "findings": [each.model_dump(mode="json") for each in chosen[offset : offset + limit]],
+        "findings": [each.model_dump(mode="json") for each in chosen[stretch]],
         "rules": _tally(report, "rule"),
         "paths": _tally(report, "path"),
-        "accepted": await _accepted(lab, asked),
+        "accepted": _entries_of(baseline),
         "comparison": None,
     }
-    if against := query.get("against", ""):
-        _, _, earlier = await _found(request, against)
+    if earlier is not None:
         found = compared(report, earlier)
         answer["comparison"] = {
-            "against": against,
+            "against": earlier.run,
             "new": found.new[:MOST_FINDINGS],
             "still": len(found.still),
             "gone": [each.model_dump(mode="json") for each in found.gone[:FINDINGS]],
             "gone_count": len(found.gone),
         }
-    return JSONResponse(answer)
+    yield json.dumps(answer)
 
 
 def _tally(report: Report, field: str) -> list[dict[str, Any]]:
@@ -194,33 +212,45 @@ def _tally(report: Report, field: str) -> list[dict[str, Any]]:
     return [{"name": name, "count": count} for name, count in most[:PAGE]]
 
 
-async def _found(request: Request, id: str = "") -> tuple[Run, Product, Report]:
-    """The report of a run: of the one in the path, or of another.
+async def _seen(request: Request, id: str = "") -> tuple[Run, Product]:
+    """A run that left a report: the one in the path, or another.
 
     Raises:
         NotFound: there is no such run that the caller may see, or it left no report.
-        Unavailable: the report is far too big, or not of the shape that one has.
     """
     lab = lab_of(request)
     run = await seen_run(lab, caller_of(request), id or request.path_params["id"])
     product = await product_of(lab.journal, run.id, REPORT)
     if product is None:
         raise NotFound(f"The run {run.id} left no report.", next=f"See what it left: madlab show {run.id}")
-    content = await _artifact(lab, run, REPORT)
-    report = await to_thread.run_sync(parse, content, {"id": run.id, "outcome": str(run.outcome)})
-    return run, product, report
+    return run, product
 
 
-async def _artifact(lab: Lab, run: Run, name: str) -> bytes:
+async def _read(request: Request, run: Run) -> Report:
+    """The report of a run. Only in a turn at the desk.
+
+    Raises:
+        NotFound: it is there no more.
+        Unavailable: the report is far too big, or not of the shape that one has.
+    """
+
+    async def read() -> Report:
+        content = await _blob(lab_of(request), digest, REPORT_BYTES)
+        return await to_thread.run_sync(parse, content, {"id": run.id, "outcome": str(run.outcome)})
+
+    digest = _digest(run, REPORT)
+    return await desk_of(request).report(run.id, digest, read)
+
+
+def _digest(run: Run, name: str) -> str:
     """
     Raises:
         NotFound: the run left nothing of that name.
-        Unavailable: it is far too big.
     """
     found = next((each for each in run.artifacts if each["name"] == name), None)
     if found is None:
         raise NotFound(f"The run {run.id} left no {name}.", next=f"See what it left: madlab show {run.id}")
-    return await _blob(lab, str(found["digest"]), REPORT_BYTES)
+    return str(found["digest"])
 
 
 async def _blob(lab: Lab, digest: str, most: int) -> bytes:
@@ -260,39 +290,49 @@ def _whole(value: object) -> int:
 
 
 async def _code(request: Request) -> Response:
-    lab = lab_of(request)
-    run, _, report = await _found(request)
-    id = request.query_params.get("finding", "")
-    finding = next((each for each in report.findings if each.id == id), None)
-    if finding is None:
-        raise NotFound(f"The report of {run.id} has no finding {id[:64]!r}.", next="take an id out of the report")
+    lab, id = lab_of(request), request.query_params.get("finding", "")
+    run, _ = await _seen(request)
     asked = _asked(await lab.rogers.find(run.trigger))
-    if asked.get("kind", "tree") != "tree" or not finding.line:
-        raise NotFound("There is no line of code to show.", next="an archive is opened in its sandbox only")
-    with SpooledTemporaryFile(max_size=1024**2) as file:
-        size = 0
-        async with aclosing(lab.horace.get(str(asked.get("source", "")))) as chunks:  # type: ignore[type-var]
-            async for chunk in chunks:
-                size += len(chunk)
-                if size > TREE_BYTES:
-                    raise Unavailable(f"The tree has over {TREE_BYTES:,} bytes.", next="Look in the tree itself.")
-                file.write(chunk)
+
+    async def make() -> Callable[[], Iterator[str]]:
+        report = await _read(request, run)
+        finding = next((each for each in report.findings if each.id == id), None)
+        if finding is None:
+            raise NotFound(f"The report of {run.id} has no finding {id[:64]!r}.", next="take an id out of the report")
+        if asked.get("kind", "tree") != "tree" or not finding.line:
+            raise NotFound("There is no line of code to show.", next="an archive is opened in its sandbox only")
+        source = str(asked.get("source", ""))
+        await seen_blob(lab, caller_of(request), source)
+        return lambda: _lines(lab, source, finding)
+
+    return Made(request, make)
+
+
+async def _copy(lab: Lab, digest: str, file: IO[bytes]) -> None:
+    size = 0
+    async with aclosing(lab.horace.get(digest)) as chunks:  # type: ignore[type-var]
+        async for chunk in chunks:
+            size += len(chunk)
+            if size > TREE_BYTES:
+                raise Unavailable(f"The tree has over {TREE_BYTES:,} bytes.", next="Look in the tree itself.")
+            await to_thread.run_sync(file.write, chunk)
+
+
+def _lines(lab: Lab, source: str, finding: Finding) -> Iterator[str]:
+    """In a thread: the lines around a finding, out of a packed tree."""
+    with TemporaryFile() as file:
+        from_thread.run(_copy, lab, source, file)
         file.seek(0)
-        content = await to_thread.run_sync(_member, iter(lambda: file.read(1024**2), b""), finding.path)
+        content = _member(iter(lambda: file.read(1024**2), b""), finding.path)
     if content is None:
         raise NotFound(f"The tree has no file {finding.path[:100]!r} that can be shown.", next="it may be a history's")
-    lines = covered(content).split(b"\n")
     first = max(1, finding.line - AROUND)
-    return JSONResponse(
-        {
-            "path": finding.path,
-            "line": finding.line,
-            "lines": [
-                {"number": number, "text": line[: 4 * LINE_CHARACTERS].decode("utf-8", "replace")[:LINE_CHARACTERS]}
-                for number, line in enumerate(lines[first - 1 : finding.line + AROUND], first)
-            ],
-        }
-    )
+    lines = covered(content).split(b"\n")[first - 1 : finding.line + AROUND]
+    told = [
+        {"number": number, "text": line[: 4 * LINE_CHARACTERS].decode("utf-8", "replace")[:LINE_CHARACTERS]}
+        for number, line in enumerate(lines, first)
+    ]
+    yield json.dumps({"path": finding.path, "line": finding.line, "lines": told})
 
 
 def _member(stream: Iterator[bytes], path: str) -> bytes | None:
@@ -308,57 +348,76 @@ def _member(stream: Iterator[bytes], path: str) -> bytes | None:
 
 
 async def _as_json(request: Request) -> Response:
-    run, _, report = await _found(request)
-    return _file(run, "json", "application/json", report.model_dump_json(indent=2))
-
-
-async def _as_sarif(request: Request) -> Response:
-    lab = lab_of(request)
-    run, _, _ = await _found(request)
-    content = await _artifact(lab, run, "report.sarif")
-    told = await to_thread.run_sync(strict_json, content.decode("utf-8", "replace"))
-    if not isinstance(told, dict) or told.get("version") != "2.1.0":
-        raise Unavailable(f"What {run.id} left as report.sarif is no SARIF.", next="Take report.json.")
-    return _file(run, "sarif", "application/sarif+json", json.dumps(told, ensure_ascii=False))
-
-
-async def _as_html(request: Request) -> Response:
-    lab = lab_of(request)
-    run, _, report = await _found(request)
-    asked = await lab.rogers.find(run.trigger)
-    accepted = await _accepted(lab, asked)
-    made = await to_thread.run_sync(page, report, _name_of(asked), {"ended": run.ended, "reason": run.reason}, accepted)
-    answer = _file(run, "html", "text/html; charset=utf-8", made)
-    answer.headers["content-security-policy"] = f"{POLICY}; form-action 'none'; frame-ancestors 'none'; sandbox"
-    return answer
+    return await _file(request, "json", "application/json", lambda report: iter([report.model_dump_json(indent=2)]))
 
 
 async def _as_csv(request: Request) -> Response:
-    run, _, report = await _found(request)
-    return _file(run, "csv", "text/csv; charset=utf-8", as_csv(worst_first(report.findings)))
+    return await _file(request, "csv", "text/csv; charset=utf-8", lambda report: as_csv(worst_first(report.findings)))
 
 
-def as_csv(findings: Sequence[Finding]) -> str:
-    """Findings as a table. A cell that a spreadsheet would take for a formula begins with an apostrophe."""
-    into = io.StringIO()
-    writer = csv.writer(into)
-    writer.writerow(COLUMNS)
+async def _as_sarif(request: Request) -> Response:
+    run, _ = await _seen(request)
+
+    async def make() -> Callable[[], Iterator[str]]:
+        content = await _blob(lab_of(request), _digest(run, "report.sarif"), REPORT_BYTES)
+        return lambda: _sarif(run, content)
+
+    return Made(request, make, "application/sarif+json", _to_be_kept(run, "sarif"))
+
+
+def _sarif(run: Run, content: bytes) -> Iterator[str]:
+    told = strict_json(content.decode("utf-8", "replace"))
+    if not isinstance(told, dict) or told.get("version") != "2.1.0":
+        raise Unavailable(f"What {run.id} left as report.sarif is no SARIF.", next="Take report.json.")
+    yield json.dumps(told, ensure_ascii=False)
+
+
+async def _as_html(request: Request) -> Response:
+    run, _ = await _seen(request)
+    asked = await lab_of(request).rogers.find(run.trigger)
+    ended = {"ended": run.ended, "reason": run.reason}
+
+    async def make() -> Callable[[], Iterator[str]]:
+        accepted, report = await _accepted(request, asked), await _read(request, run)
+        return lambda: page(report, _name_of(asked), ended, _entries_of(accepted))
+
+    policy = {"content-security-policy": f"{POLICY}; form-action 'none'; frame-ancestors 'none'; sandbox"}
+    return Made(request, make, "text/html; charset=utf-8", _to_be_kept(run, "html") | policy)
+
+
+async def _file(request: Request, kind: str, media: str, pieces: Callable[[Report], Iterator[str]]) -> Response:
+    run, _ = await _seen(request)
+
+    async def make() -> Callable[[], Iterator[str]]:
+        report = await _read(request, run)
+        return lambda: pieces(report)
+
+    return Made(request, make, media, _to_be_kept(run, kind))
+
+
+def _to_be_kept(run: Run, kind: str) -> dict[str, str]:
+    return {
+        "content-disposition": f'attachment; filename="report-{run.id}.{kind}"',
+        "x-content-type-options": "nosniff",
+    }
+
+
+def as_csv(findings: Sequence[Finding]) -> Iterator[str]:
+    """Findings as a table, row by row. A cell that a spreadsheet would take for a formula begins with an apostrophe."""
+    yield _row(COLUMNS)
     for each in findings:
         told = each.model_dump(mode="json") | {"scanners": " ".join(each.scanners)}
-        writer.writerow([_cell(str(told[column])) for column in COLUMNS])
+        yield _row([_cell(str(told[column])) for column in COLUMNS])
+
+
+def _row(cells: Sequence[str]) -> str:
+    into = io.StringIO()
+    csv.writer(into).writerow(cells)
     return into.getvalue()
 
 
 def _cell(value: str) -> str:
     return f"'{value}" if value.lstrip(" ").startswith(FORMULA) else value
-
-
-def _file(run: Run, kind: str, media: str, content: str) -> Response:
-    headers = {
-        "content-disposition": f'attachment; filename="report-{run.id}.{kind}"',
-        "x-content-type-options": "nosniff",
-    }
-    return Response(content.encode("utf-8", "replace"), media_type=media, headers=headers)
 
 
 _FILES = {"json": _as_json, "sarif": _as_sarif, "html": _as_html, "csv": _as_csv}
@@ -367,15 +426,21 @@ _FILES = {"json": _as_json, "sarif": _as_sarif, "html": _as_html, "csv": _as_csv
 # --- the baseline
 
 
-async def _accepted(lab: Lab, asked: Message | None) -> list[dict[str, str]]:
-    """What the scan was told to accept; nothing where that cannot be read any more."""
+async def _accepted(request: Request, asked: Message | None) -> bytes:
+    """The baseline that the scan was given; nothing where whoever asks may not read it, or it is there no more."""
     given = str(_asked(asked).get("baseline_json", ""))
-    if given.startswith("sha256:"):
-        try:
-            given = (await _blob(lab, given, BASELINE_BYTES)).decode("utf-8", "replace")
-        except Error:
-            return []
-    told = strict_json(given) if given else None
+    if not given.startswith("sha256:"):
+        return given.encode("utf-8", "replace")
+    try:
+        await seen_blob(lab_of(request), caller_of(request), given)
+        return await _blob(lab_of(request), given, BASELINE_BYTES)
+    except Error:
+        return b""
+
+
+def _entries_of(baseline: bytes) -> list[dict[str, str]]:
+    """In a thread: what a baseline accepts; nothing where it is none."""
+    told = strict_json(baseline.decode("utf-8", "replace")) if baseline else None
     entries = told.get("accepted") if isinstance(told, dict) else None
     keys = ("id", "reason", "who", "until")
     found = [each for each in entries if isinstance(each, dict)] if isinstance(entries, list) else []
@@ -383,16 +448,18 @@ async def _accepted(lab: Lab, asked: Message | None) -> list[dict[str, str]]:
 
 
 async def _baseline(request: Request) -> Response:
-    lab, body = lab_of(request), await json_of(request, _BaselineBody)
-    run, _, report = await _found(request)
+    body, caller = await json_of(request, _BaselineBody), caller_of(request).name
+    run, _ = await _seen(request)
+    asked = await lab_of(request).rogers.find(run.trigger)
+    async with desk_of(request).turn(caller):
+        report = await _read(request, run)
+        before = await to_thread.run_sync(_entries_of, await _accepted(request, asked))
     known = {each.id for each in report.findings}
     if unknown := [each.id for each in body.accept if each.id not in known]:
         raise InvalidArgument(f"accept: the report has no finding {unknown[0][:64]!r}", next="take ids out of it")
-    caller = caller_of(request).name
     fresh = {each.id: each.model_dump() | {"who": each.who.strip() or caller} for each in body.accept}
-    before = await _accepted(lab, await lab.rogers.find(run.trigger))
     kept = [each for each in before if each["id"] not in body.withdraw and each["id"] not in fresh]
-    await lab.journal.append(*_entries(run, caller, fresh, body.withdraw))
+    await lab_of(request).journal.append(*_entries(run, caller, fresh, body.withdraw))
     return JSONResponse({"version": 1, "accepted": [*kept, *fresh.values()]})
 
 

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from anyio import to_thread
 from anyio.abc import TaskGroup
 from jsonschema import Draft202012Validator
 from mcp_types import CallToolResult, TextContent, Tool
@@ -137,7 +138,7 @@ async def _do_scan(asking: Asking, arguments: Mapping[str, Any]) -> CallToolResu
     content, size = await _artifact(asking.door, run, "report.json", REPORT_BYTES)
     if size > REPORT_BYTES:
         return trouble or _nothing(ended, f"its report has {size:,} bytes: read madlab://runs/{run['id']}/report")
-    found, counts = _summary(parse(content, dict(run)))
+    found, counts = _summary(await to_thread.run_sync(parse, content, dict(run)))
     words = trouble.content[0].text if trouble and isinstance(trouble.content[0], TextContent) else ""
     words = words or f"mcnamara.scan succeeded. The run: madlab://runs/{run['id']}."
     words += f" Looked at {found['scanned']:,} of {found['files']:,} files. Found: {counts}."
