@@ -19,7 +19,7 @@ function ending(word) {
 }
 
 const TABLES = {
-  tools: ["Tools", [at, {name: "Tool", class: "short", cell: (each) => h("code", null, shown(each.name, 80))}, {name: "With", class: "cut", cell: (each) => h("span", {title: shown(each.detail, 600)}, foreign(undigested(each.detail), 300))},
+  tools: ["Tools", [at, {name: "Tool", class: "short", cell: (each) => h("code", null, shown(each.name, 80))}, {name: "With", class: "cut", cell: (each) => h("span", {class: "clamp", title: shown(each.detail, 600)}, foreign(undigested(each.detail), 300))},
     {name: "Outcome", class: "short", cell: (each) => ending(each.outcome)}, took, who]],
   web: ["Web requests", [at, {name: "Method", class: "short", cell: (each) => h("code", null, shown(each.method, 10))}, {name: "Address", class: "cut", cell: (each) => foreign(each.url, 400)},
     {name: "Outcome", class: "short", cell: (each) => ending(each.outcome === "done" && each.status ? (each.status < 400 ? "done" : `answer ${each.status}`) : each.outcome)},
@@ -41,7 +41,7 @@ export function activityOf(run, older) {
     const families = doing.children.length > 0;
     replaceFor([doing.tools, doing.web, doing.llm, doing.files, doing.before, [...wide.values()]], node, () => [LISTS.filter((each) => doing[each].length).map((name) => {
       const [title, columns] = TABLES[name];
-      const all = doing[name];
+      const all = [...doing[name]].sort((a, b) => (a.at || Infinity) - (b.at || Infinity) || 0);
       const most = wide.get(name) ?? ROWS;
       const rows = all.slice(-most);
       const own = families || all.some((each) => each.run !== run) ? columns : columns.filter((each) => each !== who);

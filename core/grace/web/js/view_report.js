@@ -16,6 +16,7 @@ const GROUPS = [["", "severity"], ["path", "file"], ["rule", "rule"]];
 const ORDERS = [["worst", "worst first"], ["path", "by place"], ["rule", "by rule"]];
 const FILTERS = ["q", "severity", "rule", "path"];
 const YEAR_MS = 365 * 86_400_000;
+const OPEN = matchMedia("(max-width: 620px)").matches ? 2 : 40; // groups that are open at first, the worst
 
 export async function view({run: id, query}, page) {
   await page.style("places.css");
@@ -57,6 +58,7 @@ export async function view({run: id, query}, page) {
     drawBasket();
   }
 
+  const opened = new Map(); // groups, as a person left them
   function drawList() {
     const fresh = new Set(report.comparison?.new ?? []);
     summary.textContent = report.matching === report.total ? count(report.total, "finding") : `${report.matching} of ${count(report.total, "finding")} match`;
@@ -71,7 +73,7 @@ export async function view({run: id, query}, page) {
       groups.get(key).push(each);
     }
     const more = shownFindings.length < report.matching && actButton("Show more", () => load(shownFindings.length), {kind: "small"});
-    replace(list, [...groups].map(([key, findings], place) => h("details", {open: place < 40}, h("summary", {class: "group-head"}, h("h3", {class: group ? "mono" : ""}, group ? foreign(key || "(none)", 300) : words(key)),
+    replace(list, [...groups].map(([key, findings], place) => h("details", {open: opened.get(key) ?? place < OPEN, ontoggle: (event) => opened.set(key, event.target.open)}, h("summary", {class: "group-head"}, h("h3", {class: group ? "mono" : ""}, group ? foreign(key || "(none)", 300) : words(key)),
       worst(findings), h("span", {class: "quiet-text"}, count(findings.length, "finding"))), findings.map((each) => findingItem(each, fresh)))), h("div", {class: "pager"}, h("span", null, `${shownFindings.length} shown`), more));
   }
 
