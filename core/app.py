@@ -63,6 +63,7 @@ from core.isolation import Isolation
 from core.lab import Lab
 from core.lives import Dispatchable, Lives
 from core.manifest import Manifest, load_manifest, profile_of
+from core.memory import give_memory_back
 from core.models import LLAMA, LocalModels
 from core.policy.approvals import ApprovalsView
 from core.policy.checkpoints import KEY, Checkpoints
@@ -130,6 +131,7 @@ def run(home: Home) -> None:
     """
     redactor = Redactor()
     _log_as_json(redactor)
+    give_memory_back()
     keep_memory_private()
     with home.locked():
         anyio.run(_main, home, redactor)

@@ -34,6 +34,7 @@ from protos.errors import Conflict
 FORMAT = "madlab-archive"
 VERSION = 1
 PRESET = 6
+LEAST_WINDOW, MOST_WINDOW = 64 << 10, 8 << 20  # bytes that a repetition may be back; xz holds about twelve times that
 ROW_BYTES = 4 << 20  # of one line, read back: an entry has at most 1 MiB
 
 
@@ -66,7 +67,7 @@ def write(path: Path, about: dict[str, Any], rows: Sequence[Kept]) -> Written:
     content, digests = sha256(), sha256()
     with draft.open("wb") as file:
         os.fchmod(file.fileno(), 0o600)
-        with lzma.open(file, "wb", preset=PRESET, check=lzma.CHECK_SHA256) as packed:
+        with lzma.open(file, "wb", check=lzma.CHECK_SHA256, filters=_filters(rows)) as packed:
             for line in _lines(about, rows):
                 content.update(line)
                 packed.write(line)
@@ -119,6 +120,12 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _filters(rows: Sequence[Kept]) -> list[dict[str, int]]:
+    """How to pack: with no more memory than so many entries are worth."""
+    size = sum(1024 + 2 * len(each.row.body or b"") for each in rows)
+    return [{"id": lzma.FILTER_LZMA2, "preset": PRESET, "dict_size": min(max(size, LEAST_WINDOW), MOST_WINDOW)}]
 
 
 def _lines(about: dict[str, Any], rows: Sequence[Kept]) -> Iterator[bytes]:
