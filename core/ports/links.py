@@ -13,11 +13,14 @@ from protos.v1.message_pb2 import Message
 
 
 class LinksView:
-    """Which conversation knows which blob, and since when last: linked by a message there, or stored by a run there."""
+    """Which conversation knows which blob, and since when last: linked by a message there, or stored by a run there.
+
+    A rebuild drops nothing: a link outlives the body of the message that made it, and what nothing links is swept.
+    """
 
     name = "links"
     kinds = frozenset({"message", "act", "retention"})
-    tables = ("links",)
+    tables: ClassVar[tuple[str, ...]] = ()
     schema: ClassVar[str] = """
         CREATE TABLE IF NOT EXISTS links (
             conversation TEXT, digest TEXT, at REAL, PRIMARY KEY (conversation, digest)) WITHOUT ROWID;
@@ -34,13 +37,19 @@ class LinksView:
             act = json.loads(row.body or b"{}")
             digests = [act["digest"]] if act.get("act") == "files.put" and act.get("digest") else []
         for each in digests:
-            db.execute("INSERT OR REPLACE INTO links VALUES (?, ?, ?)", (row.conversation, each, row.at))
+            db.execute(
+                "INSERT INTO links VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET at = max(at, excluded.at)",
+                (row.conversation, each, row.at),
+            )
 
     def _forget(self, db: sqlite3.Connection, row: Row) -> None:
-        """A conversation that was forgotten knows nothing any more."""
+        """A conversation that was forgotten knows nothing any more of what was linked there until then."""
         if gone := json.loads(row.body or b"{}").get("conversation"):
-            within = (gone, f"{gone}/", f"{gone}0")  # 0 is what follows / in ASCII
-            db.execute("DELETE FROM links WHERE conversation = ? OR (conversation > ? AND conversation < ?)", within)
+            within = (gone, f"{gone}/", f"{gone}0", row.at)  # 0 is what follows / in ASCII
+            db.execute(
+                "DELETE FROM links WHERE (conversation = ? OR (conversation > ? AND conversation < ?)) AND at <= ?",
+                within,
+            )
 
 
 async def linked_since(journal: Journal, moment: float) -> set[str]:

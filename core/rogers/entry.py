@@ -37,7 +37,7 @@ Filled = Callable[[sqlite3.Connection, Sequence[Row]], list[Row]]
 
 
 class View(Protocol):
-    """Tables that follow from the journal alone: kept in the same transaction, dropped and rebuilt at will.
+    """Tables that follow from the journal: kept in the same transaction, dropped and rebuilt at will.
 
     A view whose `schema` or `kinds` changed is rebuilt when the journal opens: changing it needs no migration.
     """
@@ -52,7 +52,7 @@ class View(Protocol):
 
     @property
     def tables(self) -> tuple[str, ...]:
-        """What a rebuild drops."""
+        """What a rebuild drops; nothing where rows outlive the bodies that they were made of."""
         ...
 
     @property

@@ -4,6 +4,7 @@ import hashlib
 import json
 import lzma
 import sqlite3
+import time
 from collections.abc import AsyncIterator
 from contextlib import closing
 from typing import Any
@@ -16,6 +17,7 @@ from core.dewey.archives import Archives
 from core.dewey.library import Library
 from core.home import Home
 from core.horace.store import Horace
+from core.ports.links import linked_since
 from core.rogers.bus import Rogers
 from core.rogers.entry import Entry
 from core.rogers.journal import Journal
@@ -235,6 +237,27 @@ async def test_what_retention_takes_from_the_journal_goes_from_the_index(room: R
     await retain(room.journal, Retention(messages_s=0.0))
     assert await room.found("quagga") == 0
     assert await room.found("thylacine") == 1
+
+
+async def test_links_and_tags_outlive_the_bodies_that_they_were_made_of(room: Room) -> None:
+    blob = await room.store(b"the tree of a run")
+    await room.say("before #past", "c", blobs=[blob])
+    await room.say("of another #other", "d", blobs=[blob])
+    await room.archives.forget("c")
+    assert await room.journal.query("SELECT tag, conversation FROM tag") == [("other", "d")]
+    await room.say("said again #again", "c", blobs=[blob])
+    before = await rows_of(room, "links"), await rows_of(room, "tag")
+    assert [len(each) for each in before] == [2, 2]
+    await retain(room.journal, Retention(messages_s=0.0), now=time.time() + 10)
+    for view in ("links", "tag"):  # what an upgrade does where the form of a view has changed
+        await room.journal.rebuild(view)
+    assert (await rows_of(room, "links"), await rows_of(room, "tag")) == before
+    await room.horace.sweep(await linked_since(room.journal, 0.0), idle_s=0.0)
+    assert [blob.digest] == await room.horace.digests()
+
+
+async def rows_of(room: Room, table: str) -> list[tuple[Any, ...]]:
+    return await room.journal.query(f"SELECT * FROM {table} ORDER BY 1, 2")
 
 
 async def test_views_are_the_same_without_the_acts_that_retention_takes(room: Room) -> None:
