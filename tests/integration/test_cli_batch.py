@@ -77,16 +77,14 @@ def test_without_money_nothing_is_begun(madlab: Madlab, tmp_path: Path) -> None:
 
 
 def test_who_leaves_finds_the_jobs_where_they_are(madlab: Madlab, tmp_path: Path) -> None:
-    text = BATCH + '[jobs.slow]\ncall = "echo.say_later"\narguments = { text = "late", after_s = 1.5 }\n'
+    text = BATCH + '[jobs.slow]\ncall = "echo.say_later"\narguments = { text = "late", after_s = 10 }\n'
     (tmp_path / "batch.toml").write_text(text)
     with madlab.started("dispatch", tmp_path / "batch.toml") as left:
         assert left.stderr is not None
         assert "at work" in left.stderr.readline()
-        before = madlab("status", "--json").json["journal"]["messages"]
         left.send_signal(signal.SIGINT)
+        assert left.wait(7) == 130  # long before the job is done
         assert "the same command takes it up again" in left.stderr.read()
-        assert left.wait(60) == 130
-    assert before
     told = dispatched(madlab, tmp_path, text)
     assert jobs(told)["slow"]["data"] == {"text": "late"}
 

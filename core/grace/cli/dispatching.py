@@ -115,14 +115,13 @@ class _Dispatch:
 
     def run(self) -> None:
         """Until every job is over."""
-        from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+        from concurrent.futures import FIRST_COMPLETED, wait
 
         at_work: dict[Future[None], Result] = {}
-        pool = ThreadPoolExecutor(self._batch.batch.at_once)
         try:
             while any(each.state not in OVER for each in self._results.values()):
                 for result in self._ready(len(at_work)):
-                    at_work[pool.submit(self._work, result)] = result
+                    at_work[self._begun(result)] = result
                 self._tell(self._results)
                 if not at_work:
                     continue
@@ -130,10 +129,26 @@ class _Dispatch:
                 for each in ended:
                     self._end(each, at_work.pop(each))
         except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
             screen.note("Left. What is at work goes on in the lab; the same command takes it up again.")
             raise
-        pool.shutdown()
+
+    def _begun(self, result: Result) -> "Future[None]":
+        """A job in a thread that nobody waits for who leaves: those of a pool would be waited for at the exit."""
+        from concurrent.futures import Future
+        from threading import Thread
+
+        future: Future[None] = Future()
+
+        def work() -> None:
+            try:
+                self._work(result)
+            except BaseException as error:  # noqa: BLE001  as a pool does: whoever waits is told
+                future.set_exception(error)
+            else:
+                future.set_result(None)
+
+        Thread(target=work, daemon=True).start()
+        return future
 
     def _ready(self, at_work: int) -> Iterator[Result]:
         """The jobs that may begin now; those that never may are skipped."""
