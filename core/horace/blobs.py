@@ -20,7 +20,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -35,6 +35,7 @@ logger = structlog.get_logger()
 
 CHUNK = 256 * 1024  # bytes; the most that one chunk of a `get` carries
 STEP = 1024 * 1024  # bytes; what goes to or from the disk at a time
+IDLE_S = 3600.0  # between a put and the message that refers to it
 TRANSFERS = 8  # threads that read or write at once
 DIGEST = re.compile(r"sha256:([0-9a-f]{2})([0-9a-f]{62})")
 
@@ -184,6 +185,14 @@ class Blobs:
         self.used_bytes -= freed
         return removed, freed
 
+    async def remove(self, digests: Mapping[str, float]) -> tuple[int, int]:
+        """Removes just these, but none that was put again after the moment it comes with and within the last `IDLE_S`;
+        returns count and bytes."""
+        removed, freed = await self._in_thread(self._remove, digests, time.time() - IDLE_S)
+        self.count -= removed
+        self.used_bytes -= freed
+        return removed, freed
+
     def _reserve(self, more: int, size: int, limit_bytes: int | None) -> None:
         if limit_bytes is not None and size > limit_bytes:
             raise Exhausted(
@@ -249,13 +258,30 @@ class Blobs:
         for digest, path in self._scan():
             if digest in kept:
                 continue
-            with self._naming:
-                status = path.stat()
-                if status.st_mtime < before:
-                    path.unlink()
-                    removed += 1
-                    freed += status.st_size
+            size = self._unlink(path, before)
+            removed += size is not None
+            freed += size or 0
         return removed, freed
+
+    def _remove(self, digests: Mapping[str, float], before: float) -> tuple[int, int]:
+        removed = freed = 0
+        for digest, moment in digests.items():
+            size = self._unlink(self._path(digest), max(moment, before))
+            removed += size is not None
+            freed += size or 0
+        return removed, freed
+
+    def _unlink(self, path: Path, before: float) -> int | None:
+        """Removes what was last put before that moment; returns how large it was, None where it stays or is not."""
+        with self._naming:
+            try:
+                status = path.stat()
+            except FileNotFoundError:
+                return None
+            if status.st_mtime >= before:
+                return None
+            path.unlink()
+            return status.st_size
 
     def _scan(self) -> list[tuple[str, Path]]:
         found = []

@@ -5,7 +5,7 @@ Which principal may read which blob is the gate's question: whoever holds a Hora
 
 import json
 import re
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from anyio import AsyncContextManagerMixin, Lock
 
-from core.horace.blobs import Blobs, missing, open_blobs
+from core.horace.blobs import IDLE_S, Blobs, missing, open_blobs
 from core.rogers.entry import Entry
 from protos.errors import InvalidArgument, NotFound
 from protos.tree import Caps, Unpacked, escaped
@@ -194,17 +194,33 @@ class Horace(AsyncContextManagerMixin):
             for version, digest, size, media_type, at in rows
         ]
 
-    async def sweep(self, referenced: Collection[str], *, idle_s: float = 3600.0) -> Swept:
+    async def sweep(self, referenced: Collection[str], *, idle_s: float = IDLE_S) -> Swept:
         """Removes the blobs that nobody refers to: not in `referenced`, not one of the three newest versions of a
         named file, and not put again within the last `idle_s` seconds.
         """
+        named = await self._named()
+        return Swept(*await self._blobs.sweep(named.union(referenced), idle_s))
+
+    async def remove(self, digests: Mapping[str, float]) -> Swept:
+        """Removes just these blobs, which the caller knows that nobody refers to any more, each with the moment since
+        which nobody does, in seconds since the epoch.
+
+        One of the three newest versions of a named file stays; so does what was put again since that moment and within
+        the last hour, as somebody may be about to refer to it: that is left to `sweep`.
+
+        Raises:
+            InvalidArgument: one of them is no digest.
+        """
+        named = await self._named()
+        return Swept(*await self._blobs.remove({each: at for each, at in digests.items() if each not in named}))
+
+    async def _named(self) -> set[str]:
         rows = await self._journal.query(
             "SELECT digest FROM names AS each WHERE version >"
             " (SELECT max(version) FROM names WHERE names.name = each.name) - ?",
             (VERSIONS,),
         )
-        named = {digest for (digest,) in rows}
-        return Swept(*await self._blobs.sweep(named.union(referenced), idle_s))
+        return {digest for (digest,) in rows}
 
     def usage(self) -> Usage:
         """What is stored now, and being stored."""

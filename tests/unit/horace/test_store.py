@@ -1,5 +1,6 @@
 import hashlib
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing
 from pathlib import Path
@@ -276,3 +277,20 @@ async def test_a_sweep_leaves_alone_what_was_just_put_again(tmp_path: Path) -> N
         assert (await horace.sweep([])).blobs == 0
         os.utime(file_of(tmp_path, blob.digest), (1, 1))
         assert (await horace.sweep([])).blobs == 1
+
+
+async def test_what_is_removed_by_name_is_just_that_and_not_what_somebody_stores_again(tmp_path: Path) -> None:
+    async with open_horace(tmp_path) as horace:
+        gone, named, again, other = [await horace.put(source(each)) for each in (b"gone", b"named", b"again", b"other")]
+        await horace.set_name("advisories", named.digest)
+        for each in (gone, named, again, other):
+            os.utime(file_of(tmp_path, each.digest), (1, 1))
+        moment = time.time() - 60
+        await horace.put(source(b"again"))
+        asked = [gone.digest, named.digest, again.digest, digest_of(b"never put")]
+        removed = await horace.remove(dict.fromkeys(asked, moment))
+        assert (removed.blobs, removed.bytes) == (1, 4)
+        assert await horace.digests() == sorted([named.digest, again.digest, other.digest])
+        assert (horace.usage().blobs, horace.usage().bytes) == (3, 15)
+        os.utime(file_of(tmp_path, again.digest), (moment - 7200, moment - 7200))
+        assert (await horace.remove({again.digest: 1.0})).blobs == 1, "put again, and in an hour nobody referred to it"
