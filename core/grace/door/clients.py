@@ -5,6 +5,7 @@ A token is made over the lab's own socket only, so that one that was stolen make
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -18,7 +19,7 @@ from core.grace.door.routes import Endpoint
 from core.grace.door.sessions import tokens_of
 from core.grace.door.tokens import Token
 from core.registry import Registry
-from protos.errors import NotFound
+from protos.errors import Conflict, NotFound
 
 PREFIX = "madlab_client_"
 TTL_S = 10 * 366 * 86_400.0
@@ -71,7 +72,7 @@ def routes() -> Iterator[Endpoint]:
     )  # fmt: skip
     yield Endpoint("GET", "/clients/{name}", _show, "One client.", answer=Client)
     yield Endpoint(
-        "POST", "/clients/{name}/revoke", _revoke, "Ends a client's token, and what is in progress with it.",
+        "POST", "/clients/{name}/revoke", _revoke, "Ends a client's token, with all that is in progress or waits.",
         body=Empty, answer=Client,
     )  # fmt: skip
 
@@ -92,6 +93,8 @@ async def _add(request: Request) -> Response:
         may=sorted(set(body.may)),
         sees=body.sees,
     )
+    if lab_of(request).web:
+        request.app.state.origin.want()
     return JSONResponse(_client_json(token) | {"token": secret}, 201)
 
 
@@ -101,7 +104,12 @@ async def _show(request: Request) -> Response:
 
 async def _revoke(request: Request) -> Response:
     await json_of(request, Empty)
-    ended = await tokens_of(request).end(f"client:{request.path_params['name']}", by=caller_of(request).name)
+    by, approvals = caller_of(request).name, lab_of(request).services.approvals
+    ended = await tokens_of(request).end(f"client:{request.path_params['name']}", by=by)
+    for each in await approvals.pending():
+        if each.principal == ended.id:
+            with suppress(Conflict):  # it was answered just now
+                await approvals.deny(each.id, by=by)
     return JSONResponse(_client_json(ended))
 
 

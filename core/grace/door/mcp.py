@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
+from anyio import sleep_forever
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.types import ASGIApp, Scope
+from starlette.types import ASGIApp
 
 from core.grace.door.callers import CALLER, Caller
 from core.grace.door.routes import Endpoint
+from core.grace.door.tokens import Tokens
 from core.grace.gateway.mount import Callers, Mount
 
 
@@ -21,7 +23,15 @@ def routes() -> Iterator[Endpoint]:
 
 def mount(app: Starlette) -> Mount:
     """The gateway of this door; its `serve` must run beside it."""
-    return Mount(app, app.state.closing, Callers(CALLER, _name_of, _revoked, _last))
+    tokens: Tokens = app.state.tokens
+
+    async def over(caller: Caller) -> None:
+        if caller.token is None:
+            await sleep_forever()
+        else:
+            await tokens.over(caller.token)
+
+    return Mount(app, app.state.closing, Callers(CALLER, _owner, over, _last))
 
 
 async def _mcp(request: Request) -> ASGIApp:
@@ -29,14 +39,9 @@ async def _mcp(request: Request) -> ASGIApp:
     return gateway
 
 
-def _name_of(scope: Scope) -> str:
-    name: str = scope[CALLER].name
-    return name
-
-
-def _revoked(scope: Scope) -> bool:
-    alive = scope[CALLER].alive
-    return alive is not None and alive.cancel_called
+def _owner(caller: Caller) -> str:
+    """Of whoever has a token it is that token: a client that is added again under the same name is another."""
+    return caller.name if caller.token is None else caller.token.hash
 
 
 def _last(caller: Caller) -> Caller:

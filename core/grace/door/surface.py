@@ -11,8 +11,8 @@ browser (by its own origin, or by a name of its own that suddenly means 127.0.0.
   - *Host* is one of our names with our port, exactly: a name that was rebound to 127.0.0.1 still says what it is.
   - *Another user* of the machine who got hold of a token (a process list, a screen, a page that he served on our port
     while the lab was down) cannot use it: whose socket the other end is, the kernel says.
-  - *A session* is for the origin that it was opened for. When the page had to move to another port, whoever has the
-    old one now gets nothing from tokens that browsers still send there.
+  - *A session* is for the origin that it was opened for, which outlives the core for a lease (`origin`). When it was
+    given up, whoever has the old port now gets nothing from tokens that browsers still send there.
   - *Guesses* are slowed down, and only they: a good token is recognised first.
 
 An answer to who is not known is always the same: nothing tells a token that was revoked from one that never was.
@@ -62,7 +62,8 @@ class Guesses:
 
 @dataclass
 class Surface:
-    """An ASGI application in front of the door. What came over the lab's own socket has its caller already."""
+    """An ASGI application in front of the door. What came over the lab's own socket has its caller already, and so has
+    what the gateway asks within the core: for as long as the caller's token holds, that too."""
 
     app: ASGIApp
     lab: Lab
@@ -71,12 +72,9 @@ class Surface:
     _paces: dict[str, Bucket] = field(default_factory=dict)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if CALLER in scope:
-            await self.app(scope, receive, send)
-            return
         try:
-            caller = self._caller(scope)
-            if caller is None:
+            caller = scope[CALLER] if CALLER in scope else self._caller(scope)
+            if caller is None or caller.token is None:
                 await self.app(scope, receive, send)
             else:
                 await self._serve(caller, scope, receive, send)
@@ -113,7 +111,7 @@ class Surface:
         scheme, _, secret = authorization.partition(b" ")
         token = None
         if scheme.lower() == b"bearer" and len(secret) <= TOKEN_BYTES:
-            token = self.tokens.with_secret(secret.decode("latin-1"), place=self.lab.web)
+            token = self.tokens.with_secret(secret.decode("latin-1"), place=self.lab.origin)
         if token is None or not wire.is_ours():
             raise self.guesses.failed()
         if token.is_client and not self._paces.setdefault(token.id, Bucket(*OF_A_CLIENT)).take():
@@ -142,7 +140,7 @@ class Surface:
             await self.app({**scope, CALLER: replace(caller, alive=alive)}, receive, answer)
         if alive.cancelled_caught and not started:
             raise Unauthenticated("This token has ended.", next="See: madlab open, madlab client add")
-        if alive.cancelled_caught and not ended:
+        if alive.cancelled_caught and not ended and WIRE in scope:
             scope[WIRE].hang_up()
 
 

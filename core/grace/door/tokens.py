@@ -22,7 +22,7 @@ from dataclasses import dataclass, fields, replace
 from hashlib import sha256
 from typing import Any, ClassVar, Literal
 
-from anyio import CancelScope, current_time
+from anyio import CancelScope, current_time, sleep_forever
 
 from core.redaction.redactor import Redactor
 from core.rogers.entry import Entry, Row
@@ -213,9 +213,20 @@ class Tokens:
         Raises:
             Exhausted: too many requests are in progress with it.
         """
-        scopes = self._living.setdefault(token.id, set())
-        if len(scopes) >= AT_ONCE:
+        if len(self._living.get(token.id, ())) >= AT_ONCE:
             raise Exhausted(f"{AT_ONCE} requests are in progress with this token.", next="Wait until some have ended.")
+        with self._until_over(token) as scope:
+            yield scope
+
+    async def over(self, token: Token) -> None:
+        """Returns when it has ended, by whatever hand or by itself; at once if it has already."""
+        while self.knows(token):
+            with self._until_over(self._by_id[token.id]):
+                await sleep_forever()
+
+    @contextmanager
+    def _until_over(self, token: Token) -> Iterator[CancelScope]:
+        scopes = self._living.setdefault(token.id, set())
         with CancelScope(deadline=current_time() + (token.until() - time.time())) as scope:
             scopes.add(scope)
             try:

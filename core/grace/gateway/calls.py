@@ -4,8 +4,8 @@ Rules of the file
   1. The message's id is chosen here, once. Whatever happens on the way, it is said once and answered once.
   2. Saying it may take long: a person may have to approve it. It goes on by itself when the client turns away; when
      it has started a run by then, that run is cancelled, as Ctrl-C does to `madlab scan`.
-  3. A client that cancels, or whose connection is over, ends what it asked for. A stream that merely broke does not,
-     where the protocol lets a client come back (a session over HTTP): the session's end does.
+  3. A client that cancels, whose connection is over, or whose rights have ended, ends what it asked for. A stream that
+     merely broke does not, where the protocol lets a client come back (a session over HTTP): the session's end does.
   4. What has come of a run is the core's word, not the worker's: a reply counts when the run's outcome is there.
 """
 
@@ -21,7 +21,7 @@ from mcp.server.context import ServerRequestContext
 
 from core.grace.gateway.door import Away, Broken, Door, quoted
 from core.grace.gateway.plain import line
-from protos.errors import Error, Unavailable
+from protos.errors import Error, Unauthenticated, Unavailable
 from protos.ids import new_id
 
 LAST_WORD_S = 5.0  # for a cancellation to reach the lab
@@ -102,7 +102,7 @@ async def ask(tasks: TaskGroup, door: Door, message: Mapping[str, Any], progress
             async for each in events:
                 await progress.hear(each)
         run = await door.get(f"/runs/{quoted(said['run'])}")
-    except get_cancelled_exc_class():
+    except (get_cancelled_exc_class(), Unauthenticated):
         with move_on_after(LAST_WORD_S, shield=True), suppress(Error):
             await _cancel(door, said["run"])
         raise
@@ -138,8 +138,10 @@ class _Saying:
                 await progress.tell(WAITS)
                 await self._over.wait()
         except get_cancelled_exc_class():
-            self._abandoned = True
-            with move_on_after(LAST_WORD_S, shield=True):
+            with move_on_after(LAST_WORD_S, shield=True), suppress(Error):
+                if self._over.is_set():
+                    await self._end()
+                self._abandoned = True
                 await self._over.wait()  # most often it is there in a moment, and so is its end
             raise
         if self._error is not None:
@@ -149,8 +151,8 @@ class _Saying:
     async def _say(self) -> None:
         try:
             self._said = await self._asked_for()
-            if self._abandoned and self._said["run"]:
-                await _cancel(self._door, self._said["run"])
+            if self._abandoned:
+                await self._end()
         except Error as error:
             self._error = error
         except Exception as error:
@@ -158,6 +160,10 @@ class _Saying:
             self._error = Broken(f"the gateway made a mistake: {type(error).__name__}", next="see core.log")
         finally:
             self._over.set()
+
+    async def _end(self) -> None:
+        if run := self._said.get("run"):
+            await _cancel(self._door, run)
 
     async def _asked_for(self) -> dict[str, Any]:
         """Says it; a lab that is too busy to take it up at once is told again, which is telling it once."""

@@ -42,14 +42,21 @@ class Door:
     """One caller of one lab."""
 
     def __init__(
-        self, http: httpx2.AsyncClient, *, waits: bool, origin: str = ORIGIN, last: "Door | None" = None
+        self,
+        http: httpx2.AsyncClient,
+        *,
+        waits: bool,
+        origin: str = ORIGIN,
+        whose: str = "",
+        last: "Door | None" = None,
     ) -> None:
         """`waits`: the core may go away and come back, and its client waits for it. `origin`: how it is addressed.
+        `whose`: one caller among several of a gateway.
 
         `last` is the way on which a caller whose rights have ended may still end what it began; None: this one.
         """
         self._http, self._api = http, origin + API
-        self.last = last or self
+        self.whose, self.last = whose, last or self
         self._waits = waits
         self._lease_s = 0.0  # no patience with a lab that was never there
 

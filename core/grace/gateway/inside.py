@@ -9,7 +9,14 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import httpx2
-from anyio import BrokenResourceError, CancelScope, ClosedResourceError, Event, create_memory_object_stream
+from anyio import (
+    BrokenResourceError,
+    CancelScope,
+    ClosedResourceError,
+    Event,
+    WouldBlock,
+    create_memory_object_stream,
+)
 from anyio.abc import TaskGroup
 from starlette.types import ASGIApp, Message, Scope
 
@@ -75,10 +82,16 @@ class _Exchange(httpx2.AsyncByteStream):
             return
         try:
             if part.get("body"):
-                await self._send.send(part["body"])
+                await self._pass_on(part["body"])
         except (ClosedResourceError, BrokenResourceError):
             self._left.set()
         self._said_all = not part.get("more_body", False)
+
+    async def _pass_on(self, chunk: bytes) -> None:
+        try:
+            self._send.send_nowait(chunk)  # a short answer is whole even where its request is just being ended
+        except WouldBlock:
+            await self._send.send(chunk)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for chunk in self._receive:

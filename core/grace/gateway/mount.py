@@ -4,7 +4,7 @@ The listener has made out who asks before a request comes here, as for every oth
 gateway asks of the door in turn.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -22,10 +22,10 @@ logger = structlog.get_logger()
 class Callers:
     """How a request's scope says who asks."""
 
-    place: str  # where in it
-    name: Callable[[Scope], str]
-    revoked: Callable[[Scope], bool]  # whether its token has ended meanwhile
-    last: Callable[[Any], Any]  # a caller, as it may still end what it began when its token has ended
+    place: str  # where in it a caller is
+    owner: Callable[[Any], str]  # whose a caller's sessions are
+    over: Callable[[Any], Awaitable[None]]  # returns when a caller's rights have ended
+    last: Callable[[Any], Any]  # a caller, as it may still end what it began when its rights have ended
 
 
 class Mount:
