@@ -3,13 +3,16 @@
 Equal ones are one trouble with a count: runs of one MAD that ended alike for the same reason, incidents of one MAD with
 the same value. So the list stays short however much goes wrong, and looking at it costs what it shows. What one run
 asked others to do is that run's own trouble, and is not told twice.
+
+Whoever makes many runs fail in many ways buries nothing under them: of the runs that one asker had of one MAD, `EACH`
+troubles are told apart and all further ones are one, and incidents are looked for by themselves.
 """
 
 import json
 import re
 import sqlite3
 import time
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields, replace
 from hashlib import sha256
 from typing import Any, ClassVar
 
@@ -21,6 +24,8 @@ from protos.errors import Conflict, NotFound
 BAD = frozenset(set(Outcome) - {Outcome.SUCCEEDED, Outcome.PARTIAL, Outcome.CANCELLED})
 NUMBER = re.compile(r"\b[0-9a-f-]*\d[0-9a-f-]*\b")  # what differs between two sentences that say the same
 REASON = 300  # characters of a reason that are kept
+EACH = 10  # troubles with runs of one MAD for one asker, before the others are one
+OTHERS = "others"  # what that one is
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class Trouble:
     id: str
     kind: str  # "run" or "incident"
     mad: str
-    what: str  # the outcome, or what was seen
+    what: str  # the outcome, or what was seen, or OTHERS
     detail: str  # of the last one
     title: str  # what the last run was for
     run: str
@@ -38,9 +43,10 @@ class Trouble:
     since: float
     last: float
     sequence: int  # of the last one's entry: what a dismissal must have seen
+    asker: str = ""  # whose runs
 
 
-COLUMNS = "id, kind, mad, what, detail, title, run, count, since, last, sequence"
+COLUMNS = "id, kind, mad, what, detail, title, run, count, since, last, sequence, asker"
 
 
 class TroublesView:
@@ -53,10 +59,11 @@ class TroublesView:
         CREATE TABLE IF NOT EXISTS troubles (
             id TEXT PRIMARY KEY, kind TEXT NOT NULL, mad TEXT NOT NULL, what TEXT NOT NULL, detail TEXT NOT NULL,
             title TEXT NOT NULL, run TEXT NOT NULL, count INTEGER NOT NULL, since REAL NOT NULL, last REAL NOT NULL,
-            sequence INTEGER NOT NULL);
-        CREATE INDEX IF NOT EXISTS troubles_last ON troubles (last);
+            sequence INTEGER NOT NULL, asker TEXT NOT NULL);
+        CREATE INDEX IF NOT EXISTS troubles_last ON troubles (kind, last);
+        CREATE INDEX IF NOT EXISTS troubles_asker ON troubles (kind, mad, asker);
         CREATE TABLE IF NOT EXISTS troubles_runs (
-            run TEXT PRIMARY KEY, mad TEXT NOT NULL, title TEXT NOT NULL) WITHOUT ROWID;
+            run TEXT PRIMARY KEY, mad TEXT NOT NULL, title TEXT NOT NULL, asker TEXT NOT NULL) WITHOUT ROWID;
     """
 
     def apply(self, db: sqlite3.Connection, row: Row) -> None:
@@ -72,32 +79,42 @@ class TroublesView:
                 self._run(db, row, body)
             case "incident":
                 run, mad, what = (str(body.get(each, "")) for each in ("run", "mad", "what"))
-                self._add(db, row, "incident", mad, what, f"seen in {body.get('place', '')}", "", run)
+                seen = Trouble("", "incident", mad, what, f"seen in {body.get('place', '')}", "", run, *_once(row))
+                self._add(db, seen, "")
             case "dismissal":
                 self._dismiss(db, body)
 
     def _run(self, db: sqlite3.Connection, row: Row, body: dict[str, Any]) -> None:
         run = body["id"]
         if "mad" in body and not body.get("parent"):
-            known = (run, body["mad"], body.get("title", ""))
-            db.execute("INSERT OR IGNORE INTO troubles_runs VALUES (?, ?, ?)", known)
+            known = (run, body["mad"], body.get("title", ""), body.get("asker", ""))
+            db.execute("INSERT OR IGNORE INTO troubles_runs VALUES (?, ?, ?, ?)", known)
         if body.get("outcome") in BAD:
-            found = db.execute("SELECT mad, title FROM troubles_runs WHERE run = ?", (run,)).fetchone()
+            found = db.execute("SELECT mad, title, asker FROM troubles_runs WHERE run = ?", (run,)).fetchone()
             if found:
-                self._add(db, row, "run", found[0], body["outcome"], body.get("reason", ""), found[1], run)
+                mad, title, asker = found
+                reason = body.get("reason", "")
+                bad = Trouble("", "run", mad, body["outcome"], reason, title, run, *_once(row), asker)
+                self._add(db, bad, NUMBER.sub("#", reason))
         if body.get("state") == "destroyed":
             db.execute("DELETE FROM troubles_runs WHERE run = ?", (run,))
 
-    def _add(
-        self, db: sqlite3.Connection, row: Row, kind: str, mad: str, what: str, detail: str, title: str, run: str
-    ) -> None:
-        same = "\0".join((kind, mad, what, NUMBER.sub("#", detail) if kind == "run" else ""))
-        id = f"{kind}-{sha256(same.encode()).hexdigest()[:16]}"
+    def _add(self, db: sqlite3.Connection, seen: Trouble, alike: str) -> None:
+        """Counts what was seen with the trouble that it is equal to, or as a new one."""
+        id, what = _id(seen.kind, seen.mad, seen.asker, seen.what, alike), seen.what
+        if seen.kind == "run" and not db.execute("SELECT 1 FROM troubles WHERE id = ?", (id,)).fetchone():
+            whose = (seen.mad, seen.asker)
+            (others,) = db.execute(
+                "SELECT count(*) FROM troubles WHERE kind = 'run' AND mad = ? AND asker = ?", whose
+            ).fetchone()
+            if others >= EACH:
+                id, what = _id("run", *whose, OTHERS), OTHERS
+        values = replace(seen, id=id, what=what, detail=seen.detail[:REASON])
         db.execute(
-            f"INSERT INTO troubles ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?) ON CONFLICT DO UPDATE SET"
-            " count = count + 1, detail = excluded.detail, title = excluded.title, run = excluded.run,"
+            f"INSERT INTO troubles ({COLUMNS}) VALUES ({', '.join('?' * len(fields(Trouble)))}) ON CONFLICT DO UPDATE"
+            " SET count = count + 1, detail = excluded.detail, title = excluded.title, run = excluded.run,"
             " last = excluded.last, sequence = excluded.sequence",
-            (id, kind, mad, what, detail[:REASON], title, run, row.at, row.at, row.sequence),
+            astuple(values),
         )
 
     def _dismiss(self, db: sqlite3.Connection, body: dict[str, Any]) -> None:
@@ -109,9 +126,21 @@ class TroublesView:
         db.execute("DELETE FROM troubles WHERE id = ?", (body["item"],))
 
 
+def _once(row: Row) -> tuple[int, float, float, int]:
+    """How often, since when, when last, and by which entry: of what has just been seen."""
+    return 1, row.at, row.at, row.sequence
+
+
+def _id(kind: str, *same: str) -> str:
+    return f"{kind}-{sha256(chr(0).join((kind, *same)).encode()).hexdigest()[:16]}"
+
+
 async def troubles(journal: Journal, *, limit: int = 100) -> list[Trouble]:
-    """What nobody has seen yet, the newest first."""
-    rows = await journal.query(f"SELECT {COLUMNS} FROM troubles ORDER BY last DESC LIMIT ?", (limit,))
+    """What nobody has seen yet: the newest incidents, then the newest troubles with runs, `limit` of each."""
+    rows: list[tuple[Any, ...]] = []
+    for kind in ("incident", "run"):
+        newest = f"SELECT {COLUMNS} FROM troubles WHERE kind = ? ORDER BY last DESC LIMIT ?"
+        rows += await journal.query(newest, (kind, limit))
     return [Trouble(*each) for each in rows]
 
 

@@ -99,9 +99,11 @@ async def test_a_question_is_answered_there_and_twice_where_it_cannot_be_taken_b
         for word, kind in (("Approve", KIND_REPLY), ("Deny", KIND_FAULT)):
             tasks.start_soon(keep, word)
             await expect(item).to_contain_text("what is kept is looked at")
+            await expect(item.locator(".form")).to_contain_text("mad:echo for run:")
             await item.get_by_role("button", name=word).click()
             if word == "Approve":
                 await expect(page.get_by_role("dialog")).to_contain_text("echo wants to store")
+                await expect(page.get_by_role("region", name="What is approved")).to_contain_text("mad:echo for run:")
                 assert await flaws(found) == []
                 assert answers == []
                 await page.get_by_role("dialog").get_by_role("button", name="Approve").click()

@@ -8,7 +8,9 @@ as they happen), the accounts of live runs, and how the vault, the journal and t
 item: the same act under the same rule, whoever asks. Its acts name each of them by the digest of what was shown, so
 that nothing is approved unseen; a patch has no acts here, for it has to be read first.
 
-An act is what a client posts as it is, below `/api/v1`. One that needs words of a person says so in `asks`.
+An act is what a client posts as it is, below `/api/v1`. One that needs words of a person says so in `asks`. A question
+carries what would be approved, part by part as it is (`form`); where that is too long for a list, its act says in
+`shows` where all of it is, to be read before.
 """
 
 import json
@@ -37,7 +39,7 @@ from core.policy.acts import READING
 from core.policy.approvals import Approval
 from core.products import PATCH, products
 from core.run import Outcome, Run
-from core.troubles import Trouble, dismiss, troubles
+from core.troubles import OTHERS, Trouble, dismiss, troubles
 
 MOST = 200  # items of each kind that are looked at
 PATCHES = 25  # of them, the newest: each is looked up with its evidence
@@ -47,6 +49,7 @@ LITTLE_BYTES = 5 * 1000**3  # free on the disk; a tenth of that is too little
 COSTS = "/lab/costs?by=run&days=1"
 SHOWN = 7  # places of one item
 CHARACTERS = 200  # of what came from elsewhere, in a sentence
+FORM_CHARACTERS = 1_500  # of what would be approved, in the list
 
 Kind = Literal["approval", "incident", "patch", "run", "budget", "vault", "journal", "machine"]
 RANKS = {  # what can wait least first; the gaps are for what comes later
@@ -79,6 +82,14 @@ class Evidence:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A part of what would be approved, as it is."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Deed:
     """Something a person can do about it: a request that is sent as it stands."""
 
@@ -88,6 +99,7 @@ class Deed:
     body: dict[str, Any] = field(default_factory=dict)
     danger: bool = False  # it cannot be taken back, or lets something out of the lab
     asks: Sequence[str] = ()  # fields of the body that a person fills in
+    shows: str = ""  # a path below /api/v1 whose `form` has to be read before: the item has its beginning only
 
 
 @dataclass(frozen=True)
@@ -103,6 +115,7 @@ class Item:
     count: int
     evidence: Sequence[Evidence]
     acts: Sequence[Deed]
+    form: Sequence[Part] = ()  # of a question: what would be approved
 
 
 @dataclass(frozen=True)
@@ -264,17 +277,21 @@ def _question(id: str, facts: Facts, group: Sequence[tuple[Approval, int]]) -> I
     method = f"{details['method']} " if "method" in details else ""
     reads = form["kind"] in ("files.get", "llm.complete") or details.get("effects") == "read"
     danger = not reads and details.get("method", "POST") not in READING
+    shown, whole = _shown(form, group)
+    shows = "" if whole else f"/approvals/{first.id}"
     if len(group) == 1:
         place = f"/approvals/{first.id}"
-        acts = [Deed("Approve", "POST", f"{place}/approve", {"uses": 1}, danger)]
+        acts = [Deed("Approve", "POST", f"{place}/approve", {"uses": 1}, danger, shows=shows)]
         if waiting > 1:
-            acts.append(Deed(f"Approve all {waiting}", "POST", f"{place}/approve", {"uses": waiting}, danger))
+            said = f"Approve all {waiting}"
+            acts.append(Deed(said, "POST", f"{place}/approve", {"uses": waiting}, danger, shows=shows))
         acts.append(Deed("Deny", "POST", f"{place}/deny"))
     else:
         ids = [each.id for each, _ in group]
+        answers = "/attention/answers"
         acts = [
-            Deed(f"{word} all {len(ids)}", "POST", "/attention/answers", {"approvals": ids, "answer": answer}, wild)
-            for word, answer, wild in (("Approve", "approve", danger), ("Deny", "deny", False))
+            Deed(f"{word} all {len(ids)}", "POST", answers, {"approvals": ids, "answer": answer}, wild, shows=read)
+            for word, answer, wild, read in (("Approve", "approve", danger, shows), ("Deny", "deny", False, ""))
         ]
     return Item(
         id=id,
@@ -289,7 +306,22 @@ def _question(id: str, facts: Facts, group: Sequence[tuple[Approval, int]]) -> I
             Evidence("The rule", _path("/lab/policy", rule=first.rule)),
         ],
         acts=acts,
+        form=shown,
     )
+
+
+def _shown(form: Mapping[str, Any], group: Sequence[tuple[Approval, int]]) -> tuple[list[Part], bool]:
+    """What would be approved, part by part, and whether that is all of it: nothing is approved unseen."""
+    who = dict.fromkeys(" for ".join(reversed(json.loads(each.form)["principals"])) for each, _ in group)
+    parts = [Part("act", str(form["kind"])), Part("who", "\n".join(who))]
+    rest = {"target": form["target"], **form.get("details", {}), "taint": ", ".join(form.get("taint", ()))}
+    left = FORM_CHARACTERS
+    for name, value in rest.items():
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        if some := text[: max(left, 0)]:
+            parts.append(Part(name, some))
+        left -= len(text)
+    return parts, left >= 0
 
 
 def _of_trouble(trouble: Trouble) -> Item:
@@ -309,17 +341,24 @@ def _of_trouble(trouble: Trouble) -> Item:
             acts=[seen],
         )
     bad = "run stuck" if trouble.what in ("stuck", "lost", "killed") else "run"
-    acts = [Deed("Run it again", "POST", f"/runs/{trouble.run}/retry"), seen] if trouble.count == 1 else [seen]
-    alike = [Evidence(f"All {trouble.count}", _path("/runs", mad=trouble.mad, outcome=trouble.what))]
+    whose = f" for {trouble.asker}" if trouble.asker.startswith("client:") else ""
+    if trouble.what == OTHERS:
+        title = f"{trouble.mad}{whose}: {trouble.count:,} more runs went wrong, each in its own way"
+        acts, alike = [seen], [Evidence("Runs", _path("/runs", mad=trouble.mad))]
+    else:
+        title = f"{trouble.mad} {_ended(trouble.what)}{whose}{times}" + (f": {trouble.title}" if trouble.title else "")
+        acts = [Deed("Run it again", "POST", f"/runs/{trouble.run}/retry"), seen] if trouble.count == 1 else [seen]
+        alike = [Evidence(f"All {trouble.count}", _path("/runs", mad=trouble.mad, outcome=trouble.what))]
+        alike = alike if trouble.count > 1 else []
     return Item(
         id=trouble.id,
         kind="run",
         rank=RANKS[bad],
-        title=f"{trouble.mad} {_ended(trouble.what)}{times}" + (f": {trouble.title}" if trouble.title else ""),
+        title=title,
         detail=trouble.detail,
         since=trouble.since,
         count=trouble.count,
-        evidence=run + (alike if trouble.count > 1 else []),
+        evidence=run + alike,
         acts=acts,
     )
 

@@ -205,6 +205,7 @@ def routes() -> Iterator[Endpoint]:
         ),
         answer=Approvals, events=ApprovalNow,
     )  # fmt: skip
+    yield Endpoint("GET", "/approvals/{id}", _approval, "An act that waits for a person, whole.", answer=ApprovalNow)
     yield Endpoint(
         "POST", "/approvals/{id}/approve", _approve, "Lets an act begin, so many times.",
         body=ApproveBody, answer=ApprovalNow,
@@ -389,6 +390,11 @@ async def _approvals(request: Request) -> Response | EventStream:
     every = request.query_params.get("all") == "1"
     found = await (approvals.newest(number_of(request, "limit", 50, 1000)) if every else approvals.pending())
     return JSONResponse({"approvals": [_approval_json(lab, each) for each in found]})
+
+
+async def _approval(request: Request) -> Response:
+    lab = lab_of(request)
+    return JSONResponse(_approval_json(lab, await lab.services.approvals.get(request.path_params["id"])))
 
 
 async def _approve(request: Request) -> Response:

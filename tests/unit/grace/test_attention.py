@@ -14,7 +14,7 @@ from core.fiedler.money import Amount, picodollars
 from core.grace.door.attention import LITTLE_BYTES, RANKS, SOON_S, Facts, Item, Resident, items_of
 from core.policy.approvals import Approval
 from core.run import Outcome, Run, State
-from core.troubles import Trouble
+from core.troubles import OTHERS, Trouble
 
 NOW = 10_000.0
 GRACE = Path(__file__).parents[3] / "core/grace"
@@ -31,7 +31,7 @@ def approval(id: str, *, run: str = "hopper-1", target: str = "https://a.example
         "target": target,
         "taint": [],
     }
-    form["details"] = {"method": known.pop("method", "POST")}
+    form["details"] = known.pop("details", {"method": known.pop("method", "POST")})
     given: dict[str, Any] = {"asked": NOW - 60, "expires": NOW + 540, "rule": "writing", "reason": "It writes."} | known
     return Approval(
         id=id, digest=f"sha256:{id}", principal=run, conversation="c", form=json.dumps(form, sort_keys=True), **given
@@ -116,6 +116,37 @@ def test_equal_questions_of_several_runs_are_one_and_answered_by_their_ids() -> 
         {"approvals": ["a", "b"], "answer": "deny"},
     ]
     assert single.acts[0].path == "/approvals/c/approve"
+
+
+def test_what_would_be_approved_is_shown_whole_for_one_and_for_many() -> None:
+    details = {"method": "POST", "body": "rm -rf " + "x" * 300, "bytes": 307}
+    target = "https://a.example/" + "p" * 400
+    one = approval("a", target=target, details=details)
+    item = only(items_of(facts(approvals=[(one, 1)])))
+    assert {each.name: each.text for each in item.form} == {
+        "act": "web.fetch", "who": "mad:hopper for run:hopper-1", "target": target, "method": "POST",
+        "body": details["body"], "bytes": "307",
+    }  # fmt: skip
+    assert [each.shows for each in item.acts] == ["", ""]
+    many = only(
+        items_of(facts(approvals=[(one, 1), (approval("b", run="hopper-2", target=target, details=details), 1)]))
+    )
+    who = {"who": "mad:hopper for run:hopper-1\nmad:hopper for run:hopper-2"}
+    assert {each.name: each.text for each in many.form} == {each.name: each.text for each in item.form} | who
+
+
+def test_what_is_too_long_for_the_list_has_to_be_read_whole_before_it_is_approved() -> None:
+    long = [approval(each, run=run, details={"text": "x" * 5_000}) for each, run in (("a", "h-1"), ("b", "h-2"))]
+    one, many = only(items_of(facts(approvals=[(long[0], 2)]))), only(items_of(facts(approvals=[(e, 1) for e in long])))
+    assert [each.shows for each in one.acts] == ["/approvals/a", "/approvals/a", ""]
+    assert [each.shows for each in many.acts] == ["/approvals/a", ""]
+    assert sum(len(each.text) for each in one.form) < 2_000
+
+
+def test_what_one_client_could_not_do_in_many_ways_is_one_item_and_not_run_again() -> None:
+    item = only(items_of(facts(troubles=[trouble(what=OTHERS, asker="client:ann", count=205)])))
+    assert item.title == "hopper for client:ann: 205 more runs went wrong, each in its own way"
+    assert [each.label for each in item.acts] == ["Dismiss"]
 
 
 def test_the_same_act_under_another_rule_is_another_question() -> None:

@@ -93,6 +93,11 @@ export function facts(pairs) {
     h("div", null, h("dt", null, name), h("dd", null, value))));
 }
 
+/** What a person is to approve, whole, and as it is. `form`: [{name, text}, …]. */
+export function formOf(form) {
+  return h("dl", {class: "facts form"}, form.map(({name, text}) => h("div", null, h("dt", null, shown(name)), h("dd", null, foreign(text, Infinity)))));
+}
+
 /** A number that matters, with what it is. */
 export function figure(name, value, {note, tone = ""} = {}) {
   return h("div", {class: `figure ${tone}`}, h("dt", null, name), h("dd", null, value, note && h("small", null, note)));
@@ -159,18 +164,20 @@ export function announce(text) {
   document.getElementById("polite").textContent = shown(text, 300);
 }
 
-/** Asks once more. Resolves to true when the person means it, or to the text when `field` asks for one. */
-export function ask({title, text, yes, kind = "primary", field, secret = false}) {
+/** Asks once more. Resolves to true when the person means it, or to the text when `field` asks for one. `body` is a node
+ *  that is to be read before. */
+export function ask({title, text, body, yes, kind = "primary", field, secret = false}) {
   return new Promise((resolve) => {
     const input = field && (secret ? h("input", {type: "password", "aria-label": field, placeholder: field, maxlength: "1024", autocomplete: "off"})
       : h("textarea", {rows: "4", "aria-label": field, maxlength: "8000"}));
     const answer = () => dialog.close(input ? input.value.trim() && "yes" : "yes");
-    const dialog = h("dialog", {class: "dialog", "aria-labelledby": "ask-title",
+    const dialog = h("dialog", {class: `dialog ${body ? "wide" : ""}`, "aria-labelledby": "ask-title",
       onclose: () => {
         resolve(dialog.returnValue === "yes" ? (input ? input.value.trim() : true) : false);
         dialog.remove();
       }},
-      h("h2", {id: "ask-title"}, title), text && h("p", null, shown(text, 1000)), input,
+      h("h2", {id: "ask-title"}, title), text && h("p", null, shown(text, 1000)),
+      body && h("div", {class: "read-before", tabindex: "0", role: "region", "aria-label": "What is approved"}, body), input,
       h("div", {class: "acts"}, button("Cancel", () => dialog.close("no")), button(yes, answer, {kind})));
     document.body.append(dialog);
     dialog.showModal();

@@ -5,7 +5,7 @@ import {setCount} from "./app.js";
 import {h, replace} from "./dom.js";
 import {count, money, span, tokens} from "./format.js";
 import {icon} from "./icon.js";
-import {actButton, announce, ask, card, empty, figure, foreign, head, runState, toast, when} from "./parts.js";
+import {actButton, announce, ask, card, empty, figure, foreign, formOf, head, runState, toast, when} from "./parts.js";
 import {runHref, took} from "./view_runs.js";
 
 const KINDS = {
@@ -79,6 +79,8 @@ export async function view(_params, page) {
       h("div", {class: "queue-words"},
         h("h3", null, first ? h("a", {class: "item-link", href: first.path}, title) : title),
         each.detail && h("p", {class: "queue-detail"}, foreign(each.detail, 600)),
+        each.form?.length > 0 && formOf(each.form),
+        each.acts.some((act) => act.shows) && h("p", {class: "note"}, "This is its beginning. All of it is shown before it is approved."),
         h("p", {class: "queue-more"}, when(each.since), each.acts.length > 0 && first && h("a", {href: first.path}, foreign(first.label, 80)), rest.map((one) => h("a", {href: one.path}, foreign(one.label, 80))))),
       h("div", {class: "acts"}, !each.acts.length && first && h("a", {class: "button small", href: first.path}, foreign(first.label, 40)), each.acts.map((act, place) => actButton(act.label, () => perform(each, act),
         {kind: `small ${place === 0 && each.kind === "approval" ? "primary" : act.danger ? "danger" : ""}`, "aria-label": `${act.label}: ${each.title}`.slice(0, 200)}))));
@@ -91,7 +93,11 @@ export async function view(_params, page) {
       if (!text) return;
       body[field] = text;
     }
-    if (act.danger && !await ask({title: `${act.label}?`, text: `${each.title}${each.detail ? ` – ${each.detail}` : ""}`, yes: act.label, kind: "danger"})) return;
+    if (act.danger || act.shows) {
+      const form = act.shows ? await whole(each, act) : each.form;
+      const text = `${each.title}${each.detail ? ` – ${each.detail}` : ""}`;
+      if (!await ask({title: `${act.label}?`, text, body: form?.length > 0 && formOf(form), yes: act.label, kind: act.danger ? "danger" : "primary"})) return;
+    }
     const answer = await (await request(act.path, {method: act.method, body})).json();
     toast(`Done: ${act.label}`);
     latest = answer?.items ?? (await get("/attention")).items;
@@ -158,6 +164,13 @@ export async function view(_params, page) {
   const node = h("div", null, head("Attention", {note: "What needs you, what goes on, what it cost."}), figures,
     h("div", {class: "columns"}, queue, h("div", {class: "stack"}, card("At work", {acts: h("a", {href: "/runs"}, "All runs")}, now), card("Lately", {}, lately))));
   return {title: "Attention", node, topics: ["attention", "runs"], update, refresh, leave: () => clearInterval(tick)};
+}
+
+/** All of what would be approved: the item has who asks, and the beginning of the rest. */
+async function whole(item, act) {
+  const {form} = await get(act.shows);
+  const parts = {target: form.target, ...form.details, taint: form.taint.join(", ")};
+  return [...item.form.filter(({name}) => name === "act" || name === "who"), ...Object.entries(parts).map(([name, value]) => ({name, text: String(value)}))];
 }
 
 /** The account of today. */
