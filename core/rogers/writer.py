@@ -316,7 +316,12 @@ class Writer:
 
 
 def rebuild(db: sqlite3.Connection, view: View, filled: Filled | None = None) -> None:
-    """Drops the tables of a view and makes them again from the journal, and from what `filled` finds in archives."""
+    """Drops the tables of a view and makes them again from the journal, and from what `filled` finds in archives.
+
+    What the view refuses is left out: it was accepted when it happened, and the lab must open whatever a view thinks
+    of its past.
+    """
+    refused: list[tuple[int, Exception]] = []
     for table in view.tables:
         db.execute(f'DROP TABLE IF EXISTS "{table}"')
     for statement in statements(view.schema):
@@ -324,7 +329,18 @@ def rebuild(db: sqlite3.Connection, view: View, filled: Filled | None = None) ->
     rows = read_rows(db, view.kinds)
     while some := list(islice(rows, WINDOW)):
         for row in filled(db, some) if filled is not None else some:
-            view.apply(db, row)
+            db.execute("SAVEPOINT row")
+            try:
+                view.apply(db, row)
+            except Exception as error:  # whatever a view may think of
+                if is_of_disk(error):
+                    raise
+                db.execute("ROLLBACK TO row")
+                refused.append((row.sequence, error))
+            db.execute("RELEASE row")
+    if refused:
+        sequence, why = refused[0]
+        logger.warning("a view leaves out entries", view=view.name, entries=len(refused), first=sequence, why=str(why))
     db.execute("INSERT OR REPLACE INTO view VALUES (?, ?)", (view.name, _fingerprint(view)))
 
 

@@ -186,6 +186,15 @@ async def test_an_entry_that_a_view_refuses_fails_alone(journal: Journal) -> Non
     assert (await journal.verify()).ok
 
 
+async def test_a_view_that_refuses_the_past_does_not_keep_the_journal_closed(tmp_path: Path) -> None:
+    async with Journal(tmp_path / "journal.db") as journal:
+        await journal.append(act(1), Entry("poison", "act", b"no number"), act(2))
+    async with Journal(tmp_path / "journal.db", [Totals()]) as journal:
+        assert await journal.query("SELECT amount FROM total") == [(3,)]
+        await journal.rebuild("total")
+        assert await journal.query("SELECT amount FROM total") == [(3,)]
+
+
 async def test_readers_cannot_write(journal: Journal) -> None:
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         await journal.query("DELETE FROM journal")
