@@ -1,7 +1,12 @@
-"""Admission: how many runs at once, and how much memory together. Strictly in order, so that nobody starves."""
+"""Admission: how many runs at once, and how much memory together.
 
-from collections import deque
-from collections.abc import AsyncIterator
+Whoever asks, the operator or a client, has a queue of their own, strictly in order. The queues take turns: one that is
+long makes its own runs wait and those of nobody else. What is next is never overtaken, however large it is, so that
+nobody starves.
+"""
+
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -17,22 +22,33 @@ class _Waiting:
 
 
 class Admission:
-    """A queue in front of the machine."""
+    """The queues in front of the machine."""
 
     def __init__(self, *, max_running: int, memory_mb: int) -> None:
         self._free = max_running
         self._memory_mb = memory_mb
         self._total_mb = memory_mb
-        self._queue: deque[_Waiting] = deque()
+        self._queues: dict[str, deque[_Waiting]] = {}  # by asker, whose turn it is first; none is empty
 
     @property
     def waiting(self) -> int:
         """How many wait."""
-        return len(self._queue)
+        return sum(map(len, self._queues.values()))
+
+    def ahead(self, waiting: Sequence[str], which: int) -> int:
+        """How many are admitted before one of those that wait: by their askers, in the order of their asking."""
+        asker, counts = waiting[which], Counter(waiting)
+        own = waiting[:which].count(asker)
+        turns = list(dict.fromkeys((*self._queues, *waiting)))
+        mine = turns.index(asker)
+        others = (min(counts[name], own + (turn < mine)) for turn, name in enumerate(turns) if name != asker)
+        return own + sum(others)
 
     @asynccontextmanager
-    async def share(self, memory_mb: int, *, at_once: bool = False, runs: int = 1) -> AsyncIterator[None]:
-        """Waits for a share of the machine and holds it during the body.
+    async def share(
+        self, memory_mb: int, *, asker: str = "", at_once: bool = False, runs: int = 1
+    ) -> AsyncIterator[None]:
+        """Waits for a share of the machine, behind what `asker` has asked for before, and holds it during the body.
 
         `at_once`: takes it without waiting, for what runs already: a run that was taken back after a restart; or for
         what runs wait for and so must not wait for them: a model, which counts as no run (`runs=0`).
@@ -49,7 +65,7 @@ class Admission:
             self._take(memory_mb, runs)
         else:
             waiting = _Waiting(memory_mb)
-            self._queue.append(waiting)
+            self._queues.setdefault(asker, deque()).append(waiting)
             self._advance()
             try:
                 await waiting.admitted.wait()
@@ -57,7 +73,9 @@ class Admission:
                 if waiting.admitted.is_set():
                     self._give_back(memory_mb)
                 else:
-                    self._queue.remove(waiting)
+                    self._queues[asker].remove(waiting)
+                    if not self._queues[asker]:
+                        del self._queues[asker]
                     self._advance()
                 raise
         try:
@@ -75,7 +93,13 @@ class Admission:
         self._advance()
 
     def _advance(self) -> None:
-        while self._queue and self._free > 0 and self._queue[0].memory_mb <= self._memory_mb:
-            first = self._queue.popleft()
+        while self._queues and self._free > 0:
+            asker, queue = next(iter(self._queues.items()))
+            if queue[0].memory_mb > self._memory_mb:
+                return
+            del self._queues[asker]
+            first = queue.popleft()
+            if queue:
+                self._queues[asker] = queue  # behind the others
             self._take(first.memory_mb)
             first.admitted.set()

@@ -56,7 +56,7 @@ class Runs(Section):
     """How much work at once, and how long it outlives a lost connection."""
 
     max_running: Annotated[int, Field(ge=1, le=1000)] = 4
-    queue_max: Annotated[int, Field(ge=0, le=1_000_000)] = 1000  # runs that wait; one more is refused
+    queue_max: Annotated[int, Field(ge=0, le=1_000_000)] = 1000  # runs that wait, a quarter for a client; no more
     children_max: Annotated[int, Field(ge=1, le=1_000_000)] = 64  # runs that one run may have open; one more is refused
     decoys: bool = True  # lay keys that are worth nothing into each sandbox, and end the run that carries one out
     lease_s: Annotated[float, Field(ge=1, le=3600)] = 60  # a worker and a core that lose each other give up after this

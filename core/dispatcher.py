@@ -46,13 +46,16 @@ class Dispatcher:
 
     def place(self, run: str) -> int | None:
         """How many runs are in front of one that waits, from 1; None when it does not wait."""
-        waiting = [each for each, live in self._lives.all.items() if live.run.state is State.REQUESTED]
-        return waiting.index(run) + 1 if run in waiting else None
+        return self._lives.place(run)
 
     def counts(self) -> dict[str, int]:
         """How many runs are at work and how many wait."""
         waiting = sum(live.run.state is State.REQUESTED for live in self._lives.all.values())
         return {"running": len(self._lives.all) - waiting, "queued": waiting}
+
+    def queued_by(self, asker: str) -> int:
+        """How many runs wait that one has asked for."""
+        return sum(each.asker == asker for each in self._lives.waiting())
 
     def sandboxes(self) -> list[dict[str, object]]:
         """Every sandbox of the lab: at work for a run, waiting warm, or the home of a resident."""

@@ -15,7 +15,7 @@ begins again from its message; what it asks of others it asks under the same ids
 
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -118,6 +118,16 @@ class Lives:
             del self.all[live.run.id]
         live.settled.set()
         live.over.set()
+
+    def waiting(self) -> Sequence[Run]:
+        """The runs that have not begun, in the order in which they were asked for."""
+        return [each.run for each in self.all.values() if each.run.state is State.REQUESTED]
+
+    def place(self, run: str) -> int | None:
+        """How many runs begin before one that waits, itself included; None when it does not wait."""
+        waiting = self.waiting()
+        which = next((number for number, each in enumerate(waiting) if each.id == run), None)
+        return None if which is None else self._admission.ahead([each.asker for each in waiting], which) + 1
 
     def is_orphan(self, run: Run) -> bool:
         """Whether another run asked for it, and has ended or is about to."""
@@ -263,7 +273,7 @@ class Lives:
     async def _work_outside(self, live: Live, emad: Dispatchable, profile: Profile, *, resumed: bool) -> Ending:
         """Finds a worker and lets it work."""
         async with (
-            self._admission.share(profile.memory_mb + profile.workspace_mb, at_once=resumed),
+            self._admission.share(profile.memory_mb + profile.workspace_mb, asker=live.run.asker, at_once=resumed),
             self._adopted(live, emad, profile) if resumed else self._worker(live, emad, profile) as worker,
         ):
             live.worker = worker

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import pytest
-from anyio import create_task_group, fail_after, run_process
+from anyio import create_task_group, fail_after, run_process, sleep_forever
 
 from core.grace.door import sessions
 from core.grace.door.api import endpoints
@@ -17,6 +17,7 @@ from core.grace.door.limits import WEB
 from core.grace.door.routes import Endpoint
 from core.lab import Lab
 from protos.ids import new_id
+from protos.tools import Call, tool
 from tests.emads.echo import Echo
 from tests.labs import a_home, opened
 from tests.surface import Answer, Caller, answer_in, pieces
@@ -246,13 +247,13 @@ async def test_a_token_that_expires_ends_what_is_open(operator: Caller) -> None:
     assert (await brief.ask("GET", "/whoami")).status in NOT_KNOWN
 
 
-async def test_a_session_is_for_the_port_that_it_was_opened_at(lab: Lab, page: Caller) -> None:
-    before = lab.web
-    lab.web = "http://127.0.0.1:1"
+async def test_a_session_is_for_the_origin_that_it_was_opened_at(lab: Lab, page: Caller) -> None:
+    before = lab.origin
+    lab.origin = "another, at the same port"
     try:
-        answer = await page.ask("GET", "/whoami", headers={"Host": "127.0.0.1:1"})
+        answer = await page.ask("GET", "/whoami")
     finally:
-        lab.web = before
+        lab.origin = before
     assert answer.status in NOT_KNOWN
     assert (await page.ask("GET", "/whoami")).status == 200
 
@@ -656,7 +657,7 @@ async def test_a_client_makes_no_file_clean_by_storing_it(lab: Lab, operator: Ca
 async def test_a_client_without_a_right_is_told_the_same_whatever_there_is(operator: Caller) -> None:
     dora = await client(operator, "dora", [])
     told = set()
-    for mad, tool, more in (
+    for mad, name, more in (
         ("echo", "say", {"text": "x"}),
         ("echo", "say", {"wrong": 1}),
         ("echo", "none", {}),
@@ -664,10 +665,46 @@ async def test_a_client_without_a_right_is_told_the_same_whatever_there_is(opera
         ("operator", "say", {}),
     ):
         for conversation in ("", "a-name"):
-            answer = await dora.ask("POST", "/messages", call(mad, tool, conversation, **more))
-            told.add((answer.status, answer.body.decode().replace(f"{mad}.{tool}", "THAT")))
+            answer = await dora.ask("POST", "/messages", call(mad, name, conversation, **more))
+            told.add((answer.status, answer.body.decode().replace(f"{mad}.{name}", "THAT")))
     assert len(told) == 1
     assert told.pop()[0] == 403
+
+
+class Sleeper:
+    """Works until it is ended."""
+
+    @tool(effects="read")
+    async def rest(self, call: Call) -> str:
+        """Rests."""
+        await call.progress("it rests")
+        await sleep_forever()
+        return ""
+
+
+async def test_no_client_and_not_all_of_them_fill_the_queue() -> None:
+    with a_home("[runs]\nqueue_max = 8\n") as home:
+        async with opened(home, sleeper=Sleeper) as lab:
+            operator = Caller(lab, unix=True)
+            conversations: dict[str, str] = {}
+
+            async def asks(who: Caller, name: str) -> int:
+                """In one conversation the first run rests and the others wait."""
+                answer = await who.ask("POST", "/messages", call("sleeper", "rest", conversations.get(name, "")))
+                if answer.status == 202 and name not in conversations:
+                    conversations[name] = answer.json["conversation"]
+                    with fail_after(30):
+                        async with who.following(f"/runs/{answer.json['run']}/logs") as came:
+                            while b"it rests" not in await anext(came):
+                                pass
+                return answer.status
+
+            names = ["ann", "bob", "carl", "dora"]
+            clients = {name: await client(operator, name, ["sleeper"]) for name in names}
+            for name in names[:3]:
+                assert [await asks(clients[name], name) for _ in range(4)] == [202, 202, 202, 429]
+            assert await asks(clients["dora"], "dora") == 429
+            assert [await asks(operator, "operator") for _ in range(4)] == [202, 202, 202, 429]
 
 
 async def test_words_of_a_client_that_the_operator_says_again_are_out_of_its_reach(

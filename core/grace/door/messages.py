@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from math import ceil
 
 from anyio import move_on_after
 from starlette.requests import Request
@@ -23,6 +24,7 @@ from protos.errors import Exhausted, InvalidArgument, NotFound, Unavailable
 from protos.ids import id_from, is_uuid, new_id
 from protos.v1.message_pb2 import KIND_CALL, KIND_PROSE, Blob, Message, Terms
 
+CLIENTS_SHARE = 4  # one client has this part of the queue, and all of them together leave as much to the operator
 REQUESTED_S = 5.0  # the dispatcher hears of a message within a millisecond or so
 
 
@@ -91,7 +93,7 @@ async def publish(request: Request, message: Message) -> Response:
         Denied, Unavailable, InvalidArgument, Conflict: as `say`.
     """
     lab, caller = lab_of(request), caller_of(request)
-    _check_queue(lab, message.recipient)
+    _check_queue(lab, caller, message.recipient)
     sequence = await say(lab.services, caller.identity, message, also=came_in(request, lab, caller, message))
     answer = {"id": message.id, "conversation": message.conversation, "sequence": sequence}
     return JSONResponse(answer | {"run": await _run_for(lab, request.app.state.changes, message)}, 202)
@@ -115,13 +117,21 @@ async def _run_for(lab: Lab, changes: Changes, message: Message) -> str | None:
     raise Unavailable(f"the run {run} is not there after {REQUESTED_S:g} s", next="see: madlab runs, and core.log")
 
 
-def _check_queue(lab: Lab, recipient: str) -> None:
-    """
+def _check_queue(lab: Lab, caller: Caller, recipient: str) -> None:
+    """A client has a quarter of the queue, and the last quarter is the operator's: nobody locks out everybody else.
+
     Raises:
         Exhausted: the message would start a run, and too many wait already.
     """
+    if not isinstance(lab.registry.destination(recipient), Ephemeral):
+        return
     most = lab.config.runs.queue_max
-    if isinstance(lab.registry.destination(recipient), Ephemeral) and lab.dispatcher.counts()["queued"] >= most:
+    if not caller.is_operator:
+        share = ceil(most / CLIENTS_SHARE)
+        if lab.dispatcher.queued_by(caller.name) >= share:
+            raise Exhausted(f"{share} runs of yours wait already", next="wait for one of them, or cancel it")
+        most -= most // CLIENTS_SHARE
+    if lab.dispatcher.counts()["queued"] >= most:
         raise Exhausted(f"{most} runs wait already", next="try again later, or raise runs.queue_max")
 
 

@@ -77,6 +77,29 @@ async def test_one_that_gives_up_waiting_makes_room_for_the_next() -> None:
     assert order == ["went on"]
 
 
+async def test_whoever_asks_for_much_makes_only_their_own_wait() -> None:
+    admission, order, release = Admission(max_running=1, memory_mb=100), list[str](), Event()
+
+    async def run(name: str) -> None:
+        async with admission.share(10, asker=name[0]):
+            order.append(name)
+            await release.wait()
+
+    with fail_after(60):
+        async with create_task_group() as tasks:
+            names = ["a0", "a1", "a2", "a3", "b1", "b2", "c1"]
+            for name in names:
+                tasks.start_soon(run, name)
+                await wait_all_tasks_blocked()
+            askers = [each[0] for each in names[1:]]
+            ahead = {each: admission.ahead(askers, place) for place, each in enumerate(names[1:])}
+            release.set()
+    assert order == ["a0", "a1", "b1", "c1", "a2", "b2", "a3"]
+    assert sorted(ahead, key=ahead.__getitem__) == order[1:]
+    assert sorted(ahead.values()) == list(range(6))
+    assert admission.waiting == 0
+
+
 async def test_what_can_never_fit_is_refused_with_both_numbers() -> None:
     admission = Admission(max_running=1, memory_mb=100)
     with pytest.raises(Exhausted, match=r"200 MiB.*100 MiB"):
