@@ -255,8 +255,7 @@ async def test_how_things_are_is_told_at_once_and_when_it_changes(lab: Lab, page
     async with page.following("attention", "lab") as stream:
         first = await stream.until("attention")
         assert first.id == 0
-        rates = await stream.until("lab")
-        assert rates.data["runs"] == {"running": 0, "queued": 0}
+        await stream.until("lab", runs={"running": 0, "queued": 0})
         body = {"recipient": "outer", "kind": "call", "tool": "fail", "arguments": {}}
         _, asked = await page.ask("POST", "/messages", body)
         while not (items := (await stream.until("attention")).data["items"]):

@@ -116,7 +116,6 @@ async def test_a_trace_leads_from_the_request_to_the_call_in_a_sandbox(collector
                 await collector.until(lambda: "madlab.run.duration" in collector.metrics)
                 run = await lab.runs.get(said["run"])
     spans = by_name(collector.spans)
-    assert len({each.span_id for each in collector.spans}) == len(collector.spans)
     assert {each.trace_id.hex() for each in collector.spans} == {"0af7651916cd43dd8448eb211c80319c"}
     parents = {name: _parent(collector, each) for name, each in spans.items()}
     assert parents == {
@@ -267,7 +266,7 @@ async def test_a_collector_that_hangs_keeps_nobody_waiting_who_works_here() -> N
                 with fail_after(30):
                     await said(lab, *map(str, range(20)))
                 collector.held.set()
-                await collector.until(lambda: len(collector.spans) == 21)
+                await collector.until(lambda: len({each.span_id for each in collector.spans}) == 21)  # at least once
 
 
 async def test_what_a_collector_throws_away_is_counted() -> None:

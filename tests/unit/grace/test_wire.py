@@ -4,6 +4,7 @@ import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from core.grace.door.serving import serve_on
 from tests.surface import pieces
 
 QUICK = Limits(head_s=0.2, body_s=0.2, body_rate=1000.0, reader_s=0.2, idle_s=1)
+HEADS_LATER = replace(QUICK, head_s=30)  # for clients that are honest, and may be slow on a busy machine
+BODIES_LATER = replace(HEADS_LATER, body_s=30)
 LARGE = 64 << 20
 
 
@@ -102,7 +105,7 @@ async def test_a_head_that_drips_has_no_more_time_than_any_other() -> None:
 
 async def test_a_body_that_stops_is_hung_up_on_and_its_reader_hears_of_it() -> None:
     app = Application()
-    async with served(app) as port, await connect_tcp("127.0.0.1", port) as stream:
+    async with served(app, HEADS_LATER) as port, await connect_tcp("127.0.0.1", port) as stream:
         await stream.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf")
         assert await rest(stream) == b""
         with fail_after(30):
@@ -110,7 +113,7 @@ async def test_a_body_that_stops_is_hung_up_on_and_its_reader_hears_of_it() -> N
 
 
 async def test_a_body_that_keeps_coming_has_the_time_that_it_takes() -> None:
-    async with served(Application()) as port, await connect_tcp("127.0.0.1", port) as stream:
+    async with served(Application(), BODIES_LATER) as port, await connect_tcp("127.0.0.1", port) as stream:
         size = 2 << 20
         await stream.send(b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % size)
         for _ in range(32):
@@ -120,7 +123,7 @@ async def test_a_body_that_keeps_coming_has_the_time_that_it_takes() -> None:
 
 async def test_who_does_not_read_is_hung_up_on() -> None:
     app = Application()
-    async with served(app) as port:
+    async with served(app, HEADS_LATER) as port:
         quiet = socket.socket()
         quiet.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         quiet.connect(("127.0.0.1", port))
@@ -147,7 +150,7 @@ async def test_who_is_served_may_wait_as_long_as_it_takes() -> None:
 
 
 async def test_what_is_no_http_hears_so_in_json_with_the_headers_of_every_answer() -> None:
-    async with served(Application()) as port, await connect_tcp("127.0.0.1", port) as stream:
+    async with served(Application(), HEADS_LATER) as port, await connect_tcp("127.0.0.1", port) as stream:
         assert stream.extra(SocketAttribute.remote_port) == port
         await stream.send(b"\x16\x03\x01 hello\r\n\r\n")
         head, _, body = (await rest(stream)).partition(b"\r\n\r\n")
