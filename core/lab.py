@@ -38,6 +38,7 @@ class Lab:
     archives: Archives
     telemetry: Telemetry
     web: str = ""  # where the page is: "http://127.0.0.1:8217"; empty while nothing listens there
+    origin: str = ""  # what sessions are bound to: another one after the port was given up (`core.grace.door.origin`)
     ready: bool = False
     started: float = field(default_factory=time.time)  # seconds since the epoch
     stopping: Event = field(default_factory=Event)

@@ -24,24 +24,26 @@ from tests.labs import a_home, opened
 from tests.surface import Caller
 
 
-async def test_a_port_that_was_taken_meanwhile_is_left_and_sessions_with_it() -> None:
-    """Whoever has it now gets what browsers still send there: so what they send is worth nothing."""
-    with a_home(ECHO) as home:
-        async with opened(home) as lab:
-            operator = Caller(lab, unix=True)
-            ticket = (await operator.ask("POST", "/tickets", {})).json["ticket"]
-            session = (await Caller(lab).ask("POST", "/sessions", {"ticket": ticket})).json["token"]
-            client = (await operator.ask("POST", "/clients", {"name": "ci"})).json["token"]
-            before = int((home.path / "port").read_text())
-            assert lab.web == f"http://127.0.0.1:{before}"
-        with socket.create_server(("127.0.0.1", before)):
+async def test_a_port_of_the_settings_that_is_taken_is_left_alone() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with a_home(f"{ECHO}[web]\nport = {port}\n") as home:
             async with opened(home) as lab:
-                after = int((home.path / "port").read_text())
-                assert after != before
+                found = int((home.path / "port").read_text())
+                assert found != port
+                assert lab.web == f"http://127.0.0.1:{found}"
+                client = (await Caller(lab, unix=True).ask("POST", "/clients", {"name": "ci"})).json["token"]
                 assert (await Caller(lab, client).ask("GET", "/whoami")).status == 200
-                assert (await Caller(lab, session).ask("GET", "/whoami")).status == 401
-        async with opened(home) as lab:  # the one that was taken instead is the one that is remembered
-            assert lab.web == f"http://127.0.0.1:{after}"
+
+
+async def test_a_port_that_nobody_was_let_in_at_is_not_used_again() -> None:
+    with a_home(ECHO) as home:
+        found = set()
+        for _ in range(2):
+            async with opened(home) as lab:
+                assert lab.web == f"http://127.0.0.1:{(home.path / 'port').read_text().strip()}"
+                found.add(lab.web)
+        assert len(found) == 2
 
 
 async def test_a_lab_that_wants_no_page_has_none() -> None:

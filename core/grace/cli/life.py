@@ -12,6 +12,7 @@ import typer
 
 from core.grace.cli import screen
 from core.grace.cli.client import Client, Unreachable
+from core.grace.door.holding import HOLDER, end
 from core.home import Home
 from protos.errors import BY_CODE, Conflict, Error, InvalidArgument, Unavailable
 
@@ -156,7 +157,9 @@ def down(
         return
     pid = home.holder()
     if pid is None:
-        screen.note("Nothing to stop: the lab is not running.")
+        given_up = not keep_runs and end(str(home.runtime / HOLDER))
+        also = ", and the page's port is given up" if given_up else ""
+        screen.note(f"Nothing to stop: the lab is not running{also}.")
         return
     try:
         Client(home).post("/api/v1/shutdown", {"runs": "keep" if keep_runs else "cancel"})

@@ -1,20 +1,18 @@
 """Serves the door as tasks of ours: on a unix socket that only this user can open, and on loopback.
 
-The sockets are made here rather than by uvicorn, which would open the one to everyone, and which would take the
-signals too. The port on loopback is remembered in the home, so that a page that is open finds the next core.
+The sockets are not made by uvicorn, which would open the one to everyone, and which would take the signals too. The
+one on loopback outlives the core (`origin`), so that a page that is open finds the next core, and nobody else.
 """
 
-import errno
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, cast
 
-import structlog
 import uvicorn
 from anyio import TASK_STATUS_IGNORED, CancelScope, Event, create_task_group, sleep_forever
 from anyio.abc import TaskStatus
@@ -25,14 +23,12 @@ from core.config import Web
 from core.grace.door.callers import CALLER, THE_OPERATOR
 from core.grace.door.headers import Secured
 from core.grace.door.limits import ACCEPTED, HEAD_BYTES, OWN_SOCKET, WAITING, WEB, Crowd, Limits
+from core.grace.door.origin import open_origin
 from core.grace.door.wire import protocol
 from core.home import Home
+from core.lab import Lab
 
 GRACE_S = 2  # for requests in progress at a shutdown
-PORT = "port"  # in the home
-USUAL = range(20_000, 30_000)  # ports that a lab chooses one of
-
-logger = structlog.get_logger()
 logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # what strangers do wrong is told to them, not to the log
 
 
@@ -71,16 +67,22 @@ async def serve_web(
     app: Starlette, home: Home, setting: Web, *, task_status: TaskStatus[str] = TASK_STATUS_IGNORED
 ) -> None:
     """Serves on loopback, until cancelled, and tells the page's address; the empty one where that cannot be had."""
-    listener = listen_tcp(home, setting) if setting.enabled else None
-    if listener is None:
+    lab: Lab = app.state.lab
+    origin = await open_origin(home, setting, lab.config.runs.lease_s)
+    if origin is None:
         task_status.started("")
         return
-    with closing(listener):
-        host, port = listener.getsockname()[:2]
-        origin = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    app.state.origin, lab.origin, now = origin, origin.id, time.time()
+    try:
         async with create_task_group() as tasks:
-            await tasks.start(_started, app, listener)
-            task_status.started(origin)
+            await tasks.start(_started, app, origin.listener)
+            tasks.start_soon(origin.watch)
+            if any(each.holds(now) for each in app.state.tokens.all("client")):
+                origin.want()
+            task_status.started(origin.address)
+    finally:
+        with CancelScope(shield=True):
+            await origin.close(keep=lab.keep_runs)
 
 
 async def _started(app: Starlette, listener: socket.socket, *, task_status: TaskStatus[None]) -> None:
@@ -137,39 +139,3 @@ def listen(path: Path) -> socket.socket:
         listener.close()
         raise
     return listener
-
-
-def listen_tcp(home: Home, setting: Web) -> socket.socket | None:
-    """A listening socket on loopback: at the port of the settings, else at the one it had before, else at any.
-
-    None, and a warning, where none can be had: the lab works without its page.
-    """
-    place = home.path / PORT
-    text = place.read_text().strip() if place.exists() else ""
-    before = int(text) if text.isdigit() and 0 < int(text) < 1 << 16 else 0
-    told = setting.port or before
-    for port in dict.fromkeys((told or usual_port(home.lab), 0)):
-        family = socket.AF_INET6 if ip_address(setting.host).version == 6 else socket.AF_INET
-        # asyncio turns Nagle's algorithm off for what says that it is TCP, and 40 ms are added where it does not
-        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # after a restart, not beside another
-            listener.bind((setting.host, port))
-            listener.listen(WAITING)
-        except OSError as error:
-            listener.close()
-            if port and error.errno in (errno.EADDRINUSE, errno.EACCES):
-                if told:
-                    logger.warning("the page's port cannot be had: it moves", port=port, reason=error.strerror)
-                continue
-            logger.warning("no page: its address cannot be had", host=setting.host, reason=error.strerror)
-            return None
-        listener.setblocking(False)
-        place.write_text(f"{listener.getsockname()[1]}\n")
-        return listener
-    return None
-
-
-def usual_port(lab: str) -> int:
-    """The port that a lab tries first: always the same, and below those that systems give to who connects."""
-    return USUAL[0] + int(lab, 16) % len(USUAL)

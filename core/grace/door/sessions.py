@@ -125,6 +125,7 @@ async def _ticket(request: Request) -> Response:
     lab = lab_of(request)
     if not lab.web:
         raise Unavailable("This lab has no page.", next="See [web] in madlab.toml, and core.log.")
+    await request.app.state.origin.hold()
     tickets: Tickets = request.app.state.tickets
     ticket = tickets.make()
     return JSONResponse({"ticket": ticket, "url": f"{lab.web}/#ticket={ticket}", "expires_s": TICKET_S}, 201)
@@ -144,15 +145,16 @@ async def _open(request: Request) -> Response:
         expires=time.time() + LIFE_S,
         idle_s=IDLE_S,
         sees="all",
-        place=lab_of(request).web,
+        place=lab_of(request).origin,
         about=request.headers.get("user-agent", "")[:ABOUT],
     )
-    return JSONResponse(_session_json(token) | {"current": True, "token": secret}, 201)
+    return JSONResponse(_session_json(token, lab_of(request).origin, token) | {"token": secret}, 201)
 
 
 async def _list(request: Request) -> Response:
     current = caller_of(request).token
-    found = [_session_json(each, current) for each in tokens_of(request).all("session")]
+    origin = lab_of(request).origin
+    found = [_session_json(each, origin, current) for each in tokens_of(request).all("session")]
     return JSONResponse({"sessions": found})
 
 
@@ -161,7 +163,7 @@ async def _leave(request: Request) -> Response:
     if caller.token is None:
         raise InvalidArgument("The lab's own socket has no session.", next="See: madlab sessions")
     ended = await tokens_of(request).end(caller.token.id, by=caller.name, sparing=caller.alive)
-    return JSONResponse(_session_json(ended, caller.token))
+    return JSONResponse(_session_json(ended, lab_of(request).origin, caller.token))
 
 
 async def _revoke(request: Request) -> Response:
@@ -169,7 +171,7 @@ async def _revoke(request: Request) -> Response:
     caller = caller_of(request)
     id = f"session:{request.path_params['id']}"
     ended = await tokens_of(request).end(id, by=caller.name, sparing=caller.alive)
-    return JSONResponse(_session_json(ended, caller.token))
+    return JSONResponse(_session_json(ended, lab_of(request).origin, caller.token))
 
 
 async def _whoami(request: Request) -> Response:
@@ -192,14 +194,14 @@ def tokens_of(request: Request) -> Tokens:
     return tokens
 
 
-def _session_json(token: Token, current: Token | None = None) -> dict[str, object]:
+def _session_json(token: Token, origin: str, current: Token | None) -> dict[str, object]:
     return {
         "id": token.id.removeprefix("session:"),
         "made": token.made,
         "used": token.used or None,
         "expires": token.until(),
         "ended": token.ended or None,
-        "holds": token.holds(time.time()),
+        "holds": token.holds(time.time()) and token.place == origin,
         "about": token.about,
         "current": current is not None and current.id == token.id,
     }

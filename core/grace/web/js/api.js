@@ -7,6 +7,8 @@
 const BASE = "/api/v1";
 const TOKEN = "madlab-token";
 const WAIT_MS = 30_000;
+const AWAY_MS = 5_000; // while the core is away, whose port takes what is asked and leaves it for the next core
+let patience = WAIT_MS;
 
 export class ApiError extends Error {
   constructor(status, {code, message, next}) {
@@ -45,8 +47,16 @@ async function asJson(path, options) {
   return answer.status === 204 ? null : answer.json();
 }
 
+/** Says whether the core is away: then nobody is waited for as long. */
+export const away = (is) => (patience = is ? AWAY_MS : WAIT_MS);
+
+/** What `promise` brings, if it does so before patience ends. */
+export function soon(promise) {
+  return Promise.race([promise, new Promise((_, fail) => setTimeout(() => fail(new Error("It takes too long.")), patience))]);
+}
+
 /** The answer to one request, when it is a good one. */
-export async function ask(path, {method = "GET", params, body, headers, signal, wait = WAIT_MS} = {}) {
+export async function ask(path, {method = "GET", params, body, headers, signal, wait = patience} = {}) {
   const query = new URLSearchParams(Object.entries(params ?? {}).filter(([, value]) => value !== "" && value != null));
   const signals = [signal, wait ? AbortSignal.timeout(wait) : null].filter(Boolean);
   const sent = {method, headers: {accept: "application/json", ...headers}, cache: "no-store", credentials: "omit"};

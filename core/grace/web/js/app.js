@@ -7,7 +7,7 @@
 //   leave    called when another view takes its place; `page.signal` is aborted then, too
 // `page`: go(path), setQuery({…}), signal, status() (the latest of GET /status), reload(), await style("patch.css").
 
-import {ask, forget, get, redeem, token} from "./api.js";
+import {ask, forget, get, redeem, soon, token} from "./api.js";
 import {h, replace} from "./dom.js";
 import {ago} from "./format.js";
 import {icon} from "./icon.js";
@@ -125,7 +125,7 @@ async function show({restore = false} = {}) {
 async function made(route, page) {
   let module;
   try {
-    module = await import(`./view_${route.name}.js`);
+    module = await soon(import(`./view_${route.name}.js`));
   } catch (error) {
     console.warn(error);
     throw Object.assign(new Error("This part of the page could not be loaded."), {status: 0, next: "It is asked for again when the lab answers."});

@@ -10,7 +10,7 @@
 //   4. A page nobody looks at needs no stream: it is closed after a while, and catches up when it is looked at.
 //   5. After a break the handlers get {name: "back"}: whatever is not in the events (a list's order, a total) may be stale.
 
-import {ask} from "./api.js";
+import {ask, away} from "./api.js";
 
 const SILENCE_MS = 25_000; // the core says something every 10 s
 const LONGEST_MS = 8_000; // between two attempts
@@ -185,6 +185,7 @@ export function parsed(block) {
 function become(next) {
   if (state === next) return;
   state = next;
+  away(next === "reconnecting");
   for (const each of listeners) each(state);
 }
 
