@@ -30,7 +30,7 @@ from starlette.responses import JSONResponse, Response
 from core.coding.telling import warnings
 from core.fiedler.escrow import Account
 from core.fiedler.money import dollars
-from core.grace.door.callers import caller_of
+from core.grace.door.callers import OPERATOR, caller_of
 from core.grace.door.edge import Strict, json_of, lab_of
 from core.grace.door.routes import Endpoint
 from core.grace.door.vault import vault_json
@@ -198,6 +198,9 @@ async def _dismiss(request: Request) -> Response:
 async def _answers(request: Request) -> Response:
     lab, body, by = lab_of(request), await json_of(request, AnswersBody), caller_of(request).name
     approvals = lab.services.approvals
+    there = {each.id for each in await approvals.pending()}
+    if gone := [each for each in body.approvals if each not in there]:
+        raise Conflict(f"{len(gone)} of these questions wait no more", next="look again at what waits now")
     for each in body.approvals:
         await (approvals.approve(each, by=by) if body.answer == "approve" else approvals.deny(each, by=by))
     return JSONResponse(await attention_json(lab))
@@ -347,7 +350,7 @@ def _of_trouble(trouble: Trouble) -> Item:
         acts, alike = [seen], [Evidence("Runs", _path("/runs", mad=trouble.mad))]
     else:
         title = f"{trouble.mad} {_ended(trouble.what)}{whose}{times}" + (f": {trouble.title}" if trouble.title else "")
-        acts = [Deed("Run it again", "POST", f"/runs/{trouble.run}/retry"), seen] if trouble.count == 1 else [seen]
+        acts = [_again(trouble), seen] if trouble.count == 1 else [seen]
         alike = [Evidence(f"All {trouble.count}", _path("/runs", mad=trouble.mad, outcome=trouble.what))]
         alike = alike if trouble.count > 1 else []
     return Item(
@@ -361,6 +364,13 @@ def _of_trouble(trouble: Trouble) -> Item:
         evidence=run + alike,
         acts=acts,
     )
+
+
+def _again(trouble: Trouble) -> Deed:
+    """Words of somebody else are named as theirs, and asked about: said again they are the operator's."""
+    theirs = trouble.asker not in ("", OPERATOR)
+    label = f"Run the words of {_cut(trouble.asker)} again" if theirs else "Run it again"
+    return Deed(label, "POST", f"/runs/{trouble.run}/retry", danger=theirs)
 
 
 def _of_patches(patches: Sequence[Run]) -> Iterator[Item]:

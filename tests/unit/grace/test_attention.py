@@ -167,6 +167,12 @@ def test_one_failed_run_can_be_run_again_and_many_are_shown_as_a_list() -> None:
     assert "12 times" in many.title
 
 
+def test_what_somebody_else_asked_for_is_run_again_as_theirs_and_not_by_one_click() -> None:
+    own, theirs = (only(items_of(facts(troubles=[trouble(asker=each)]))) for each in ("operator", "client:ann"))
+    assert (own.acts[0].label, own.acts[0].danger) == ("Run it again", False)
+    assert (theirs.acts[0].label, theirs.acts[0].danger) == ("Run the words of client:ann again", True)
+
+
 @pytest.mark.parametrize(
     ("spent", "cap", "rank"), [(79, 100, None), (80, 100, 400), (100, 100, 650), (5, None, None), (0, 0, 650)]
 )
