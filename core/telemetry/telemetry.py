@@ -98,6 +98,7 @@ class Telemetry:
             collector = Collector(
                 self.settings.otlp, self.key, header=self.settings.header, ca_file=self.settings.ca_file
             )
+            self.measures.services.journal.on_commit(self._hear)
             async with collector, create_task_group() as signals:
                 told = {"traces": self._tell_traces, "metrics": self._tell_metrics, "logs": self._tell_logs}
                 for each in self.settings.signals:
@@ -130,7 +131,6 @@ class Telemetry:
     async def _tell_traces(self, collector: Collector) -> None:
         journal = self.measures.services.journal
         spans = Spans(self.past, self.lab)
-        journal.on_commit(self._hear)
         after = await journal.cursor(READER, "")
         if not after:  # what was before anybody listened is not told
             after = self._first
@@ -210,7 +210,7 @@ class Telemetry:
         pause = FIRST_PAUSE_S
         while True:
             try:
-                thrown_away = await collector.send(signal, body)
+                thrown_away = min(items, await collector.send(signal, body))  # it may say anything
             except Never as error:
                 self._failures.add(signal)
                 self._dropped.add(signal, "refused", by=items)

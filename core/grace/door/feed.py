@@ -24,6 +24,7 @@ What it costs
 
 import asyncio
 import json
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -255,8 +256,8 @@ class Feed:
         wants_runs = "runs" in self._by_topic or self._runs_in
         try:
             runs = await self._lab.runs.some(list(last)) if last and wants_runs else {}
-        except Error as error:  # the journal is closing: whoever comes back reads it there
-            logger.debug("runs cannot be told of", reason=error.message)
+        except (Error, sqlite3.Error) as error:  # it is closing, or its disk fails: whoever comes back reads it there
+            logger.warning("runs cannot be told of", reason=str(error))
             runs = {}
         by_sequence = {last[id]: run for id, run in runs.items()}
         woken = 0
