@@ -3,11 +3,14 @@
 The lab's own socket is the operator's, who may be a program that is stopped for an hour: only heads are bounded there.
 Over TCP nobody is known before the token is, so a *stranger* (a connection that has not shown a good token) never has
 a place for certain: the newest one pushes out the one that has waited longest. So whoever holds connections open and
-says nothing takes them from himself, and an honest client always finds a place.
+says nothing takes them from himself, and an honest client always finds a place. Of those that are known, clients have
+no more than a part, so that the operator's page has the rest for certain; where no place is left, a connection that
+lies idle makes one, of whoever has the most.
 """
 
 import time
 from collections import Counter
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -28,6 +31,7 @@ class Limits:
     idle_s: float = 30.0  # of a connection between two requests
     strangers: int = 256  # connections without a good token: more than are accepted in one go (`ACCEPTED`)
     known: int = 512  # and with one
+    clients: int = 320  # of them, by all clients together
     known_each: int = 320  # of one token
 
 
@@ -54,6 +58,7 @@ class Crowd:
     _strangers: dict[Wire, None] = field(default_factory=dict)  # the longest here first
     _known: dict[Wire, str] = field(default_factory=dict)  # by whose token
     _each: Counter[str] = field(default_factory=Counter)
+    _clients: set[str] = field(default_factory=set)  # the tokens of those that are clients'
 
     def enter(self, wire: Wire) -> None:
         """A new connection; the stranger that has been waited for longest makes place for it."""
@@ -63,15 +68,34 @@ class Crowd:
             oldest.hang_up()
         self._strangers[wire] = None
 
-    def know(self, wire: Wire, token: str) -> bool:
-        """Notes whose it is; whether there is a place for it."""
+    def know(self, wire: Wire, token: str, *, client: bool) -> bool:
+        """Notes whose it is, a client's or the operator's; whether there is a place for it."""
         if self._known.get(wire) == token:
             return True
-        if len(self._known) >= self.limits.known or self._each[token] >= self.limits.known_each:
+        if self._each[token] >= self.limits.known_each:
+            full = {token}
+        elif client and sum(self._each[each] for each in self._clients) >= self.limits.clients:
+            full = self._clients
+        else:
+            full = {*self._each} if len(self._known) >= self.limits.known else set()
+        if full and not self._push_out(full):
             return False
         self.leave(wire)
         self._known[wire] = token
         self._each[token] += 1
+        if client:
+            self._clients.add(token)
+        return True
+
+    def _push_out(self, tokens: AbstractSet[str]) -> bool:
+        """Ends the oldest connection that lies idle, of the one among these that has the most; whether there is any."""
+        newest_first = reversed(self._known.items())
+        idle = {whose: wire for wire, whose in newest_first if whose in tokens and not wire.is_served}
+        if not idle:
+            return False
+        wire = idle[max(idle, key=self._each.__getitem__)]
+        self.leave(wire)
+        wire.hang_up()
         return True
 
     def leave(self, wire: Wire) -> None:
@@ -81,6 +105,7 @@ class Crowd:
             self._each[token] -= 1
             if not self._each[token]:
                 del self._each[token]
+                self._clients.discard(token)
 
 
 @dataclass

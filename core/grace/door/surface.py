@@ -116,7 +116,7 @@ class Surface:
             raise self.guesses.failed()
         if token.is_client and not self._paces.setdefault(token.id, Bucket(*OF_A_CLIENT)).take():
             raise Exhausted(f"Over {OF_A_CLIENT[0]:g} requests a second.", next="Wait a second.")
-        if not wire.know(token.id):
+        if not wire.know(token.id, client=token.is_client):
             raise Exhausted("Too many connections with this token.", next="Close some.")
         return caller_with(token)
 

@@ -57,9 +57,9 @@ class Connection(H11Protocol):
         """Whether the lab is at work for it, and it has not to be waited for."""
         return self._waits is None and self.conn.their_state is not h11.IDLE
 
-    def know(self, token: str) -> bool:
-        """Notes whose it is; whether there is a place for it."""
-        return self._crowd.know(self, token)
+    def know(self, token: str, *, client: bool) -> bool:
+        """Notes whose it is, a client's or the operator's; whether there is a place for it."""
+        return self._crowd.know(self, token, client=client)
 
     def is_ours(self) -> bool:
         """Whether the other end is a program of our own user. Asked once, for who has shown a good token."""

@@ -179,15 +179,33 @@ def test_strangers_make_place_for_one_another_and_who_is_served_goes_last() -> N
 
 def test_one_token_has_its_share_of_places_and_strangers_have_theirs() -> None:
     crowd = Crowd(Limits(strangers=1, known=3, known_each=2))
-    wires = [Wire() for _ in range(6)]
+    wires = [Wire(is_served=True) for _ in range(6)]
     known = []
     for each, token in zip(wires, ("a", "a", "a", "b", "b", "c"), strict=True):
         crowd.enter(each)
-        known.append(crowd.know(each, token))
+        known.append(crowd.know(each, token, client=False))
     assert known == [True, True, False, True, False, False]
     crowd.leave(wires[0])
     crowd.enter(wires[5])
-    assert crowd.know(wires[5], "c")
+    assert crowd.know(wires[5], "c", client=False)
+
+
+def test_clients_leave_the_operator_places_however_many_they_hold() -> None:
+    crowd = Crowd(Limits(known=5, clients=3, known_each=3))
+    held = [crowd.know(Wire(is_served=True), each, client=True) for each in ("ann", "ann", "bob", "bob", "carl")]
+    assert held == [True, True, True, False, False]
+    assert [crowd.know(Wire(is_served=True), "session", client=False) for _ in range(3)] == [True, True, False]
+
+
+def test_a_connection_that_lies_idle_makes_place_and_whoever_has_the_most_loses_it() -> None:
+    crowd = Crowd(Limits(known=5, clients=3, known_each=3))
+    wires = [Wire(is_served=True), Wire(), Wire(), Wire()]
+    for each, token in zip(wires, ("ann", "ann", "bob", "carl"), strict=True):
+        assert crowd.know(each, token, client=True)
+    assert [each.is_up for each in wires] == [True, False, True, True]
+    page = [Wire() for _ in range(4)]
+    assert all(crowd.know(each, "session", client=False) for each in page)
+    assert [each.is_up for each in (*wires, *page)] == [True, False, True, True, False, False, True, True]
 
 
 def test_a_bucket_gives_what_it_holds_and_fills_again(monkeypatch: pytest.MonkeyPatch) -> None:
