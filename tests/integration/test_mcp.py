@@ -166,11 +166,11 @@ async def test_what_fails_is_an_error_with_the_reason_and_the_next_step(client: 
         nobody = await client.call_tool("nobody_here", {})
         unknown = await client.call_tool("lab_cancel", {"run": "echo-0"})
     assert raised.is_error
-    assert "echo.misbehave ended failed: " in text_of(raised)
+    assert "echo.misbehave ended failed" in text_of(raised)
     assert "RuntimeError" in text_of(raised)
     assert "Next: read madlab://runs/echo-" in text_of(raised)
     assert gone.is_error
-    assert "echo.misbehave ended failed: " in text_of(gone)
+    assert "echo.misbehave ended failed" in text_of(gone)
     for each, code in ((wrong, "INVALID_ARGUMENT"), (nobody, "NOT_FOUND"), (unknown, "NOT_FOUND")):
         assert each.is_error
         assert each.structured_content["error"]["code"] == code

@@ -17,7 +17,7 @@ from core.grace.gateway.calls import Ended, Progress, ask
 from core.grace.gateway.door import Door, quoted
 from core.grace.gateway.plain import plain, plain_value
 from core.grace.gateway.resources import TOOL_PAGE_BYTES, read
-from core.grace.gateway.results import META, data_of, failure, links, meta, untrusted
+from core.grace.gateway.results import META, data_of, failure, links, meta, reasons, untrusted
 from core.grace.gateway.sources import Folders, Source, properties, stored
 from core.grace.gateway.tools import annotations
 from core.grace.reports import RISING, Report, parse
@@ -145,7 +145,12 @@ async def _do_scan(asking: Asking, arguments: Mapping[str, Any]) -> CallToolResu
     if found["more_findings"]:
         words += f" {found['more_findings']:,} more findings are in madlab://runs/{run['id']}/report."
     return CallToolResult(
-        content=[TextContent(text=words), *untrusted("mcnamara.scan", found["findings"]), *links(run)],
+        content=[
+            TextContent(text=words),
+            *reasons(ended, "mcnamara.scan"),
+            *untrusted("mcnamara.scan", found["findings"]),
+            *links(run),
+        ],
         structured_content=found,
         is_error=trouble is not None,
         _meta=meta(ended),
@@ -228,7 +233,8 @@ async def _do_code(asking: Asking, arguments: Mapping[str, Any]) -> CallToolResu
     if cut:
         words += " The diff is cut here; the whole is linked as patch.diff."
     shown = {key: value for key, value in found.items() if key not in ("run", "outcome", "diff")}
-    blocks = [*untrusted("foreman.code", shown), *(untrusted("foreman.code", None, diff) if diff else ())]
+    blocks = [*reasons(ended, "foreman.code"), *untrusted("foreman.code", shown)]
+    blocks += untrusted("foreman.code", None, diff) if diff else ()
     return CallToolResult(
         content=[TextContent(text=words), *blocks, *links(run)],
         structured_content=found,

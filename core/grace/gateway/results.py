@@ -1,9 +1,10 @@
 """What has come of a call, as an MCP client gets it: words for a model, structured content for a program.
 
-The first text is the gateway's: what was done, how it ended, where the rest is, what to do next. What a worker wrote
-stands in a text of its own, below a line that says so, and as structured content of the declared shape; both are
-cleaned and cut (`plain`). `_meta` names the run, its outcome and where it came from. What did not succeed is an error,
-whatever its worker says: `isError`, with the reason and the next step.
+The first text is the gateway's: what was done, how it ended, where the rest is, what to do next; no word in it is
+anybody else's. What a worker wrote, the reason why it failed included, stands in a text of its own, below a line that
+says so, and as structured content of the declared shape; both are cleaned and cut (`plain`). `_meta` names the run, its
+outcome and where it came from. What did not succeed is an error, whatever its worker says: `isError`, with the reason
+and the next step.
 """
 
 import json
@@ -16,7 +17,7 @@ from mcp_types import CallToolResult, ContentBlock, ResourceLink, TextContent
 from core.grace.gateway.calls import Ended
 from core.grace.gateway.door import Door
 from core.grace.gateway.plain import plain, plain_value
-from protos.errors import Error
+from protos.errors import BY_CODE, Error
 
 RESULT_BYTES = 1024 * 1024  # of an answer that travels as a blob
 META = "madlab/"  # the prefix of our keys in `_meta`
@@ -72,18 +73,27 @@ async def answered(door: Door, ended: Ended, who: str, schema: Mapping[str, Any]
 async def failure(door: Door, ended: Ended, who: str) -> CallToolResult | None:
     """What to say of a call that did not succeed; None of one that did."""
     run, answer = ended.run, ended.answer
-    if answer is not None and answer["kind"] == "fault":
-        fields = answer["data"] if isinstance(answer["data"], Mapping) else {}
-        reason = plain(fields.get("message") or answer["text"] or "it could not answer", 2_000)
-        following = plain(fields.get("next") or "", 500)
-        said = "" if run is not None and run["reason"] == reason else f" It says: {reason}"
-        return _error(ended, _heading(ended, who) + said + (f" Next: {following}" if following else ""))
+    if _is_fault(answer):
+        return _error(ended, _heading(ended, who), None, who)
     if run is not None and run["outcome"] != SUCCEEDED:
         value = await data_of(door, answer) if answer is not None else None
         return _error(ended, _heading(ended, who), value, who)
     if answer is None:
-        return _error(ended, f"{_heading(ended, who)} But it gave no answer.")
+        return _error(ended, f"{_heading(ended, who)} But it gave no answer.", None, who)
     return None
+
+
+def reasons(ended: Ended, who: str) -> list[TextContent]:
+    """Why a call did not succeed, in whose words ever: the core hands on what a worker says of itself."""
+    said: dict[str, str] = {}
+    if ended.run is not None and ended.run["outcome"] != SUCCEEDED and ended.run["reason"]:
+        said["reason"] = plain(ended.run["reason"], 2_000)
+    if ended.answer is not None and _is_fault(ended.answer):
+        fields = ended.answer["data"] if isinstance(ended.answer["data"], Mapping) else {}
+        message = plain(fields.get("message") or ended.answer["text"], 2_000)
+        said |= {"message": message} if message not in said.values() else {}
+        said |= {"next": plain(fields["next"], 500)} if fields.get("next") else {}
+    return untrusted(who, said) if said else []
 
 
 async def data_of(door: Door, answer: Mapping[str, Any]) -> Any:
@@ -137,17 +147,28 @@ def meta(ended: Ended) -> dict[str, Any]:
 def _heading(ended: Ended, who: str) -> str:
     """How it ended, in the gateway's words."""
     run = ended.run
+    code = _code(ended.answer) if ended.answer is not None else ""
     if run is None:
-        return f"{who} {'could not do it' if ended.answer and ended.answer['kind'] == 'fault' else 'answered'}."
+        return f"{who} could not do it{code}." if _is_fault(ended.answer) else f"{who} answered."
     place = f"madlab://runs/{run['id']}"
     if run["outcome"] == SUCCEEDED:
         return f"{who} succeeded. The run: {place}."
-    reason = plain(run["reason"], 2_000, lines=False) or "no reason was given"
-    return f"{who} ended {run['outcome']}: {reason}. Next: read {place}, and {place}/logs for what it wrote."
+    return f"{who} ended {run['outcome']}{code}. Next: read {place}, and {place}/logs for what it wrote."
 
 
-def _error(ended: Ended, text: str, value: Any = None, who: str = "") -> CallToolResult:
-    content: list[ContentBlock] = [TextContent(text=text)]
+def _is_fault(answer: Mapping[str, Any] | None) -> bool:
+    return answer is not None and answer["kind"] == "fault"
+
+
+def _code(answer: Mapping[str, Any]) -> str:
+    """Which of the lab's codes a fault has; a word that a worker made up is none."""
+    fields = answer["data"] if _is_fault(answer) and isinstance(answer["data"], Mapping) else {}
+    code = str(fields.get("code", "")).upper()
+    return f" ({code})" if code in BY_CODE else ""
+
+
+def _error(ended: Ended, text: str, value: Any, who: str) -> CallToolResult:
+    content: list[ContentBlock] = [TextContent(text=text), *reasons(ended, who)]
     shown = plain_value(value)[0] if value is not None else None
     if shown is not None:
         content += untrusted(who, shown)

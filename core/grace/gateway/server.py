@@ -127,7 +127,7 @@ class Gateway:
         door = self._doors(context)
         found = await _told(all_tools(door))
         own = own_tools({each.about["mad"] for each in found}, self._folders)
-        self._watching.tools(self.tasks, context, door)
+        await self._watching.tools(self.tasks, context, door)
         return ListToolsResult(tools=[*(each.tool for each in own), *(each.described() for each in found)])
 
     async def _call_tool(self, context: Context, params: CallToolRequestParams) -> CallToolResult:

@@ -6,14 +6,15 @@ looked at once in a while, and only while somebody asked to be told.
 """
 
 import json
-from collections.abc import Awaitable, Callable, Coroutine
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from hashlib import sha256
-from typing import Any
 
 import structlog
-from anyio import CancelScope, CapacityLimiter, WouldBlock, create_task_group, sleep
-from anyio.abc import TaskGroup
+from anyio import CancelScope, create_task_group, sleep
+from anyio.abc import TaskGroup, TaskStatus
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ResourceUpdated, ToolsListChanged
 from mcp_types import SubscriptionsListenRequestParams, SubscriptionsListenResult
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
@@ -24,10 +25,11 @@ from core.grace.gateway.resources import SCHEME
 from protos.errors import Error, Exhausted, InvalidArgument
 
 LOOK_S = 30.0  # between two looks at the tools
-STREAMS = 256  # of all clients, at once
-RUNS = 32  # that one stream may name
-WATCHED = 512  # things that sessions of the older protocol watch, all together
+STREAMS = 32  # of one owner, at once
+WATCHED = 64  # runs of one owner, at once; the requests of a token are bounded too (`tokens.AT_ONCE`)
 SCOPES = "madlab.watched"
+
+Watch = Callable[[], Awaitable[None]]
 
 logger = structlog.get_logger()
 
@@ -71,11 +73,11 @@ async def fingerprint(door: Door) -> str:
 
 
 class Watching:
-    """Streams of `subscriptions/listen`, and what sessions of the older protocol watch."""
+    """Streams of `subscriptions/listen`, and what sessions of the older protocol watch; of each owner so many."""
 
     def __init__(self) -> None:
-        self._streams = CapacityLimiter(STREAMS)
-        self._watched = 0
+        self._streams: Counter[str] = Counter()
+        self._watched: Counter[str] = Counter()
 
     async def listen(
         self, context: Context, door: Door, asked: SubscriptionsListenRequestParams
@@ -88,27 +90,26 @@ class Watching:
             Exhausted: too many are open.
         """
         uris = list(asked.notifications.resource_subscriptions or ())
-        if len(uris) > RUNS:
-            raise Exhausted(f"a stream watches at most {RUNS} runs", next="open another one")
+        if len(uris) > WATCHED:  # before each is looked up
+            raise Exhausted(f"at most {WATCHED} runs are watched at once", next="choose from them")
         runs = {uri: run_of(uri) for uri in uris}
         for run in runs.values():
             await door.get(f"/runs/{quoted(run)}")
-        bus, whose = InMemorySubscriptionBus(), object()
-        try:
-            self._streams.acquire_on_behalf_of_nowait(whose)
-        except WouldBlock:
-            raise Exhausted(f"{STREAMS} streams are open already", next="try again later") from None
-        try:
+        bus = InMemorySubscriptionBus()
+        with (
+            _taken(self._streams, door.whose, 1, STREAMS, "streams of yours are open"),
+            _taken(self._watched, door.whose, len(runs), WATCHED, "runs of yours are watched"),
+        ):
             async with create_task_group() as tasks:
                 for uri, run in runs.items():
-                    tasks.start_soon(_quietly, watch_run(door, run, partial(bus.publish, ResourceUpdated(uri))))
+                    changed = partial(bus.publish, ResourceUpdated(uri))
+                    tasks.start_soon(_quietly, partial(watch_run, door, run, changed))
                 if asked.notifications.tools_list_changed:
-                    tasks.start_soon(_quietly, watch_tools(door, partial(bus.publish, ToolsListChanged())))
+                    changed = partial(bus.publish, ToolsListChanged())
+                    tasks.start_soon(_quietly, partial(watch_tools, door, changed))
                 result = await ListenHandler(bus)(context, asked)
                 tasks.cancel_scope.cancel()
             return result
-        finally:
-            self._streams.release_on_behalf_of(whose)
 
     async def subscribe(self, tasks: TaskGroup, context: Context, door: Door, uri: str) -> None:
         """Tells a session of what changes in a run, until it has ended, or the session has.
@@ -120,45 +121,69 @@ class Watching:
         """
         run = run_of(uri)
         await door.get(f"/runs/{quoted(run)}")
-        if self._watched >= WATCHED:
-            raise Exhausted(f"{WATCHED} runs are watched already", next="try again later")
         changed = partial(context.session.send_resource_updated, uri)
-        self._begin(tasks, context, uri, watch_run(door, run, changed))
+        place = _taken(self._watched, door.whose, 1, WATCHED, "runs of yours are watched")
+        await _begin(tasks, context, uri, partial(watch_run, door, run, changed), place)
 
     def unsubscribe(self, context: Context, uri: str) -> None:
         """No more of that."""
         if scope := _scopes(context).pop(uri, None):
             scope.cancel()
 
-    def tools(self, tasks: TaskGroup, context: Context, door: Door) -> None:
+    async def tools(self, tasks: TaskGroup, context: Context, door: Door) -> None:
         """Tells a session of the older protocol, which has listed the tools, when they change."""
         if context.protocol_version not in MODERN_PROTOCOL_VERSIONS:
-            self._begin(tasks, context, "tools", watch_tools(door, context.session.send_tool_list_changed))
+            changed = context.session.send_tool_list_changed
+            await _begin(tasks, context, "tools", partial(watch_tools, door, changed), nullcontext())
 
-    def _begin(self, tasks: TaskGroup, context: Context, what: str, watch: Coroutine[Any, Any, None]) -> None:
-        scopes = _scopes(context)
+
+async def _begin(
+    tasks: TaskGroup, context: Context, what: str, watch: Watch, place: AbstractContextManager[None]
+) -> None:
+    """Has a session watch something, as long as it has a place for it.
+
+    Raises:
+        Exhausted: there is none.
+    """
+    scopes = _scopes(context)
+
+    async def go(*, task_status: TaskStatus[None]) -> None:
         if what in scopes:
-            watch.close()
+            task_status.started()
             return
-        scope = scopes[what] = CancelScope()
+        with place:
+            scope = scopes[what] = CancelScope()
+            task_status.started()
+            with scope:
+                await _quietly(watch)
+            if scopes.get(what) is scope:
+                del scopes[what]
 
-        async def go() -> None:
-            self._watched += 1
-            try:
-                with scope:
-                    await _quietly(watch)
-            finally:
-                self._watched -= 1
-                if scopes.get(what) is scope:
-                    del scopes[what]
-
-        tasks.start_soon(go)
+    await tasks.start(go)
 
 
-async def _quietly(watch: Coroutine[Any, Any, None]) -> None:
+@contextmanager
+def _taken(each: Counter[str], whose: str, count: int, most: int, what: str) -> Iterator[None]:
+    """So many places of an owner's.
+
+    Raises:
+        Exhausted: it has not so many left.
+    """
+    if each[whose] + count > most:
+        raise Exhausted(f"{each[whose]} {what} already, of {most}", next="end some, or wait until some have ended")
+    each[whose] += count
+    try:
+        yield
+    finally:
+        each[whose] -= count
+        if not each[whose]:
+            del each[whose]
+
+
+async def _quietly(watch: Watch) -> None:
     """Whoever watches is told nothing more when the lab says no."""
     try:
-        await watch
+        await watch()
     except Error as error:
         logger.info("no longer watched", reason=error.code)
     except Exception:  # the gateway outlives any watch
