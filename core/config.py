@@ -124,7 +124,7 @@ class Web(Section):
 
     enabled: bool = True
     host: Annotated[str, AfterValidator(_loopback)] = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535)] = 0  # 0: one that is free, and then always that one
+    port: Annotated[int, Field(ge=0, le=65535)] = 0  # 0: one at random, another one whenever it was given up
 
 
 class Audit(Section):
