@@ -108,7 +108,7 @@ async def _run_for(lab: Lab, changes: Changes, message: Message) -> str | None:
     if not isinstance(lab.registry.destination(message.recipient), Ephemeral):
         return None
     run = lab.runs.id_of(message.recipient, message.id)
-    with move_on_after(REQUESTED_S):
+    with move_on_after(REQUESTED_S, shield=True):  # whoever may say nothing any more still hears what it has to end
         while True:
             with changes.of(message.conversation) as changed:
                 if await lab.runs.claims(run, message.recipient, message.id):
