@@ -166,6 +166,7 @@ class Dewey:
     @tool(effects="read", idempotent=True)
     async def status(self, call: Call) -> Fares:
         """Says how the index and the archive fare."""
+        _only_the_operator(call.message)
         found = await self._library.status()
         archived = len(await self._archives.listed())
         return {"documents": found.documents, "lag": found.lag, "error": found.error, "archived": archived}
@@ -201,7 +202,7 @@ def _only_the_operator(asked: Message) -> None:
         Denied: somebody else asked.
     """
     if asked.sender != OPERATOR:
-        raise Denied("rule operator: the archive is the operator's.", next="Ask the operator of the lab.")
+        raise Denied("rule operator: index and archive are the operator's.", next="Ask the operator of the lab.")
 
 
 def _line(message: Message) -> Line:

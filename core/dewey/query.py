@@ -43,6 +43,7 @@ class Query:
     groups: tuple[tuple[Term, ...], ...] = ()  # words: something of each group
     since: float | None = None  # seconds since the epoch
     until: float | None = None
+    is_narrowed: bool = False  # to what whoever asks may see: nothing in the answer tells of the rest
 
     @property
     def terms(self) -> tuple[Term, ...]:
@@ -125,7 +126,7 @@ def within(query: Query, keys: Iterable[str]) -> Query:
     """`query`, among those documents alone that have one of `keys`."""
     allowed = " OR ".join(f'"{each}"' for each in keys)
     match = f"keys : ({allowed}) AND ({query.match})"
-    return replace(query, match=match)
+    return replace(query, match=match, is_narrowed=True)
 
 
 def _expression(groups: list[list[Term]], nots: list[Term], keys: tuple[str, ...], unwanted: list[str]) -> str:

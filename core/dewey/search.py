@@ -4,7 +4,8 @@ A *pool* is the newest documents that match, at most 400 of them. They are ranke
 title counting four times, times what kind of thing it is (an answer before a question, a question before an act),
 times how young it is (at most twice), times whether the words stand side by side. Who reads on beyond a pool gets the
 next one, so everything that matches is reached, and none of it twice; `more` is the place, and does not move while new
-things come. What is asked by filters alone comes as it was said, the newest first.
+things come. What is asked by filters alone comes as it was said, the newest first. How rare a word is counts for those
+alone who see everything: the ranks of a client's own messages would tell what others write about.
 
 What it costs is bounded by the pool and by the size of a part, not by how much there is: `tests/bench/search.py`.
 """
@@ -147,9 +148,10 @@ def _pool(db: sqlite3.Connection, query: Query, head: int) -> tuple[list[_Match]
 def _ranked(db: sqlite3.Connection, query: Query, pool: Sequence[_Match], now: float) -> list[_Candidate]:
     if not pool:
         return []
-    alone = len(query.terms) == 1  # then its rarity is the same for all
+    # The rarity of a single word is the same for all; in what others wrote it is nobody's to know.
+    is_equal = len(query.terms) == 1 or query.is_narrowed
     ranking = Ranking(
-        [[(term, Density(1, 1) if alone else _density(db, term)) for term in group] for group in query.groups]
+        [[(term, Density(1, 1) if is_equal else _density(db, term)) for term in group] for group in query.groups]
     )
     scored = [
         _Candidate(each.id, ranking.score(each.title, each.body, weight=each.weight, age_s=now - each.at))

@@ -6,10 +6,11 @@ from typing import Literal, NotRequired
 from typing_extensions import TypedDict
 
 from core.fiedler.panel import Panel, Voice, ask_panel
-from protos.errors import InvalidArgument
+from protos.errors import Denied, InvalidArgument
 from protos.llm import Completion, complete, prompt
 from protos.tools import Call, tool
 from protos.v1 import llm_pb2 as pb
+from protos.v1.message_pb2 import Message
 
 DAY_S = 86_400.0
 
@@ -144,6 +145,7 @@ class Fiedler:
         self, call: Call, *, by: Literal["run", "mad", "model", "day"] = "model", days: float | None = None
     ) -> Booked:
         """Says what was spent on models, of the last days or ever."""
+        _only_the_lab(call.message)
         since = 0.0 if days is None else time.time() - days * DAY_S
         reply = await call.ctx.llm.costs(by, since=since)
         return {
@@ -173,6 +175,18 @@ class Fiedler:
                 for each in reply.accounts
             ],
         }
+
+
+def _only_the_lab(asked: Message) -> None:
+    """
+    Raises:
+        Denied: a client or a run asked, and would learn what others do.
+    """
+    if asked.run or asked.sender.startswith("client:"):
+        raise Denied(
+            "rule operator: what the lab spends is the operator's to know.",
+            next="What a run of your own has cost stands with it.",
+        )
 
 
 def _request(id: str, text: str, model: str, system: str) -> pb.CompleteRequest:

@@ -165,8 +165,9 @@ async def test_the_mad_finds_reads_and_keeps_the_labels_of_what_it_found(lab: La
     assert told["hits"] == []
     _, told = await tool("read", "client:eve", conversation="w")
     assert told["code"] == "not_found"
-    _, told = await tool("archive", "client:eve", conversation="w")
-    assert told["code"] == "permission_denied"
+    for name, arguments in (("archive", {"conversation": "w"}), ("status", {})):
+        _, told = await tool(name, "client:eve", **arguments)
+        assert told["code"] == "permission_denied"
 
 
 async def test_the_index_is_made_anew_while_searches_go_on(lab: Lab) -> None:

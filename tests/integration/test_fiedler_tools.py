@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from anyio import fail_after
 
 from core.lab import Lab
 from protos.ids import new_id
-from protos.v1.message_pb2 import KIND_FAULT, KIND_REPLY, Message
+from protos.v1.message_pb2 import KIND_CALL, KIND_FAULT, KIND_REPLY, Message
 from tests.labs import a_home, call, opened
 from tests.model_server import ModelServer, Play, model_server
 from tests.orchestras import KEY
@@ -74,6 +75,15 @@ async def test_asking_twice_with_one_id_is_paid_once(lab: Lab, server: ModelServ
     assert [(each["name"], each["calls"]) for each in booked["costs"]] == [("one", 1)]
     assert booked["accounts"][0]["cap_usd"] == 1
     assert booked["accounts"][0]["spent_usd"] == pytest.approx(made["used"]["usd"])
+
+
+async def test_what_the_lab_spends_is_told_to_no_client_and_to_no_run(lab: Lab) -> None:
+    for who in (Message(sender="client:ann"), Message(sender="hopper", run="hopper-1")):
+        who.id, who.conversation, who.recipient, who.kind, who.tool = new_id(), new_id(), "fiedler", KIND_CALL, "costs"
+        await lab.rogers.publish(who, sender=who.sender)
+        with fail_after(30):
+            told = await lab.rogers.answer_to(who.id)
+        assert (told.kind, json.loads(told.data)["code"]) == (KIND_FAULT, "permission_denied")
 
 
 async def test_a_panel_shows_who_dissents(lab: Lab, server: ModelServer) -> None:

@@ -109,6 +109,23 @@ def test_what_may_not_be_seen_is_not_even_counted(db: sqlite3.Connection) -> Non
     assert seen.counts["sender"] == {"hopper": 1}
 
 
+def test_ranks_tell_nothing_of_what_may_not_be_seen(tmp_path: Path) -> None:
+    mine = [
+        Document("message", f"m{at}", at, "message", NOW, "", text, conversation="a")
+        for at, text in enumerate(("the heron and a merger", "heron heron merger", "a merger, a merger"), 1)
+    ]
+    theirs = [Document("message", f"t{at}", at, "message", NOW, "", "merger", conversation="b") for at in range(4, 40)]
+    told = []
+    for name, documents in (("alone", mine), ("among", mine + theirs)):
+        with closing(index.open_index(tmp_path / f"{name}.db")) as db:
+            index.take_in(db, documents, Place(99))
+            for text in ("heron merger", "heron OR merger", "merger"):
+                query = within(parse(text, now=lambda: NOW), [key("conversation", "a")])
+                told.append((name, text, [(each.id, each.rank) for each in find(db, query, limit=20, now=NOW).hits]))
+    assert [each[1:] for each in told[:3]] == [each[1:] for each in told[3:]]
+    assert all(each[2] for each in told)
+
+
 def test_nothing_that_a_key_is_made_of_is_found_as_a_word(db: sqlite3.Connection) -> None:
     assert found(db, key("from", "hopper")).hits == []
 
