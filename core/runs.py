@@ -2,6 +2,9 @@
 
 A run's `number` is its place among all runs, in the order of the journal: what lists are ordered by and go on from. No
 list reads more than it shows: each way to ask has its index, and titles one of their trigrams.
+
+A title is made of a person's words. It is in no entry of a run, since those stay for ever: the view takes it from the
+message that started the run, and drops it with the conversation. Made anew, it has none where that message is gone.
 """
 
 import json
@@ -11,11 +14,14 @@ from collections.abc import Collection
 from dataclasses import fields, replace
 from typing import Any, ClassVar
 
+from google.protobuf.message import DecodeError
+
 from core.rogers.entry import Entry, Row
 from core.rogers.journal import Journal
-from core.run import Outcome, Run, State, check_move, run_id
+from core.run import Outcome, Run, State, check_move, run_id, title_of
 from protos.errors import NotFound
 from protos.ids import new_id
+from protos.v1.message_pb2 import Message
 
 COLUMNS = tuple(each.name for each in fields(Run))
 JSON_COLUMNS = frozenset({"terms", "cost", "evidence", "artifacts"})
@@ -29,7 +35,7 @@ class RunsView:
     """One row a run, as its latest entries left it."""
 
     name = "runs"
-    kinds = frozenset({"run"})
+    kinds = frozenset({"run", "retention"})
     tables = ("runs", "runs_titles")
     schema: ClassVar[str] = """
         CREATE TABLE IF NOT EXISTS runs (
@@ -47,13 +53,17 @@ class RunsView:
         CREATE INDEX IF NOT EXISTS runs_outcome_of_mad ON runs (outcome, mad);
         CREATE INDEX IF NOT EXISTS runs_changed ON runs (changed);
         CREATE INDEX IF NOT EXISTS runs_trigger ON runs ("trigger");
+        CREATE INDEX IF NOT EXISTS runs_conversation ON runs (conversation);
         CREATE INDEX IF NOT EXISTS runs_parent ON runs (parent) WHERE parent != '';
         CREATE VIRTUAL TABLE IF NOT EXISTS runs_titles USING fts5 (title, tokenize = 'trigram');
     """
 
     def apply(self, db: sqlite3.Connection, row: Row) -> None:
-        """Inserts a requested run; for a known one, changes what the entry names."""
+        """Inserts a requested run; for a known one, changes what the entry names. Hears of what is forgotten."""
         changes: dict[str, Any] = json.loads(row.body or b"{}")
+        if row.kind == "retention":
+            self._forget(db, changes.get("conversation", ""))
+            return
         values = {
             key: json.dumps(value, ensure_ascii=False) if key in JSON_COLUMNS else value
             for key, value in changes.items()
@@ -61,11 +71,34 @@ class RunsView:
         }
         run = values.pop("id")
         values["changed"] = row.sequence
-        if db.execute("INSERT OR IGNORE INTO runs (id) VALUES (?)", (run,)).rowcount and values.get("title"):
+        if db.execute("INSERT OR IGNORE INTO runs (id) VALUES (?)", (run,)).rowcount:
+            title, sender = asked(db, values.get("trigger", ""))
             (number,) = db.execute("SELECT number FROM runs WHERE id = ?", (run,)).fetchone()
-            db.execute("INSERT INTO runs_titles (rowid, title) VALUES (?, ?)", (number, values["title"]))
+            if title:
+                db.execute("INSERT INTO runs_titles (rowid, title) VALUES (?, ?)", (number, title))
+            parent = db.execute("SELECT asker FROM runs WHERE id = ?", (values.get("parent", ""),)).fetchone()
+            values = {"asker": parent[0] if parent else sender} | values | {"title": title}
         assignments = ", ".join(f'"{key}" = ?' for key in values)
         db.execute(f"UPDATE runs SET {assignments} WHERE id = ?", (*values.values(), run))
+
+    def _forget(self, db: sqlite3.Connection, conversation: str) -> None:
+        if conversation:
+            whose = "(conversation = ? OR (conversation > ? AND conversation < ?)) AND title != ''"
+            within = (conversation, f"{conversation}/", f"{conversation}0")  # 0 is what follows / in ASCII
+            db.execute(f"DELETE FROM runs_titles WHERE rowid IN (SELECT number FROM runs WHERE {whose})", within)
+            db.execute(f"UPDATE runs SET title = '' WHERE {whose}", within)
+
+
+def asked(db: sqlite3.Connection, trigger: str) -> tuple[str, str]:
+    """What the message says that a run is started by, in one line, and who said it; empty where that is gone."""
+    sql = (
+        "SELECT j.sender, b.body FROM journal j LEFT JOIN body b USING (sequence) WHERE j.id = ? AND j.kind = 'message'"
+    )
+    sender, body = db.execute(sql, (trigger,)).fetchone() or ("", None)
+    try:
+        return (title_of(Message.FromString(body)) if body else ""), sender
+    except DecodeError:
+        return "", sender
 
 
 class Runs:
@@ -87,7 +120,7 @@ class Runs:
             "trigger": run.trigger,
         }
         values |= {"trigger_sequence": run.trigger_sequence, "state": run.state, "created": run.created}
-        values |= {"parent": run.parent, "terms": run.terms, "title": run.title, "asker": run.asker}
+        values |= {"parent": run.parent, "terms": run.terms, "asker": run.asker}
         await self._journal.append(_entry(run, f"run:{run.id}:requested", values))
 
     async def move(self, run: Run, *states: State, **changes: Any) -> Run:

@@ -4,6 +4,9 @@ Equal ones are one trouble with a count: runs of one MAD that ended alike for th
 the same value. So the list stays short however much goes wrong, and looking at it costs what it shows. What one run
 asked others to do is that run's own trouble, and is not told twice.
 
+What was before the first start with this view is nobody's trouble any more: `troubles_since` says where it began. When
+a conversation is forgotten, the words about what went wrong in it go; that something did stays.
+
 Whoever makes many runs fail in many ways buries nothing under them: of the runs that one asker had of one MAD, `EACH`
 troubles are told apart and all further ones are one, and incidents are looked for by themselves.
 """
@@ -19,6 +22,7 @@ from typing import Any, ClassVar
 from core.rogers.entry import Entry, Row
 from core.rogers.journal import Journal
 from core.run import Outcome
+from core.runs import asked
 from protos.errors import Conflict, NotFound
 
 BAD = frozenset(set(Outcome) - {Outcome.SUCCEEDED, Outcome.PARTIAL, Outcome.CANCELLED})
@@ -44,26 +48,30 @@ class Trouble:
     last: float
     sequence: int  # of the last one's entry: what a dismissal must have seen
     asker: str = ""  # whose runs
+    conversation: str = ""  # of the last run
 
 
-COLUMNS = "id, kind, mad, what, detail, title, run, count, since, last, sequence, asker"
+COLUMNS = "id, kind, mad, what, detail, title, run, count, since, last, sequence, asker, conversation"
 
 
 class TroublesView:
     """One row a trouble that nobody has dismissed."""
 
     name = "troubles"
-    kinds = frozenset({"run", "incident", "dismissal"})
+    kinds = frozenset({"run", "incident", "dismissal", "retention"})
     tables = ("troubles", "troubles_runs")
     schema: ClassVar[str] = """
         CREATE TABLE IF NOT EXISTS troubles (
             id TEXT PRIMARY KEY, kind TEXT NOT NULL, mad TEXT NOT NULL, what TEXT NOT NULL, detail TEXT NOT NULL,
             title TEXT NOT NULL, run TEXT NOT NULL, count INTEGER NOT NULL, since REAL NOT NULL, last REAL NOT NULL,
-            sequence INTEGER NOT NULL, asker TEXT NOT NULL);
+            sequence INTEGER NOT NULL, asker TEXT NOT NULL, conversation TEXT NOT NULL);
         CREATE INDEX IF NOT EXISTS troubles_last ON troubles (kind, last);
         CREATE INDEX IF NOT EXISTS troubles_asker ON troubles (kind, mad, asker);
         CREATE TABLE IF NOT EXISTS troubles_runs (
-            run TEXT PRIMARY KEY, mad TEXT NOT NULL, title TEXT NOT NULL, asker TEXT NOT NULL) WITHOUT ROWID;
+            run TEXT PRIMARY KEY, mad TEXT NOT NULL, "trigger" TEXT NOT NULL, asker TEXT NOT NULL) WITHOUT ROWID;
+        CREATE TABLE IF NOT EXISTS troubles_since AS
+            SELECT max((SELECT coalesce(max(sequence), 0) FROM journal), (SELECT coalesce(max(last), 0) FROM segment))
+            AS sequence;
     """
 
     def apply(self, db: sqlite3.Connection, row: Row) -> None:
@@ -77,24 +85,26 @@ class TroublesView:
         match row.kind:
             case "run":
                 self._run(db, row, body)
-            case "incident":
+            case "incident" if _is_new(db, row):
                 run, mad, what = (str(body.get(each, "")) for each in ("run", "mad", "what"))
                 seen = Trouble("", "incident", mad, what, f"seen in {body.get('place', '')}", "", run, *_once(row))
-                self._add(db, seen, "")
-            case "dismissal":
+                self._add(db, replace(seen, conversation=row.conversation), "")
+            case "dismissal" if _is_new(db, row):
                 self._dismiss(db, body)
+            case "retention":
+                self._forget(db, body.get("conversation", ""))
 
     def _run(self, db: sqlite3.Connection, row: Row, body: dict[str, Any]) -> None:
         run = body["id"]
         if "mad" in body and not body.get("parent"):
-            known = (run, body["mad"], body.get("title", ""), body.get("asker", ""))
+            known = (run, body["mad"], body.get("trigger", ""), body.get("asker", ""))
             db.execute("INSERT OR IGNORE INTO troubles_runs VALUES (?, ?, ?, ?)", known)
-        if body.get("outcome") in BAD:
-            found = db.execute("SELECT mad, title, asker FROM troubles_runs WHERE run = ?", (run,)).fetchone()
+        if body.get("outcome") in BAD and _is_new(db, row):
+            found = db.execute('SELECT mad, "trigger", asker FROM troubles_runs WHERE run = ?', (run,)).fetchone()
             if found:
-                mad, title, asker = found
-                reason = body.get("reason", "")
-                bad = Trouble("", "run", mad, body["outcome"], reason, title, run, *_once(row), asker)
+                (mad, trigger, asker), reason = found, body.get("reason", "")
+                title, _ = asked(db, trigger)
+                bad = Trouble("", "run", mad, body["outcome"], reason, title, run, *_once(row), asker, row.conversation)
                 self._add(db, bad, NUMBER.sub("#", reason))
         if body.get("state") == "destroyed":
             db.execute("DELETE FROM troubles_runs WHERE run = ?", (run,))
@@ -113,7 +123,7 @@ class TroublesView:
         db.execute(
             f"INSERT INTO troubles ({COLUMNS}) VALUES ({', '.join('?' * len(fields(Trouble)))}) ON CONFLICT DO UPDATE"
             " SET count = count + 1, detail = excluded.detail, title = excluded.title, run = excluded.run,"
-            " last = excluded.last, sequence = excluded.sequence",
+            " last = excluded.last, sequence = excluded.sequence, conversation = excluded.conversation",
             astuple(values),
         )
 
@@ -124,6 +134,18 @@ class TroublesView:
         if found[0] > body["seen"]:
             raise Conflict("It has happened again since you looked.", next="Look at it again, then dismiss it.")
         db.execute("DELETE FROM troubles WHERE id = ?", (body["item"],))
+
+    def _forget(self, db: sqlite3.Connection, conversation: str) -> None:
+        if conversation:
+            within = (conversation, f"{conversation}/", f"{conversation}0")  # 0 is what follows / in ASCII
+            whose = "conversation = ? OR (conversation > ? AND conversation < ?)"
+            db.execute(f"UPDATE troubles SET title = '', detail = '' WHERE {whose}", within)
+
+
+def _is_new(db: sqlite3.Connection, row: Row) -> bool:
+    """Whether it happened since there is this view."""
+    (since,) = db.execute("SELECT sequence FROM troubles_since").fetchone()
+    return bool(row.sequence > since)
 
 
 def _once(row: Row) -> tuple[int, float, float, int]:

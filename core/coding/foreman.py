@@ -400,7 +400,6 @@ class _Work:
         call, came = self.job.call, self.came.get(chosen.number)
         outcome, reason = outcome_of(chosen)
         evidence = as_json(self.before, chosen, others) | {
-            "goal": self.job.goal[:500],
             "source": self.job.source.digest,
             "model_alias": self.job.model,
         }
@@ -419,7 +418,8 @@ class _Work:
             "blob": diff.digest,
         }
         evidence["patch"] = size
-        report = await store(files, _json(evidence), name="evidence.json", media_type="application/json")
+        told = _json({**evidence, "goal": self.job.goal})  # a person's words: in a file, which can be forgotten
+        report = await store(files, told, name="evidence.json", media_type="application/json")
         verdict.artifacts.append(report)
         verdict.outcome, verdict.reason = WireOutcome.Value(f"OUTCOME_{outcome.upper()}"), reason
         verdict.evidence |= evidence

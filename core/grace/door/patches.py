@@ -198,7 +198,7 @@ def _product_json(lab: Lab, run: Run, product: Product) -> dict[str, Any]:
         "sequence": product.sequence,
         "state": product.decided.state if product.decided else "waiting",
         "decision": _decision_json(product.decided) if product.decided else None,
-        "goal": str(evidence.get("goal", ""))[:500],
+        "goal": run.title.removeprefix("code: "),
         "size": {each: size.get(each, 0) for each in ("files", "added", "removed")},
         "clean_room": clean_room(evidence),
         "proved": evidence.get("clean_room") is True,

@@ -27,12 +27,19 @@ def a_run(number: int) -> Run:
     )
 
 
+def asking(run: Run) -> Entry:
+    """The message that starts it: what a run is called is its text."""
+    body = Message(id=run.trigger, kind=KIND_PROSE, text=run.title).SerializeToString()
+    return Entry(run.trigger, "message", body, run.conversation, "client:ann", run.mad)
+
+
 @pytest.fixture(scope="module")
 async def runs(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Runs]:
     async with Journal(tmp_path_factory.mktemp("j") / "journal.db", [RunsView()]) as journal:
         runs = Runs(journal, b"key")
         for number in range(COUNT):
             run = a_run(number)
+            await journal.append(asking(run))
             await runs.request(run)
             if number < 50:
                 outcome = Outcome.FAILED if number % 5 == 0 else Outcome.SUCCEEDED
@@ -128,3 +135,30 @@ async def test_an_older_journal_gets_its_table_anew(tmp_path: Path) -> None:
     async with Journal(tmp_path / "journal.db", [RunsView()]) as journal:
         (run,) = await Runs(journal, b"key").newest()
         assert (run.id, run.title, run.changed) == ("a", "", 1)
+
+
+async def test_a_title_goes_with_the_conversation_and_stands_in_no_entry_of_the_run(tmp_path: Path) -> None:
+    async with Journal(tmp_path / "journal.db", [RunsView()]) as journal:
+        runs, run = Runs(journal, b"key"), a_run(10)
+        await journal.append(asking(run))
+        await runs.request(run)
+        told = await journal.query("SELECT b.body FROM journal j JOIN body b USING (sequence) WHERE j.kind = 'run'")
+        assert all(b"quoted" not in body for (body,) in told)
+        (found,) = await runs.newest(text="quoted")
+        await journal.rebuild("runs")
+        assert await runs.newest(text="quoted") == [found]
+        await journal.append(Entry("gone", "retention", json.dumps({"conversation": run.conversation}).encode()))
+        assert await runs.newest(text="quoted") == []
+        assert (await runs.get(run.id)).title == ""
+
+
+async def test_runs_of_an_older_journal_get_their_titles_and_askers(tmp_path: Path) -> None:
+    async with Journal(tmp_path / "journal.db") as journal:
+        asked, child = a_run(1), {"id": "child", "mad": "m", "parent": "run-1", "trigger": "unknown"}
+        told = {"id": asked.id, "mad": asked.mad, "trigger": asked.trigger, "state": "requested", "created": 1.0}
+        await journal.append(
+            asking(asked), *(Entry(str(each["id"]), "run", json.dumps(each).encode()) for each in (told, child))
+        )
+    async with Journal(tmp_path / "journal.db", [RunsView()]) as journal:
+        rows = await journal.query("SELECT id, title, asker FROM runs ORDER BY number")
+        assert rows == [("run-1", "scan: tree 1", "client:ann"), ("child", "", "client:ann")]

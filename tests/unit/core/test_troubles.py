@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,8 +10,9 @@ import pytest
 from core.app import open_journal
 from core.rogers.entry import Entry
 from core.rogers.journal import Journal
-from core.troubles import EACH, OTHERS, dismiss, troubles
+from core.troubles import EACH, OTHERS, TroublesView, dismiss, troubles
 from protos.errors import Conflict
+from protos.v1.message_pb2 import KIND_PROSE, Message
 from tests.labs import a_home
 
 
@@ -22,13 +24,13 @@ async def journal() -> AsyncIterator[Journal]:
 
 
 def entry(kind: str, entry_id: str, **body: Any) -> Entry:
-    return Entry(entry_id, kind, json.dumps(body).encode(), at=1.0)
+    return Entry(entry_id, kind, json.dumps(body).encode(), body.get("conversation", "c"), at=1.0)
 
 
 def failed(run: str, asker: str, reason: str) -> list[Entry]:
     """A run that was asked for, and failed."""
     known = {"mad": "echo", "conversation": "c", "trigger": "t", "trigger_sequence": 1, "state": "requested"}
-    known |= {"created": 1.0, "parent": "", "terms": {}, "title": f"title of {run}", "asker": asker}
+    known |= {"created": 1.0, "parent": "", "terms": {}, "asker": asker}
     ended = {"state": "destroyed", "outcome": "failed", "reason": reason}
     return [
         entry("run", f"run:{run}:requested", id=run, **known),
@@ -65,3 +67,30 @@ async def test_the_others_are_dismissed_as_one_and_what_comes_then_is_new(journa
     assert found[OTHERS].count == 1
     assert found[OTHERS].run == "new"
     assert len(await troubles(journal)) == EACH + 1
+
+
+async def test_the_words_of_a_trouble_go_with_the_conversation(journal: Journal) -> None:
+    said = Message(id="t", kind=KIND_PROSE, text="the words of a person").SerializeToString()
+    await journal.append(
+        Entry("t", "message", said, "c", "operator", "echo"), *failed("one", "operator", "it quotes them")
+    )
+    (seen,) = await troubles(journal)
+    assert (seen.title, seen.detail) == ("the words of a person", "it quotes them")
+    await journal.append(entry("retention", "gone", conversation="c"))
+    (seen,) = await troubles(journal)
+    assert (seen.title, seen.detail, seen.what) == ("", "", "failed")
+
+
+async def test_what_failed_before_there_was_such_a_list_is_nobodys_trouble(tmp_path: Path) -> None:
+    requested, over = failed("going on", "operator", "at last")
+    async with Journal(tmp_path / "journal.db") as journal:
+        await journal.append(
+            *failed("old", "operator", "long ago"), entry("dismissal", "d", item="x", seen=1), requested
+        )
+    async with Journal(tmp_path / "journal.db", [TroublesView()]) as journal:
+        assert await troubles(journal) == []
+        await journal.append(over)
+        assert [each.run for each in await troubles(journal)] == ["going on"]
+        before = await troubles(journal)
+        await journal.rebuild("troubles")
+        assert await troubles(journal) == before
