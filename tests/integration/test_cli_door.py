@@ -127,6 +127,28 @@ def test_a_blob_goes_in_and_comes_out_as_it_is(madlab: Madlab) -> None:
         assert answer.read() == content
 
 
+def test_a_part_of_a_blob_is_all_that_is_sent(madlab: Madlab) -> None:
+    content = bytes(range(256)) * 4096
+    _, blob = ask(madlab, "POST", "/blobs", content)
+    _, empty = ask(madlab, "POST", "/blobs", b"")
+    size = len(content)
+    for digest, said, status, part, told in (
+        (blob["digest"], "bytes=1048570-", 206, content[1_048_570:], f"bytes 1048570-{size - 1}/{size}"),
+        (blob["digest"], "bytes=3-9", 206, content[3:10], f"bytes 3-9/{size}"),
+        (blob["digest"], f"bytes=0-{10**17}", 206, content, f"bytes 0-{size - 1}/{size}"),
+        (blob["digest"], f"bytes={size}-", 416, None, f"bytes */{size}"),
+        (blob["digest"], "bytes=9-3", 200, content, None),
+        (blob["digest"], "bytes=0-1,5-6", 200, content, None),
+        (blob["digest"], "lines=1-2", 200, content, None),
+        (empty["digest"], "bytes=0-9", 200, b"", None),
+    ):
+        with closing(Connection(madlab.home.api_socket)) as connection:
+            connection.request("GET", f"/api/v1/blobs/{digest}", headers={"Range": said})
+            answer = connection.getresponse()
+            assert (answer.status, answer.headers["Content-Range"]) == (status, told), said
+            assert part is None or answer.read() == part, said
+
+
 def test_an_upload_that_breaks_off_leaves_nothing(madlab: Madlab) -> None:
     before = ask(madlab, "GET", "/status")[1]["files"]
     with closing(Connection(madlab.home.api_socket)) as connection:

@@ -1,8 +1,10 @@
 """The door's routes for files: blobs by digest, streamed both ways, and named files with versions."""
 
+import re
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -19,6 +21,7 @@ from core.ports.acting import acting
 from protos.v1.message_pb2 import Blob
 
 BYTES = "application/octet-stream"
+RANGE = re.compile("bytes=([0-9]{1,18})-([0-9]{1,18})?")  # from one byte to another; of many parts, none is served
 CLIENT_BYTES = 512 << 20  # of one blob that a client stores
 
 
@@ -29,7 +32,10 @@ def routes() -> Iterator[Endpoint]:
         takes=BYTES, query=(text("name", "carried in the answer, not kept"), text("media_type", "likewise")),
         answer=answers.Blob, status=201, clients=True,
     )  # fmt: skip
-    yield Endpoint("GET", "/blobs/{digest}", _get_blob, "The bytes of that digest.", media=BYTES, clients=True)
+    yield Endpoint(
+        "GET", "/blobs/{digest}", _get_blob, "The bytes of that digest, or those that Range names.",
+        media=BYTES, clients=True,
+    )  # fmt: skip
     yield Endpoint("GET", "/files/{name}", _get_file, "The newest version of a named file.", answer=answers.Version)
     yield Endpoint(
         "PUT", "/files/{name}", _put_file, "Makes a blob the newest version of a named file.",
@@ -71,7 +77,24 @@ async def _pieces(request: Request) -> AsyncGenerator[bytes, None]:
 async def _get_blob(request: Request) -> BlobStream:
     horace, digest = lab_of(request).horace, request.path_params["digest"]
     blob = await seen_blob(lab_of(request), caller_of(request), digest)
-    return BlobStream(horace.get(digest), blob.size)
+    part = _part_of(request, blob.size)
+    return BlobStream(horace.get(digest, offset=part.start if part else 0), blob.size, part)
+
+
+def _part_of(request: Request, size: int) -> range | None:
+    """What of so many bytes the request is for; None is all of it, whatever else it says of ranges.
+
+    Raises:
+        HTTPException: 416, it begins behind the end.
+    """
+    said = RANGE.fullmatch(request.headers.get("range", ""))
+    if said is None or not size:
+        return None
+    part = range(int(said[1]), min(int(said[2] or size), size - 1) + 1)
+    if part.start >= size:
+        beyond = f"byte {part.start:,} of {size:,}"
+        raise HTTPException(416, beyond, {"Content-Range": f"bytes */{size}"})
+    return part or None
 
 
 async def _get_file(request: Request) -> Response:

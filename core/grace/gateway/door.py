@@ -128,16 +128,11 @@ class Door:
         return answer
 
     async def _part(self, digest: str, offset: int, limit: int) -> tuple[bytes, int]:
-        found, passed = bytearray(), 0
-        place = f"{self._api}/blobs/{quoted(digest)}"
-        async with self._http.stream("GET", place, timeout=_within(ANSWER_S)) as answer:
+        place, part = f"{self._api}/blobs/{quoted(digest)}", {"range": f"bytes={offset}-{offset + limit - 1}"}
+        async with self._http.stream("GET", place, headers=part, timeout=_within(ANSWER_S)) as answer:
             await self._check(answer)
-            async for chunk in answer.aiter_raw():
-                found += chunk[max(offset - passed, 0) :]
-                passed += len(chunk)
-                if len(found) >= limit:
-                    break
-            return bytes(found[:limit]), int(answer.headers.get("content-length", passed))
+            content = await answer.aread()
+            return content, int(answer.headers.get("content-range", f"/{len(content)}").rpartition("/")[2])
 
     async def _exchange(self, method: str, path: str, **what: Any) -> Any:
         answer = await self._http.request(method, self._api + path, timeout=_within(ANSWER_S), **what)

@@ -3,10 +3,15 @@
 import re
 from typing import Any, cast
 
+import httpx2
 import pytest
+from anyio import create_task_group
 from jsonschema import Draft202012Validator
+from starlette.types import Receive, Scope, Send
 
 from core.grace.gateway.calls import Context, Progress
+from core.grace.gateway.door import Door
+from core.grace.gateway.inside import Inside
 from core.grace.gateway.names import LONGEST, name_of
 from core.grace.gateway.plain import VALUE_CHARACTERS, plain, plain_value
 from core.grace.gateway.prompts import PROMPTS, words_of
@@ -151,6 +156,21 @@ def test_a_character_that_a_page_cuts_is_left_to_the_next() -> None:
         assert "äöü🙂".startswith(found)
     assert _text(b"\xff\xfe", whole=False) is None
     assert _text(b"a\x1b", whole=True) is None
+
+
+async def test_a_page_of_a_file_takes_its_bytes_and_no_others() -> None:
+    asked = []
+
+    async def door(scope: Scope, receive: Receive, send: Send) -> None:
+        asked.append(dict(scope["headers"])[b"range"])
+        headers = [(b"content-range", b"bytes 199999000-199999009/200000000")]
+        await send({"type": "http.response.start", "status": 206, "headers": headers})
+        await send({"type": "http.response.body", "body": b"0123456789"})
+
+    async with create_task_group() as tasks, httpx2.AsyncClient(transport=Inside(door, {}, tasks)) as http:
+        read = await Door(http, waits=False).read("sha256:0", offset=199_999_000, limit=10)
+    assert read == (b"0123456789", 200_000_000)
+    assert asked == [b"bytes=199999000-199999009"]
 
 
 def test_only_runs_can_be_watched() -> None:
