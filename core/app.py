@@ -39,9 +39,10 @@ from anyio import create_task_group
 from core.admission import Admission
 from core.coding.foreman import Foreman
 from core.config import Config, Resident, load
-from core.dewey.archives import Archives, Shelf
+from core.dewey.archives import Archives
 from core.dewey.library import Library
 from core.dewey.mad import Dewey
+from core.dewey.shelf import Shelf
 from core.dispatcher import Dispatcher
 from core.egress.broker import Broker
 from core.fiedler.fiedler import Fiedler

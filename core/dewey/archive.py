@@ -33,9 +33,8 @@ from protos.errors import Conflict
 
 FORMAT = "madlab-archive"
 VERSION = 1
-PRESET = 6
+PRESET = 1  # a fifth of the time of xz's usual 6, and about a fifth larger
 LEAST_WINDOW, MOST_WINDOW = 64 << 10, 8 << 20  # bytes that a repetition may be back; xz holds about twelve times that
-ROW_BYTES = 4 << 20  # of one line, read back: an entry has at most 1 MiB
 
 
 @dataclass(frozen=True)
@@ -65,21 +64,25 @@ def write(path: Path, about: dict[str, Any], rows: Sequence[Kept]) -> Written:
     """
     draft = path.with_name(f"{path.name}.new")
     content, digests = sha256(), sha256()
-    with draft.open("wb") as file:
-        os.fchmod(file.fileno(), 0o600)
-        with lzma.open(file, "wb", check=lzma.CHECK_SHA256, filters=_filters(rows)) as packed:
-            for line in _lines(about, rows):
-                content.update(line)
-                packed.write(line)
-            for each in rows:
-                digests.update(each.digest)
-            last = {"count": len(rows), "digest": digests.hexdigest(), "sha256": content.hexdigest()}
-            packed.write(_line(last))
-        file.flush()
-        os.fsync(file.fileno())
-    whole = sha256(draft.read_bytes()).hexdigest()
-    size = draft.stat().st_size
-    draft.replace(path)
+    try:
+        with draft.open("wb") as file:
+            os.fchmod(file.fileno(), 0o600)
+            with lzma.open(file, "wb", check=lzma.CHECK_SHA256, filters=_filters(rows)) as packed:
+                for line in _lines(about, rows):
+                    content.update(line)
+                    packed.write(line)
+                for each in rows:
+                    digests.update(each.digest)
+                last = {"count": len(rows), "digest": digests.hexdigest(), "sha256": content.hexdigest()}
+                packed.write(_line(last))
+            file.flush()
+            os.fsync(file.fileno())
+        whole = sha256(draft.read_bytes()).hexdigest()
+        size = draft.stat().st_size
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
     sync_directory(path.parent)
     return Written(size, whole, digests.hexdigest())
 

@@ -7,25 +7,26 @@ Each step is said in the journal before anything goes, so `kill -9` anywhere lea
     forget    entry with the proofs ─▶ bodies, files and blobs removed
 
 The entry is the line between the two. `finish`, when the lab opens, does what was said and not done, and takes away
-what was done and never said. One of these, or a turn of retention, at a time (`Journal.tending`).
+what was done and never said. One of these, or a turn of retention, at a time (`Journal.tending`); and who asks for one
+and is gone before it is done does not end it half-way.
 
 An archived conversation is read as before: who asks for a message whose body is in a file gets it from there.
 """
 
 import json
+import re
 import sqlite3
 import time
-from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import structlog
-from anyio import sleep, to_thread
+from anyio import CancelScope, sleep, to_thread
 
-from core.dewey.archive import Kept, read, sync_directory, write
+from core.dewey.archive import Kept, Written, read, sync_directory, write
+from core.dewey.shelf import APART, Shelf
 from core.horace.store import Horace
 from core.rogers.chain import GENESIS
 from core.rogers.entry import Entry, Row
@@ -36,16 +37,22 @@ from core.rogers.tables import COLUMNS
 from protos.errors import Conflict, Error, NotFound
 from protos.ids import new_id
 
-ROWS = 20_000  # of one archive; a longer conversation has several
+ROWS, BYTES = 20_000, 8 << 20  # of one archive, bytes of bodies; what is longer has several
 WINDOW = 500  # bodies that one transaction brings back
-OPEN = 8  # archives that are in memory, to be read from
 EVERY_S = 3600.0
 
 _WITHIN = "(j.conversation = ?1 OR (j.conversation > ?1 || '/' AND j.conversation < ?1 || '0'))"  # 0 follows /
-_APART = (
-    "SELECT first, last, archive FROM set_apart WHERE state = 'archived' AND last >= ? AND first <= ? ORDER BY first"
+_LINKS = f"SELECT digest, max(at) FROM links j WHERE {_WITHIN} GROUP BY digest"
+_TO_ARCHIVE = "FROM journal j JOIN body b USING (sequence) WHERE j.kind IN ('message', 'event') AND j.size > 0"
+_PREVIOUS = (  # the hash before an entry: its neighbour's, or what the sealed ones end with
+    "coalesce((SELECT p.hash FROM journal p WHERE p.sequence = j.sequence - 1),"
+    " (SELECT head FROM segment WHERE last = j.sequence - 1))"
 )
-_LINKS = f"SELECT digest FROM links j WHERE {_WITHIN}"
+_STATE = (  # of the body of an entry `j` that is set apart
+    "(SELECT CASE WHEN s.last >= j.sequence THEN s.state END FROM set_apart s WHERE s.first <= j.sequence"
+    " ORDER BY s.first DESC LIMIT 1)"
+)
+_FILE = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.xz(\.new)?")  # as they are named here
 
 logger = structlog.get_logger()
 
@@ -87,36 +94,6 @@ class Forgotten:
     sequence: int  # of the entry that proves it
 
 
-class Shelf:
-    """The files of the archives, to be read from; the few that were read last are in memory."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._bodies = lru_cache(maxsize=OPEN)(self._read)
-
-    def filled(self, db: sqlite3.Connection, rows: Sequence[Row]) -> list[Row]:
-        """`rows`, those whose bodies are in an archive with them. `db` is the journal."""
-        gone = [row.sequence for row in rows if row.body is None]
-        return self.fill(rows, db.execute(_APART, (min(gone), max(gone))).fetchall()) if gone else list(rows)
-
-    def fill(self, rows: Sequence[Row], apart: Sequence[tuple[Any, ...]]) -> list[Row]:
-        """`rows` with their bodies from archives. `apart`: first, last and archive of ranges, in order."""
-        starts = [first for first, _, _ in apart]
-        filled = []
-        for row in rows:
-            place = bisect_right(starts, row.sequence) - 1
-            if row.body is None and place >= 0 and apart[place][1] >= row.sequence:
-                try:
-                    row = row._replace(body=self._bodies(apart[place][2]).get(row.sequence))
-                except (Conflict, FileNotFoundError):
-                    logger.exception("an archive cannot be read", archive=apart[place][2])
-            filled.append(row)
-        return filled
-
-    def _read(self, id: str) -> dict[int, bytes | None]:
-        return {each.row.sequence: each.row.body for each in read(self._directory / f"{id}.xz")}
-
-
 class Archives:
     """The archives of one lab. Call `finish` before anything else."""
 
@@ -133,7 +110,6 @@ class Archives:
         Raises:
             Unavailable: the journal is sealed.
         """
-        self._directory.mkdir(mode=0o700, exist_ok=True)
         async with self._journal.tending:
             sql = (
                 "SELECT b.sequence FROM set_apart s JOIN body b ON b.sequence BETWEEN s.first AND s.last"
@@ -141,11 +117,10 @@ class Archives:
             )
             left = [row[0] for row in await self._journal.query(sql)]
             await remove_listed(self._journal, left)
-            known = {row[0] for row in await self._journal.query("SELECT id FROM archive WHERE state = 'archived'")}
-            for each in sorted(self._directory.iterdir()):
-                if each.name.removesuffix(".xz") not in known:
-                    each.unlink()
-            sync_directory(self._directory)
+            try:
+                await self._tidy()
+            except OSError:  # the lab opens without its archives rather than not at all
+                logger.exception("the directory of the archives cannot be used", directory=str(self._directory))
 
     async def serve(self, idle_s: float | None, keep_s: float | None) -> None:
         """Once an hour, archives what was idle for `idle_s` and drops archives older than `keep_s`; None: never."""
@@ -195,22 +170,29 @@ class Archives:
 
         Raises:
             NotFound: it is not archived.
-            Conflict: its file is missing or damaged; nothing has changed.
+            Conflict: a file of it is missing or damaged; what is in its others is back.
             Unavailable: the journal is sealed.
         """
         found = [each for each in await self.listed() if conversation in (each.conversation, each.id)]
         if not found:
             raise NotFound(f"{conversation[:64]!r} is not archived.", next="See: madlab archive list")
-        count = 0
+        count, broken = 0, None
         for archive in found:
             async with self._journal.tending:
-                kept = await self._checked(archive)
-                for at in range(0, len(kept), WINDOW):
-                    await self._journal.amend(_inserting(kept[at : at + WINDOW]))
-                told = {"step": "restored", "archive": archive.id}
-                await self._append(archive, told, "operator")
-                self._path(archive.id).unlink(missing_ok=True)
+                try:
+                    kept = await self._checked(archive)
+                except Conflict as error:
+                    broken = broken or error
+                    continue
+                with CancelScope(shield=True):
+                    for at in range(0, len(kept), WINDOW):
+                        await self._journal.amend(_inserting(kept[at : at + WINDOW]))
+                    await self._append(archive, {"step": "restored", "archive": archive.id}, "operator")
+                    self._path(archive.id).unlink(missing_ok=True)
                 count += len(kept)
+        if broken is not None:
+            also = f"; {count:,} entries of its other archives are back" if count else ""
+            raise Conflict(broken.message + also, next=broken.next)
         return count
 
     async def listed(self) -> list[Archive]:
@@ -237,7 +219,7 @@ class Archives:
     async def filled(self, rows: Sequence[Row]) -> list[Row]:
         """`rows`, those whose bodies are in an archive with them."""
         gone = [row.sequence for row in rows if row.body is None]
-        apart = await self._journal.query(_APART, (min(gone), max(gone))) if gone else []
+        apart = await self._journal.query(APART, (min(gone), max(gone))) if gone else []
         return await to_thread.run_sync(self._shelf.fill, rows, apart) if apart else list(rows)
 
     def filled_now(self, db: sqlite3.Connection, rows: Sequence[Row]) -> list[Row]:
@@ -257,6 +239,7 @@ class Archives:
         """
         await self._check_quiet(conversation)
         async with self._journal.tending:
+            await self._settle(conversation)
             by_kind: dict[str, list[tuple[int, bytes]]] = {}
             for kind, sequence, digest in await self._present(conversation):
                 by_kind.setdefault(kind, []).append((sequence, digest))
@@ -273,16 +256,21 @@ class Archives:
                 raise NotFound(
                     f"There is nothing left of conversation {conversation[:64]!r}.", next="See: madlab search"
                 )
-            linked = {row[0] for row in await self._journal.query(_LINKS, (conversation,))}
+            linked = dict(await self._journal.query(_LINKS, (conversation,)))
             proofs = [proof for kind, rows in sorted(by_kind.items()) for proof in listed(kind, sorted(set(rows)))]
-            sequence = await say(
-                *(self._journal, "forget", proofs), sender=sender, conversation=conversation, archives=list(archives)
-            )
             bodies = sorted({each for rows in by_kind.values() for each, _ in rows})
-            await remove_listed(self._journal, bodies)
-            for id in archives:
-                self._path(id).unlink(missing_ok=True)
-        return Forgotten(len(bodies), len(archives), await self._sweep(linked), sequence)
+            with CancelScope(shield=True):
+                sequence = await say(
+                    *(self._journal, "forget", proofs),
+                    sender=sender,
+                    conversation=conversation,
+                    archives=list(archives),
+                )
+                await remove_listed(self._journal, bodies)
+                for id in archives:
+                    self._path(id).unlink(missing_ok=True)
+                blobs = await self._remove_unlinked(linked)
+        return Forgotten(len(bodies), len(archives), blobs, sequence)
 
     async def drop(self, before: float) -> int:
         """Removes the archives that were made before that moment, for good; returns how many.
@@ -301,8 +289,9 @@ class Archives:
                 for kind, sequence, digest in await self._journal.query(sql, (archive.id,)):
                     by_kind.setdefault(kind, []).append((sequence, digest))
                 proofs = [proof for kind, rows in sorted(by_kind.items()) for proof in listed(kind, rows)]
-                await say(self._journal, "archives", proofs, archives=[archive.id])
-                self._path(archive.id).unlink(missing_ok=True)
+                with CancelScope(shield=True):
+                    await say(self._journal, "archives", proofs, archives=[archive.id])
+                    self._path(archive.id).unlink(missing_ok=True)
         return len(old)
 
     # --- within
@@ -311,32 +300,23 @@ class Archives:
         made: list[Archive] = []
         while True:
             async with self._journal.tending:
-                sql = (
-                    f"SELECT {COLUMNS}, j.digest, j.hash,"
-                    " (SELECT p.hash FROM journal p WHERE p.sequence = j.sequence - 1)"
-                    " FROM journal j JOIN body b USING (sequence) WHERE j.kind IN ('message', 'event')"
-                    " AND j.conversation = ? AND j.size > 0 ORDER BY j.sequence LIMIT ?"
-                )
-                rows = await self._journal.query(sql, (conversation, ROWS))
-                if not rows:
+                await self._settle(conversation)
+                sql = f"SELECT j.sequence, j.size {_TO_ARCHIVE} AND j.conversation = ? ORDER BY j.sequence LIMIT ?"
+                upto = _fitting(await self._journal.query(sql, (conversation, ROWS)))
+                if not upto:
                     return made
-                kept = [await self._kept(values) for values in rows]
-                made.append(await self._put_away(conversation, kept, sender))
-            if len(rows) < ROWS:
-                return made
+                sql = (
+                    f"SELECT {COLUMNS}, j.digest, {_PREVIOUS}, j.hash {_TO_ARCHIVE} AND j.conversation = ?"
+                    " AND j.sequence <= ? ORDER BY j.sequence"
+                )
+                rows = await self._journal.query(sql, (conversation, upto))
+                with CancelScope(shield=True):
+                    made.append(await self._put_away(conversation, rows, sender))
 
-    async def _kept(self, values: tuple[Any, ...]) -> Kept:
-        *row, digest, hash, previous = values
-        entry = Row(*row)
-        if previous is None:  # what it stands on is sealed, or it is the first
-            sealed = await self._journal.query("SELECT head FROM segment WHERE last = ?", (entry.sequence - 1,))
-            previous = sealed[0][0] if sealed else GENESIS
-        return Kept(entry, digest, previous, hash)
-
-    async def _put_away(self, conversation: str, kept: list[Kept], sender: str) -> Archive:
+    async def _put_away(self, conversation: str, rows: Sequence[tuple[Any, ...]], sender: str) -> Archive:
         id, moment = new_id(), time.time()
         about = {"lab": self._lab, "archive": id, "conversation": conversation, "made": moment}
-        written = await to_thread.run_sync(write, self._path(id), about, kept)
+        kept, written = await to_thread.run_sync(_write, self._path(id), about, rows)
         archive = Archive(id, conversation, moment, len(kept), written.bytes, written.sha256, kept[-1].row.at)
         told = {
             "step": "archived",
@@ -362,19 +342,23 @@ class Archives:
         Raises:
             Conflict: they are not, or the file is missing or damaged.
         """
+        sql = (
+            "SELECT j.sequence, j.hash FROM set_apart s JOIN journal j ON j.sequence BETWEEN s.first AND s.last"
+            " WHERE s.archive = ? ORDER BY j.sequence"
+        )
+        meant = await self._journal.query(sql, (archive.id,))
         try:
-            kept = await to_thread.run_sync(lambda: read(self._path(archive.id), sha=archive.sha256))
+            kept, same = await to_thread.run_sync(_compared, self._path(archive.id), archive.sha256, meant)
         except FileNotFoundError:
             raise Conflict(
                 f"the archive {archive.id} of conversation {archive.conversation[:64]!r} is gone",
                 next=f"put {self._path(archive.id).name} back from a backup",
             ) from None
-        sql = (
-            "SELECT j.sequence, j.hash FROM set_apart s JOIN journal j ON j.sequence BETWEEN s.first AND s.last"
-            " WHERE s.archive = ? ORDER BY j.sequence"
-        )
-        meant = [(sequence, bytes(hash)) for sequence, hash in await self._journal.query(sql, (archive.id,))]
-        if meant != [(each.row.sequence, each.hash) for each in kept]:
+        except OSError as error:
+            raise Conflict(
+                f"the archive {archive.id} cannot be read: {error.strerror}", next=f"see {self._path(archive.id)}"
+            ) from None
+        if not same:
             raise Conflict(
                 f"the archive {archive.id} does not hold what the journal says of it",
                 next="put back the file from a backup",
@@ -417,13 +401,51 @@ class Archives:
                     found.append((kind, sequence, digest))
         return found
 
-    async def _sweep(self, digests: set[str]) -> int:
-        """Removes those of these blobs that nothing links any more and no name holds; returns how many went."""
-        if self._horace is None or not digests:
+    async def _settle(self, conversation: str) -> None:
+        """Takes the bodies out of the table that an earlier turn has said to be elsewhere, or gone, and did not get to:
+        what is said twice is a proof that does not fit."""
+        sql = f"SELECT j.sequence FROM journal j JOIN body b USING (sequence) WHERE {_WITHIN} AND {_STATE}"
+        left = await self._journal.query(f"{sql} IN ('archived', 'removed')", (conversation,))
+        await remove_listed(self._journal, [sequence for (sequence,) in left])
+
+    async def _remove_unlinked(self, linked: Mapping[str, float]) -> int:
+        """Removes those of these blobs that nothing links any more; returns how many went. Each comes with when it was
+        linked last: who has stored it since may be about to link it."""
+        if self._horace is None or not linked:
             return 0
         still = {row[0] for row in await self._journal.query("SELECT DISTINCT digest FROM links")}
-        kept = set(await self._horace.digests()) - (digests - still)
-        return (await self._horace.sweep(kept, idle_s=0.0)).blobs
+        return (await self._horace.remove({each: at for each, at in linked.items() if each not in still})).blobs
+
+    async def _tidy(self) -> None:
+        """Removes files that are archives no longer, or not yet; what is not known to be either is left alone."""
+        self._directory.mkdir(mode=0o700, exist_ok=True)
+        states = dict(await self._journal.query("SELECT id, state FROM archive"))
+        for path in sorted(self._directory.iterdir()):
+            name = _FILE.fullmatch(path.name)
+            if name is None or path.is_symlink() or not path.is_file():
+                continue
+            id, draft = name.groups()
+            if states.get(id) == "archived" and not draft:
+                continue
+            if draft or id in states or await self._holds(path):
+                path.unlink()
+                continue
+            aside = path.with_name(f"{path.name}.unknown")
+            logger.warning("an archive that the journal does not know is put aside", file=path.name, now=aside.name)
+            if not aside.exists():
+                path.rename(aside)
+        sync_directory(self._directory)
+
+    async def _holds(self, path: Path) -> bool:
+        """Whether the journal has all that is in the file: then it was written, and never said."""
+        try:
+            kept = await to_thread.run_sync(read, path)
+        except Conflict:
+            return False
+        sql = "SELECT j.sequence, j.hash FROM journal j JOIN body b USING (sequence) WHERE j.sequence BETWEEN ? AND ?"
+        ends = (kept[0].row.sequence, kept[-1].row.sequence) if kept else (0, 0)
+        there = dict(await self._journal.query(sql, ends))
+        return all(there.get(each.row.sequence) == each.hash for each in kept)
 
     def _path(self, id: str) -> Path:
         return self._directory / f"{id}.xz"
@@ -432,3 +454,25 @@ class Archives:
 def _inserting(kept: Sequence[Kept]) -> Any:
     values = [(each.row.sequence, each.row.body) for each in kept]
     return lambda db: db.executemany("INSERT OR IGNORE INTO body VALUES (?, ?)", values)
+
+
+def _fitting(sizes: Sequence[tuple[int, int]]) -> int:
+    """The last of these sequences that goes into one archive with all before it; 0 where there is none."""
+    upto = held = 0
+    for sequence, size in sizes:
+        held += size
+        if upto and held > BYTES:
+            break
+        upto = sequence
+    return upto
+
+
+def _write(path: Path, about: dict[str, Any], rows: Sequence[tuple[Any, ...]]) -> tuple[list[Kept], Written]:
+    kept = [Kept(Row(*row), digest, previous or GENESIS, hash) for *row, digest, previous, hash in rows]
+    return kept, write(path, about, kept)
+
+
+def _compared(path: Path, sha: str, meant: Sequence[tuple[int, bytes]]) -> tuple[list[Kept], bool]:
+    """What is in a file, and whether it is what is meant: sequences and hashes."""
+    kept = read(path, sha=sha)
+    return kept, [*meant] == [(each.row.sequence, each.hash) for each in kept]

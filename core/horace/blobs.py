@@ -226,14 +226,15 @@ class Blobs:
         """Gives a finished file its name; whether the blob is new."""
         final = self._path(digest)
         os.fsync(file)
-        os.utime(file)  # a sweep must leave alone what is as good as new
+        now = time.time_ns()  # the kernel's own is some milliseconds behind, and messages are compared with it
+        os.utime(file, ns=(now, now))  # a sweep must leave alone what is as good as new
         with self._naming:
             new = not final.exists()
             if new:
                 self._make_directory(final.parent)
                 path.rename(final)
             else:
-                os.utime(final)
+                os.utime(final, ns=(now, now))
         try:
             _sync_directory(final.parent)
         except OSError:

@@ -5,21 +5,24 @@ import json
 import lzma
 import sqlite3
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
-from anyio import fail_after
+from anyio import CancelScope, fail_after
 
 from core.app import open_journal
+from core.dewey.archive import Kept, read
 from core.dewey.archives import Archives
 from core.dewey.library import Library
+from core.dewey.shelf import Shelf
 from core.home import Home
 from core.horace.store import Horace
 from core.ports.links import linked_since
 from core.rogers.bus import Rogers
-from core.rogers.entry import Entry
+from core.rogers.entry import Entry, Row
 from core.rogers.journal import Journal
 from core.rogers.retention import DAY_S, Retention, retain
 from protos.errors import Conflict, NotFound
@@ -299,3 +302,169 @@ async def test_a_proof_that_does_not_fit_is_told(room: Room) -> None:
     assert not verified.ok
     assert verified.proofs_broken == 1
     assert "speaks of 2 bodies of message entries, and 3" in verified.problems[0]
+
+
+async def gone_meanwhile(room: Room, monkeypatch: pytest.MonkeyPatch, work: Callable[[], Awaitable[object]]) -> None:
+    """Does `work` for somebody who is gone as soon as anything of it is written."""
+    append, amend = room.journal.append, room.journal.amend
+    with CancelScope() as scope, monkeypatch.context() as patch:
+
+        async def appended(*entries: Entry) -> list[int]:
+            scope.cancel()
+            return await append(*entries)
+
+        async def amended(change: Callable[[sqlite3.Connection], Any]) -> Any:
+            scope.cancel()
+            return await amend(change)
+
+        patch.setattr(room.journal, "append", appended)
+        patch.setattr(room.journal, "amend", amended)
+        await work()
+    assert scope.cancel_called
+
+
+async def test_who_is_gone_before_it_is_done_leaves_nothing_half_done(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blob = await room.store(b"its own")
+    for number in range(3):
+        await room.say(f"said {number}", "c", blobs=[blob])
+    before = everything(room)
+
+    async def whole() -> None:
+        verified = await room.journal.verify()
+        assert verified.ok, verified.problems
+        assert (await room.archives.verify()).ok
+        assert len(list((room.home.path / "archives").iterdir())) == len(await room.archives.listed())
+
+    await gone_meanwhile(room, monkeypatch, lambda: room.archives.create(["c"]))
+    await whole()
+    assert [each.count for each in await room.archives.listed()] == [3]
+    await gone_meanwhile(room, monkeypatch, lambda: room.archives.restore("c"))
+    await whole()
+    assert everything(room) == before
+    assert [each.count for each in await room.archives.create(["c"])] == [3]
+    assert await room.archives.restore("c") == 3
+    await gone_meanwhile(room, monkeypatch, lambda: room.archives.forget("c"))
+    await whole()
+    assert {each.tool for each in await room.rogers.history("c")} == {"removed"}
+    assert await room.horace.digests() == []
+    with pytest.raises(NotFound):
+        await room.archives.forget("c")
+    await room.say("of old", "d")
+    (archive,) = await room.archives.create(["d"])
+    await gone_meanwhile(room, monkeypatch, lambda: room.archives.drop(archive.at + DAY_S))
+    await whole()
+    assert await room.archives.listed() == []
+
+
+async def test_what_was_said_to_be_elsewhere_or_gone_is_not_said_twice(room: Room) -> None:
+    for number in range(3):
+        await room.say(f"said {number}", "c")
+    with closing(sqlite3.connect(room.journal.path)) as db:
+        bodies = db.execute("SELECT * FROM body").fetchall()
+
+    async def put_back() -> None:
+        """As a turn leaves it that said what it would do, and did not get to."""
+        await room.journal.amend(lambda db: db.executemany("INSERT INTO body VALUES (?, ?)", bodies))
+
+    await room.archives.create(["c"])
+    await put_back()
+    with pytest.raises(NotFound):
+        await room.archives.create(["c"])
+    assert (await room.archives.verify()).ok
+    assert await room.archives.restore("c") == 3
+    await room.archives.forget("c")
+    await put_back()
+    with pytest.raises(NotFound):
+        await room.archives.forget("c")
+    assert {each.tool for each in await room.rogers.history("c")} == {"removed"}
+    verified = await room.journal.verify()
+    assert verified.ok, verified.problems
+
+
+async def test_of_several_archives_a_broken_one_does_not_keep_the_others(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.dewey.archives.BYTES", 2000)
+    for number in range(5):
+        await room.say(f"{number}" * 1000, "c")
+    before = everything(room)
+    first, second, third, *rest = await room.archives.create(["c"])
+    assert [each.count for each in (first, second, third)] == [1, 1, 1], "no more than so many bytes in each"
+    assert len(rest) == 2
+    path = room.home.path / "archives" / f"{second.id}.xz"
+    good = path.read_bytes()
+    path.write_bytes(b"")
+    with pytest.raises(Conflict, match="4 entries of its other archives are back"):
+        await room.archives.restore("c")
+    assert [each.id for each in await room.archives.listed()] == [second.id]
+    path.write_bytes(good)
+    assert await room.archives.restore("c") == 1
+    assert everything(room) == before
+
+
+async def test_what_is_in_memory_to_be_read_from_is_bounded(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.dewey.shelf.OPEN_BYTES", 5000)
+    names: dict[str, str] = {}
+    for each in "abc":
+        await room.say("x" * 2000, each)
+        (archive,) = await room.archives.create([each])
+        names[archive.id] = each
+    await room.library.caught_up()
+    opened: list[str] = []
+
+    def counted(path: Path) -> list[Kept]:
+        opened.append(names[path.stem])
+        return read(path)
+
+    monkeypatch.setattr("core.dewey.shelf.read", counted)
+    shelf = Shelf(room.home.path / "archives")
+    with closing(sqlite3.connect(room.journal.path)) as db:
+        sql = "SELECT sequence, id, kind, NULL, conversation, sender, recipient, at FROM journal WHERE conversation = ?"
+        for each in "abacab":
+            row = Row(*db.execute(f"{sql} AND kind = 'message'", each).fetchone())
+            (filled,) = shelf.filled(db, [row])
+            assert Message.FromString(filled.body or b"").text == "x" * 2000
+    assert "".join(opened) == "abcb", "two are in memory, and the one read longest ago goes"
+
+
+async def test_only_what_is_an_archives_file_is_taken_away(room: Room) -> None:
+    directory = room.home.path / "archives"
+    for conversation in ("here", "back"):
+        await room.say(f"the emu is {conversation}", conversation)
+    (here,), (back,) = [await room.archives.create([each]) for each in ("here", "back")]
+    written = (directory / f"{back.id}.xz").read_bytes()
+    await room.archives.restore("back")
+    ended, unsaid, draft, unknown, damaged, folder = back.id, *(new_id() for _ in range(5))
+    for name in (ended, unsaid):
+        (directory / f"{name}.xz").write_bytes(written)  # all that it has is in the journal's table
+    (directory / f"{draft}.xz.new").write_bytes(b"half")
+    (directory / f"{unknown}.xz").write_bytes((directory / f"{here.id}.xz").read_bytes())
+    (directory / f"{damaged}.xz").write_bytes(b"of another lab")
+    (directory / f"{folder}.xz").mkdir()
+    (directory / "old").mkdir()
+    (directory / "notes.txt").write_text("mine")
+    await room.archives.finish()
+    left = {f"{here.id}.xz", f"{unknown}.xz.unknown", f"{damaged}.xz.unknown", f"{folder}.xz", "old", "notes.txt"}
+    assert {each.name for each in directory.iterdir()} == left
+    assert await room.archives.restore("here") == 1
+
+
+async def test_a_lab_opens_without_the_directory_of_its_archives(room: Room) -> None:
+    await room.say("the emu", "c")
+    (room.home.path / "archives").rmdir()
+    (room.home.path / "archives").write_text("no directory")
+    await room.archives.finish()
+    with pytest.raises(OSError, match="directory"):
+        await room.archives.create(["c"])
+    assert (await room.rogers.history("c"))[0].text == "the emu"
+
+
+async def test_forgetting_leaves_the_files_that_somebody_is_just_storing(room: Room) -> None:
+    own, again = await room.store(b"its own"), await room.store(b"stored again")
+    await room.say("said", "c", blobs=[own, again])
+    waiting = await room.store(b"of a message that is not written yet")
+    await room.store(b"stored again")
+    assert (await room.archives.forget("c")).blobs == 1
+    assert await room.horace.digests() == sorted([again.digest, waiting.digest])
