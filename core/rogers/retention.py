@@ -34,6 +34,7 @@ FREE_ACTS = frozenset({"bus.call", "run.start", "files.get", "secret.use", "web.
 WINDOW = 1000  # bodies that one transaction removes
 SEGMENT = 1024  # headers in a sealed segment
 LISTED = 10_000  # sequences that one proof names
+TOLD = 1 << 19  # bytes of proofs in one entry, about
 
 Proof = dict[str, Any]
 
@@ -113,7 +114,7 @@ async def say(
     looked: int | None = None,
 ) -> int:
     """Makes it durable what is about to be removed, and why; returns the entry's sequence. `policy` is the one that
-    asks for it, or in a word what else does.
+    asks for it, or in a word what else does. Many proofs make several entries, all of them durable or none.
 
     Raises:
         Unavailable: the journal is sealed or closed.
@@ -123,15 +124,27 @@ async def say(
         "removed": before.get("removed", {}) if removed is None else removed,
         "looked": before.get("looked", 0) if looked is None else looked,
         "policy": policy if isinstance(policy, str) else asdict(policy),
-        "proofs": list(proofs),
     }
-    if archives:
-        told["archives"] = list(archives)
     if conversation:
         told["conversation"] = conversation
-    body = json.dumps(told).encode()
-    (sequence,) = await journal.append(Entry(new_id(), "retention", body, conversation, sender))
-    return sequence
+    parts = [told | {"proofs": some} for some in _portions(proofs)]
+    if archives:
+        parts[-1]["archives"] = list(archives)
+    bodies = [json.dumps(each).encode() for each in parts]
+    return (await journal.append(*(Entry(new_id(), "retention", each, conversation, sender) for each in bodies)))[-1]
+
+
+def _portions(proofs: Sequence[Proof]) -> list[list[Proof]]:
+    """`proofs` in order, in portions that an entry can hold; one of them, if an empty one, there always is."""
+    portions: list[list[Proof]] = [[]]
+    size = 0
+    for each in proofs:
+        size += len(each.get("sequences", ""))
+        if size > TOLD and portions[-1]:
+            portions.append([])
+            size = len(each.get("sequences", ""))
+        portions[-1].append(each)
+    return portions
 
 
 def listed(kind: str, rows: Sequence[tuple[int, bytes]]) -> list[Proof]:

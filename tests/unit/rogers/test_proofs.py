@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from anyio import fail_after
 
+from core.rogers import retention
 from core.rogers.entry import Entry
 from core.rogers.journal import Journal
 from core.rogers.ranges import format_ranges, parse_ranges
@@ -53,6 +54,21 @@ async def test_bodies_removed_alone_and_by_age_are_each_proven_once(journal: Jou
     assert (found.bodies_removed, found.bodies_present) == (10, 2)
     await journal.rebuild("set_apart")
     assert await journal.query("SELECT first, last, state FROM set_apart") == [(3, 4, "removed"), (8, 8, "removed")]
+
+
+async def test_more_proofs_than_an_entry_holds_are_several_entries(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "LISTED", 2)
+    monkeypatch.setattr(retention, "TOLD", 8)
+    rows = [(each, sha256(b"%d" % each).digest()) for each in (1, 2, 4, 6, 8, 10)]
+    last = await say(journal, "forget", listed("message", rows), conversation="c")
+    await remove_listed(journal, [sequence for sequence, _ in rows])
+    told = await journal.query("SELECT sequence FROM journal WHERE kind = 'retention' ORDER BY sequence")
+    assert [sequence for (sequence,) in told] == [11, 12] == [last - 1, last]
+    found = await journal.verify()
+    assert found.ok, found.problems
+    assert (found.bodies_removed, found.bodies_missing) == (6, 0)
 
 
 async def test_what_was_said_and_not_done_is_no_lie(journal: Journal) -> None:
