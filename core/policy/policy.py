@@ -140,6 +140,10 @@ class Policy:
         """In which file a rule stands; empty if in none."""
         return self._file_of.get(rule, "")
 
+    def hosts_of(self, rule: str) -> Sequence[str]:
+        """The patterns of hosts that a rule names."""
+        return next((each.hosts for each in self.rules if each.name == rule), ())
+
     def decide(self, act: Act) -> Decision:
         """What the rules say of `act`. Pure, and under 50 µs with a thousand rules."""
         address: Address | None = None

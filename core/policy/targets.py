@@ -52,6 +52,16 @@ class HostPattern:
     port: int = OWN_PORT
 
 
+def named(host: str, patterns: Iterable[str]) -> str:
+    """What patterns say of a host: its name, or the domain that it is below as "*.example.org"; empty where only "*"
+    fits."""
+    for each in patterns:
+        pattern = host_pattern(each).host
+        if pattern == host or (pattern.startswith("*.") and host.endswith(pattern[1:])):
+            return pattern
+    return ""
+
+
 def port_fits(wanted: int, address: Address) -> bool:
     """Whether an address has the port that a pattern wants."""
     if wanted == OWN_PORT:

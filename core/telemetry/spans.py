@@ -12,14 +12,15 @@ makes the same span, under the same ids, whenever it is read. Nothing is kept in
 for it. The trace's id is the id of the message by which somebody asked (16 bytes, as a trace's); a span's id is made of
 the id of what it stands for.
 
-What is told: names of MADs, tools, models and rules, ids, times, sizes, counts, codes, and the host of a request that
-was allowed. Never told: what was said, arguments, prompts, answers, reasons, paths and queries, names of files and of
-secrets, digests of contents. What a worker may choose freely is told as one of a few known words, or as "other".
+What is told: names of MADs, tools, models and rules, ids, times, sizes, counts, codes, and the host of a request as far
+as the rule that allowed it names it; of any other a digest, for a worker can write words into a name. Never told: what
+was said, arguments, prompts, answers, reasons, paths and queries, names of files and of secrets, digests of contents.
+What a worker may choose freely is told as one of a few known words, or as "other".
 """
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -27,6 +28,7 @@ from urllib.parse import urlsplit
 
 from core.fiedler.money import dollars
 from core.lives import GREEN
+from core.policy.targets import named
 from core.rogers.entry import Row
 from core.rogers.subscription import to_message
 from core.run import Run
@@ -53,10 +55,12 @@ WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,63}")
 
 @dataclass
 class Spans:
-    """Makes spans of entries. `lab` seasons the digests that stand for names."""
+    """Makes spans of entries. `lab` seasons the digests that stand for names; `hosts_of` are the patterns that a rule
+    has for hosts."""
 
     past: Past
     lab: str
+    hosts_of: Callable[[str], Sequence[str]]
 
     async def of(self, row: Row) -> Sequence[Span]:
         """The spans that ended with this entry; none with most."""
@@ -222,7 +226,9 @@ class Spans:
         method = details.get("method") if details.get("method") in METHODS else "_OTHER"
         address = urlsplit(str(intent.get("target", "")))
         about |= {"http.request.method": str(method), "url.scheme": address.scheme}
-        about |= {"server.address": address.hostname or "", "server.port": address.port or _port(address.scheme)}
+        host = address.hostname or ""
+        known = named(host, self.hosts_of(str(intent.get("rule"))))
+        about |= {"server.address": known or self._digest(host), "server.port": address.port or _port(address.scheme)}
         status = told.get("status")
         if isinstance(status, int):
             about["http.response.status_code"] = status

@@ -130,7 +130,7 @@ class Telemetry:
 
     async def _tell_traces(self, collector: Collector) -> None:
         journal = self.measures.services.journal
-        spans = Spans(self.past, self.lab)
+        spans = Spans(self.past, self.lab, lambda rule: self.measures.services.policy.hosts_of(rule))
         after = await journal.cursor(READER, "")
         if not after:  # what was before anybody listened is not told
             after = self._first

@@ -156,18 +156,15 @@ async def test_a_trace_leads_from_the_request_to_the_call_in_a_sandbox(collector
     assert attributes(spans["execute_tool command"].attributes)["process.exit.code"] == 2
     read = spans["GET"]
     about = attributes(read.attributes)
-    assert (about["server.address"], about["server.port"], about["http.response.status_code"]) == (
-        "docs.test",
-        443,
-        404,
-    )
+    assert (about["server.port"], about["http.response.status_code"]) == (443, 404)
+    assert len(about["server.address"]) == 16, "a digest: no rule names the host"
     assert (read.kind, about["madlab.bytes_received"]) == (Span.SPAN_KIND_CLIENT, 4096)
     (used,) = read.events
     assert (used.name, len(attributes(used.attributes)["madlab.secret.digest"])) == ("madlab.secret.used", 16)
     assert collector.resource["service.name"] == "madlab"
     assert collector.resource["service.instance.id"] == home.lab
     assert all(PLANTED.encode() not in each for each in collector.raw)
-    assert all(b"api.test" not in each for each in collector.raw)
+    assert all(host not in each for each in collector.raw for host in (b"api.test", b"docs.test"))
 
 
 def _from_outside() -> dict[str, str]:

@@ -8,7 +8,7 @@ import pytest
 from core.policy.acts import Act
 from core.policy.policy import Policy, load_policy
 from core.policy.rules import BUILT_IN, parse_policy, read_policy
-from core.policy.targets import NOWHERE, address_of, meet, within
+from core.policy.targets import NOWHERE, address_of, meet, named, within
 from protos.errors import InvalidArgument
 
 MARCO = ("run:marco-1", "mad:marco")
@@ -285,3 +285,16 @@ def test_what_two_lists_of_hosts_share_is_within_both_and_delegation_only_shrink
     assert meet(None, ["a.test"]) == ("a.test",)
     assert meet(["a.test"], ["b.test"]) == (NOWHERE,)
     assert meet(["*.test", "c.org"], ["a.test", "*"]) == ("a.test", "*.test", "c.org")
+
+
+@pytest.mark.parametrize(
+    ("host", "known"),
+    [
+        ("pip.example.org", "pip.example.org"),
+        ("words-that-leave.files.example.org", "*.files.example.org"),
+        ("words-that-leave.test", ""),
+        ("files.example.org", ""),
+    ],
+)
+def test_of_a_host_is_told_what_a_rule_names(host: str, known: str) -> None:
+    assert named(host, ("*", "pip.example.org:8443", "*.files.example.org")) == known
