@@ -40,6 +40,7 @@ from core.policy.approvals import Approval
 from core.products import PATCH, products
 from core.run import Outcome, Run
 from core.troubles import OTHERS, Trouble, dismiss, troubles
+from protos.errors import Conflict
 
 MOST = 200  # items of each kind that are looked at
 PATCHES = 25  # of them, the newest: each is looked up with its evidence
