@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import pytest
 from anyio import to_thread
@@ -9,6 +10,7 @@ from playwright.async_api import Browser, expect
 
 from core.grace.cli.client import Client
 from tests.commands import ECHO, Madlab, a_lab
+from tests.labs import a_home, opened
 from tests.pages import live, signed_in
 
 
@@ -44,6 +46,16 @@ async def test_a_core_that_is_killed_and_back_is_caught_up_with(browser: Browser
         said = [each for each in found.said if "ERR_" not in each and "does not answer" not in each]
         assert said == []
         assert found.elsewhere == []
+
+
+async def test_an_address_that_was_given_up_says_how_to_go_on(browser: Browser) -> None:
+    with a_home(f"{ECHO}[runs]\nlease_s = 1\n") as home:
+        async with AsyncExitStack() as up:
+            lab = await up.enter_async_context(opened(home))
+            async with signed_in(browser, home) as found:
+                lab.keep_runs = False  # as `madlab down` says
+                await up.aclose()
+                await expect(found.page.locator(".live")).to_have_text("Gone. Type: madlab open")
 
 
 async def test_what_is_said_while_the_page_is_cut_off_is_told_once_when_it_is_back(

@@ -8,7 +8,9 @@ const BASE = "/api/v1";
 const TOKEN = "madlab-token";
 const WAIT_MS = 30_000;
 const AWAY_MS = 5_000; // while the core is away, whose port takes what is asked and leaves it for the next core
+const LEASE = "madlab-lease-seconds";
 let patience = WAIT_MS;
+let lease = Infinity;
 
 export class ApiError extends Error {
   constructor(status, {code, message, next}) {
@@ -18,6 +20,8 @@ export class ApiError extends Error {
 }
 
 export const token = () => localStorage.getItem(TOKEN);
+/** For how long, in seconds, the lab keeps this address while its core is away. */
+export const kept = () => lease;
 export const forget = () => localStorage.removeItem(TOKEN);
 
 /** Trades the ticket of an address `/#ticket=…` for a token. The address is clean before anything is sent. */
@@ -72,6 +76,7 @@ export async function ask(path, {method = "GET", params, body, headers, signal, 
     if (signal?.aborted) throw error;
     throw new ApiError(0, {code: "UNAVAILABLE", message: "The lab does not answer.", next: "See: madlab status"});
   }
+  lease = Number(answer.headers.get(LEASE)) || lease;
   if (answer.ok) return answer;
   const told = await answer.json().catch(() => ({}));
   const unknown = {code: "INTERNAL", message: `The lab answered ${answer.status}.`, next: "See core.log"};

@@ -44,6 +44,7 @@ const STATES = {
   connecting: ["connecting", "Connecting…"],
   live: ["live", "Live"],
   reconnecting: ["reconnecting", "Reconnecting…"],
+  gone: ["reconnecting", "Gone. Type: madlab open"],
   "caught-up": ["live", "Caught up"],
   paused: ["connecting", "Paused"],
 };
@@ -234,7 +235,7 @@ function showState(state) {
   const [look, word] = STATES[state];
   liveState.dataset.state = look;
   if (liveWord.textContent !== word) liveWord.textContent = word;
-  shell.dataset.stale = state === "reconnecting" ? "yes" : "no";
+  shell.dataset.stale = look === "reconnecting" ? "yes" : "no";
 }
 
 async function learn() {

@@ -8,9 +8,11 @@
 //   3. A stream that breaks, or says nothing for two heartbeats, is opened again after a pause that grows, from the last
 //      id it saw: the core sends what was missed.
 //   4. A page nobody looks at needs no stream: it is closed after a while, and catches up when it is looked at.
-//   5. After a break the handlers get {name: "back"}: whatever is not in the events (a list's order, a total) may be stale.
+//   5. A break that is longer than the lease is the end of this address, unless the settings name its port or the
+//      connection alone was cut: so it is still asked for, and a person is told what to type.
+//   6. After a break the handlers get {name: "back"}: whatever is not in the events (a list's order, a total) may be stale.
 
-import {ask, away} from "./api.js";
+import {ask, away, kept} from "./api.js";
 
 const SILENCE_MS = 25_000; // the core says something every 10 s
 const LONGEST_MS = 8_000; // between two attempts
@@ -29,6 +31,7 @@ let soon = 0;
 let hidden = 0;
 let paused = false;
 let broken = false;
+let brokenAt = 0;
 
 /** Where the stream stands, to be taken before something is loaded that is followed then. */
 export async function mark() {
@@ -47,7 +50,7 @@ export function follow(topics, handler, since = 0) {
   };
 }
 
-/** Calls `listener(state)` now and on each change: "connecting", "live", "reconnecting", "caught-up", "paused". */
+/** Calls `listener(state)` now and on each change: "connecting", "live", "reconnecting", "gone", "caught-up", "paused". */
 export function watch(listener) {
   listeners.add(listener);
   listener(state);
@@ -122,7 +125,7 @@ async function connect() {
 }
 
 function arrived() {
-  failures = 0;
+  failures = brokenAt = 0;
   const wasBroken = broken;
   broken = false;
   become(wasBroken ? "caught-up" : "live");
@@ -134,7 +137,8 @@ function arrived() {
 function again() {
   open = null;
   broken = true;
-  become("reconnecting");
+  brokenAt ||= Date.now();
+  become(Date.now() - brokenAt < kept() * 1000 ? "reconnecting" : "gone");
   const pause = Math.min(LONGEST_MS, 250 * 2 ** failures++);
   retry = setTimeout(connect, pause * (0.75 + Math.random() / 2));
 }
@@ -185,7 +189,7 @@ export function parsed(block) {
 function become(next) {
   if (state === next) return;
   state = next;
-  away(next === "reconnecting");
+  away(next === "reconnecting" || next === "gone");
   for (const each of listeners) each(state);
 }
 
