@@ -13,6 +13,7 @@ from anyio import create_task_group, fail_after, run_process, sleep_forever
 
 from core.grace.door import sessions
 from core.grace.door.api import endpoints
+from core.grace.door.events import OF_A_CLIENT
 from core.grace.door.limits import WEB
 from core.grace.door.routes import Endpoint
 from core.lab import Lab
@@ -776,3 +777,23 @@ async def test_a_token_is_in_no_file_of_the_lab_not_even_if_its_holder_says_it(
     acts = json.dumps((await operator.ask("GET", "/audit?limit=1000")).json)
     assert "hash" not in acts
     assert "madlab_client_" not in acts
+
+
+async def test_a_client_follows_so_many_runs_at_once_and_nobody_else_is_kept_from_his(
+    operator: Caller, bob: Caller
+) -> None:
+    many = await client(operator, "many", MAY)
+    runs = [
+        (each, (await each.ask("POST", "/messages", call("errand", "say_later", text="x", after_s=60.0))).json["run"])
+        for each in (many, bob)
+    ]
+    logs, his = (f"/runs/{run}/logs" for _, run in runs)
+    async with AsyncExitStack() as streams:
+        for _ in range(OF_A_CLIENT):
+            await streams.enter_async_context(many.following(logs))
+        refused = await many.ask("GET", logs, headers={"Accept": "text/event-stream"})
+        assert (refused.status, is_refusal(refused)) == (429, True)
+        await streams.enter_async_context(bob.following(his))
+        await streams.enter_async_context(operator.following(logs))
+    for caller, run in runs:
+        assert (await caller.ask("POST", f"/runs/{run}/cancel", {})).status < 300

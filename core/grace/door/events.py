@@ -7,6 +7,7 @@ went away.
 """
 
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any
@@ -14,10 +15,14 @@ from typing import Any
 from anyio import Event, create_task_group, sleep
 from starlette.types import Receive, Scope, Send
 
+from core.grace.door.callers import Caller
 from core.grace.door.streams import cancel_when_gone
 from core.rogers.entry import Row
+from protos.errors import Exhausted
 
 HEARTBEAT_S = 10.0
+REST_S, REST_EACH_S = 0.05, 0.003  # of a stream that was woken: at least, and for each that is open
+OF_A_CLIENT = 64  # streams of lines, open at once
 
 Item = tuple[int, dict[str, Any]]  # a sequence, 0 while not durable, and what is sent
 Source = AbstractAsyncContextManager[AsyncIterator[Item]]
@@ -66,6 +71,7 @@ class Changes:
 
     def __init__(self) -> None:
         self._waiting: dict[str, set[Event]] = {}
+        self._followed: Counter[str] = Counter()  # streams, by whose
 
     def committed(self, rows: Sequence[Row]) -> None:
         """For the journal to call after each commit."""
@@ -86,3 +92,23 @@ class Changes:
             self._waiting[conversation].discard(event)
             if not self._waiting[conversation]:
                 del self._waiting[conversation]
+
+    @contextmanager
+    def followed_by(self, caller: Caller) -> Iterator[None]:
+        """For the time of one stream of lines.
+
+        Raises:
+            Exhausted: a client follows too many.
+        """
+        name = caller.name
+        if not caller.is_operator and self._followed[name] >= OF_A_CLIENT:
+            raise Exhausted(f"{OF_A_CLIENT} runs are followed by you already.", next="End one of the streams.")
+        self._followed[name] += 1
+        try:
+            yield
+        finally:
+            self._followed[name] -= 1
+
+    async def rest(self) -> None:
+        """What comes while a stream rests it reads at once: however many there are, together they cost the same."""
+        await sleep(max(REST_S, REST_EACH_S * self._followed.total()))

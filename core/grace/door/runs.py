@@ -180,8 +180,9 @@ async def _logs(request: Request) -> Response | EventStream:
 
     @asynccontextmanager
     async def source() -> AsyncIterator[AsyncIterator[Item]]:
-        async with aclosing(_log_lines(lab, changes, run.id, after)) as lines:
-            yield lines
+        with changes.followed_by(caller_of(request)):
+            async with aclosing(_log_lines(lab, changes, run.id, after)) as lines:
+                yield lines
 
     return EventStream(source, request.app.state.closing)
 
@@ -198,6 +199,7 @@ async def _log_lines(lab: Lab, changes: Changes, id: str, after: int) -> AsyncGe
             if not run.live:
                 return
             await changed.wait()
+        await changes.rest()
 
 
 async def _lines_of(lab: Lab, run: Run, after: int, limit: int) -> list[Message]:
