@@ -16,16 +16,18 @@ Pages that get free are used again; the file stays as large as it was at its lar
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any
+
+from anyio import to_thread
 
 from core.rogers.apart import NOT_APART
 from core.rogers.entry import Entry
 from core.rogers.journal import Journal
 from core.rogers.ranges import format_ranges
-from core.rogers.segments import Header, checksum, pack
+from core.rogers.segments import Header, checksum, pack, unpack
 from protos.ids import new_id
 
 DAY_S = 86_400.0
@@ -177,6 +179,12 @@ async def _old_acts(
     found: list[tuple[int, bytes]] = []
     if age is None:
         return found, looked
+    async for headers in _sealed(journal, looked):
+        old = [each for each in headers if each.sequence > looked and each.at < now - age]
+        found += await _free_ones(journal, old)
+        looked = max((each.sequence for each in old), default=looked)
+        if looked < headers[-1].sequence or len(found) >= LISTED:
+            return found, looked
     upto = await _before(journal, now - age, looked)
     while looked < upto and len(found) < LISTED:
         rows = await journal.query(
@@ -187,6 +195,31 @@ async def _old_acts(
         looked = rows[-1][0] if len(rows) == WINDOW else upto
         found += [(sequence, digest) for sequence, digest, body in rows if is_free(_act_of(body), body)]
     return found, looked
+
+
+async def sealed_acts(journal: Journal, conversation: str) -> list[tuple[int, bytes]]:
+    """Sequences and digests of what is sealed of a conversation, and of those within it, and whose bodies may go."""
+    found: list[tuple[int, bytes]] = []
+    async for headers in _sealed(journal, 0):
+        within = [each for each in headers if f"{each.conversation}/".startswith(f"{conversation}/")]
+        found += await _free_ones(journal, within)
+    return found
+
+
+async def _sealed(journal: Journal, after: int) -> AsyncIterator[list[Header]]:
+    """The sealed headers past a sequence, by segments."""
+    sql = "SELECT last, headers FROM segment WHERE last > ? ORDER BY first LIMIT 1"
+    while rows := await journal.query(sql, (after,)):
+        ((after, packed),) = rows
+        yield await to_thread.run_sync(unpack, packed)
+
+
+async def _free_ones(journal: Journal, headers: Sequence[Header]) -> list[tuple[int, bytes]]:
+    """Sequences and digests of the acts among them that no view is made of and whose bodies are there."""
+    acts = {each.sequence: each.digest for each in headers if each.kind == "act" and each.size}
+    sql = "SELECT sequence, body FROM body WHERE sequence IN (SELECT value FROM json_each(?)) ORDER BY sequence"
+    rows = await journal.query(sql, (json.dumps(list(acts)),)) if acts else []
+    return [(sequence, acts[sequence]) for sequence, body in rows if is_free(_act_of(body), body)]
 
 
 def _act_of(body: bytes) -> str:

@@ -1,5 +1,6 @@
 """Retention removes bodies and seals headers; the chain stays whole and says which was which."""
 
+import json
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
@@ -11,7 +12,7 @@ from anyio import fail_after
 from core.rogers.bus import Rogers
 from core.rogers.entry import Entry, Row
 from core.rogers.journal import Journal
-from core.rogers.retention import DAY_S, SEGMENT, Retained, Retention, retain
+from core.rogers.retention import DAY_S, SEGMENT, Retained, Retention, retain, sealed_acts
 from core.rogers.verify import verify
 from core.rogers.views import VIEWS
 from protos.v1.message_pb2 import KIND_PROSE, Message
@@ -183,6 +184,25 @@ async def test_views_are_rebuilt_from_sealed_entries_too(journal: Journal) -> No
     assert len(before) == 40
     await journal.rebuild("counted")
     assert await journal.query("SELECT * FROM counted ORDER BY id") == before
+
+
+async def test_acts_that_are_sealed_go_when_their_time_comes(journal: Journal) -> None:
+    free = json.dumps({"act": "bus.call"}).encode()
+    old = [Entry(f"act {at}", "act", free, "c/1" if at % 2 else "cc", at=NOW - 400 * DAY_S) for at in range(20)]
+    young = [Entry(f"young {at}", "act", free, "c", at=NOW - 300 * DAY_S) for at in range(20)]
+    await journal.append(*old)
+    await fill(journal, "message", SEGMENT, 350)
+    await journal.append(*young)
+    await fill(journal, "message", SEGMENT, 250)
+    assert (await retain(journal, Retention(), now=NOW)).headers_sealed == 2 * SEGMENT
+    assert [sequence for sequence, _ in await sealed_acts(journal, "c")] == [*range(2, 21, 2), *range(1045, 1065)]
+    policy = Retention(acts_s=365 * DAY_S)
+    assert (await retain(journal, policy, now=NOW)).bodies_removed == 20
+    assert (await retain(journal, policy, now=NOW)).bodies_removed == 0
+    assert (await retain(journal, policy, now=NOW + 100 * DAY_S)).bodies_removed == 20
+    found = await journal.verify()
+    assert found.ok, found.problems
+    assert found.bodies_missing == 0
 
 
 async def test_history_shows_that_something_was_said_and_inboxes_skip_it(journal: Journal) -> None:
