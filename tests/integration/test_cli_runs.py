@@ -99,8 +99,8 @@ def test_the_lines_of_a_run_go_on_through_the_death_of_the_core(madlab: Madlab) 
             follower.stdout.readline()
             madlab.kill_core()
             madlab.up()
-            out, _ = follower.communicate(timeout=60)
-            assert follower.returncode == 0
+            assert follower.wait(timeout=60) == 0
+            out = follower.stdout.read()
     ids = [json.loads(each)["id"] for each in out.splitlines()]
     assert len(set(ids)) == len(ids)
     assert madlab("show", run, "--json").json["outcome"] == "succeeded"
