@@ -32,7 +32,7 @@ from core.rogers.chain import GENESIS
 from core.rogers.entry import Entry, Row
 from core.rogers.journal import Journal
 from core.rogers.ranges import format_ranges
-from core.rogers.retention import is_free, listed, remove_listed, say
+from core.rogers.retention import is_free, listed, remove_listed, say, sealed_acts
 from core.rogers.tables import COLUMNS
 from protos.errors import Conflict, Error, NotFound
 from protos.ids import new_id
@@ -43,6 +43,11 @@ EVERY_S = 3600.0
 
 _WITHIN = "(j.conversation = ?1 OR (j.conversation > ?1 || '/' AND j.conversation < ?1 || '0'))"  # 0 follows /
 _LINKS = f"SELECT digest, max(at) FROM links j WHERE {_WITHIN} GROUP BY digest"
+_WORDS = (  # whether views still hold something of what was said
+    f"SELECT 1 FROM links j WHERE {_WITHIN} UNION ALL SELECT 1 FROM tag j WHERE {_WITHIN}"
+    f" UNION ALL SELECT 1 FROM runs j WHERE {_WITHIN} AND j.title != ''"
+    f" UNION ALL SELECT 1 FROM troubles j WHERE {_WITHIN} AND j.title || j.detail != '' LIMIT 1"
+)
 _TO_ARCHIVE = "FROM journal j JOIN body b USING (sequence) WHERE j.kind IN ('message', 'event') AND j.size > 0"
 _PREVIOUS = (  # the hash before an entry: its neighbour's, or what the sealed ones end with
     "coalesce((SELECT p.hash FROM journal p WHERE p.sequence = j.sequence - 1),"
@@ -252,7 +257,7 @@ class Archives:
             for id, kind, sequence, digest in await self._journal.query(sql, (conversation,)):
                 archives[id] = None
                 by_kind.setdefault(kind, []).append((sequence, digest))
-            if not by_kind:
+            if not by_kind and not await self._journal.query(_WORDS, (conversation,)):
                 raise NotFound(
                     f"There is nothing left of conversation {conversation[:64]!r}.", next="See: madlab search"
                 )
@@ -389,7 +394,7 @@ class Archives:
         return {row[0].partition("/")[0] for row in await self._journal.query(sql)}
 
     async def _present(self, conversation: str) -> list[tuple[str, int, bytes]]:
-        """Kind, sequence and digest of what may go and is in the table."""
+        """Kind, sequence and digest of what may go and is in the table, or sealed."""
         found: list[tuple[str, int, bytes]] = []
         for kinds in ("('message', 'event')", "('answer')", "('act')"):
             sql = (
@@ -399,7 +404,7 @@ class Archives:
             for kind, sequence, digest, body in await self._journal.query(sql, (conversation,)):
                 if kind != "act" or is_free(str(json.loads(body).get("act", "")), body):
                     found.append((kind, sequence, digest))
-        return found
+        return found + [("act", *each) for each in await sealed_acts(self._journal, conversation)]
 
     async def _settle(self, conversation: str) -> None:
         """Takes the bodies out of the table that an earlier turn has said to be elsewhere, or gone, and did not get to:

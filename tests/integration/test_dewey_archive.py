@@ -24,7 +24,7 @@ from core.ports.links import linked_since
 from core.rogers.bus import Rogers
 from core.rogers.entry import Entry, Row
 from core.rogers.journal import Journal
-from core.rogers.retention import DAY_S, Retention, retain
+from core.rogers.retention import DAY_S, SEGMENT, Retention, retain
 from protos.errors import Conflict, NotFound
 from protos.ids import new_id
 from protos.v1.message_pb2 import KIND_EVENT, KIND_PROSE, Blob, Message
@@ -211,6 +211,29 @@ async def test_a_forgotten_conversation_is_gone_everywhere_and_proven(room: Room
     assert await room.found("dodo") == 0
     for each in room.home.path.glob("dewey.db*"):
         assert b"dodo" not in each.read_bytes(), "not even in free pages"
+
+
+async def test_what_is_sealed_or_outlived_its_message_is_forgotten_too(room: Room) -> None:
+    long_ago = time.time() - 400 * DAY_S
+    called = json.dumps({"act": "bus.call", "details": {"arguments": "the kakapo"}}).encode()
+    await room.journal.append(Entry("a", "act", called, "c", at=long_ago))
+    said = Message(id="t", kind=KIND_PROSE, text="of the kakapo #parrots").SerializeToString()
+    asked = {"id": "r-1", "mad": "echo", "conversation": "d", "trigger": "t", "state": "destroyed", "created": 1.0}
+    await room.journal.append(Entry("t", "message", said, "d", "operator", "echo", at=long_ago))
+    await room.journal.append(Entry("r", "run", json.dumps(asked).encode(), "d", at=long_ago))
+    await room.journal.append(*(Entry(f"{at}", "message", b"", "e", at=long_ago) for at in range(SEGMENT)))
+    assert (await retain(room.journal, Retention(max_bytes=None))).headers_sealed == SEGMENT
+    assert await room.journal.query("SELECT title FROM runs") == [("of the kakapo #parrots",)]
+    assert (await room.archives.forget("c")).bodies == 1
+    assert (await room.archives.forget("d")).bodies == 0
+    assert await room.journal.query("SELECT title FROM runs") == [("",)]
+    assert await rows_of(room, "tag") == []
+    kept = await room.journal.query("SELECT count(*) FROM body WHERE instr(CAST(body AS TEXT), 'kakapo')")
+    assert kept == [(0,)]
+    verified = await room.journal.verify()
+    assert verified.ok, verified.problems
+    with pytest.raises(NotFound):
+        await room.archives.forget("d")
 
 
 async def test_an_archive_that_is_too_old_goes_for_good_with_a_proof(room: Room) -> None:
