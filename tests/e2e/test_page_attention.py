@@ -3,9 +3,10 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from anyio import create_task_group, fail_after, sleep
+from anyio import create_task_group, fail_after, sleep, to_thread
 from playwright.async_api import Browser, expect
 
+from core.grace.cli.client import Client
 from core.lab import Lab
 from core.policy.policy import Policy
 from core.policy.rules import BUILT_IN, parse_policy, read_policy
@@ -22,6 +23,15 @@ kinds = ["files.put"]
 principals = ["mad:echo"]
 verdict = "ask"
 reason = "what is kept is looked at"
+"""
+CALLING = """
+[[rules]]
+name = "calling"
+kinds = ["bus.call"]
+principals = ["operator"]
+targets = ["echo.say"]
+verdict = "ask"
+reason = "what is said is looked at"
 """
 
 
@@ -112,4 +122,25 @@ async def test_a_question_is_answered_there_and_twice_where_it_cannot_be_taken_b
                 while not answers:
                     await sleep(0.02)
             assert answers.pop().kind == kind
+        found.quiet()
+
+
+async def test_what_is_too_long_for_the_list_is_read_whole_before_it_is_approved(
+    browser: Browser, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asks = Policy([parse_policy(CALLING, "the test's"), read_policy(BUILT_IN)])
+    monkeypatch.setattr(lab.services, "policy", asks)
+    said = {"recipient": "echo", "kind": "call", "tool": "say", "arguments": {"text": "x" * 3_000 + " and the end"}}
+    async with signed_in(browser, lab.home) as found, create_task_group() as tasks:
+        page = found.page
+        tasks.start_soon(to_thread.run_sync, lambda: Client(lab.home).post("/api/v1/messages", said))
+        item = page.locator(".queue-item", has_text="wants to call echo.say")
+        await expect(item).to_contain_text("This is its beginning.")
+        await expect(item).not_to_contain_text("and the end")
+        await item.get_by_role("button", name="Approve").click()
+        dialog = page.get_by_role("dialog")
+        await expect(dialog.get_by_role("region", name="What is approved")).to_contain_text("and the end")
+        assert await flaws(found) == []
+        await dialog.get_by_role("button", name="Approve").click()
+        await expect(item).to_have_count(0)
         found.quiet()
