@@ -40,7 +40,7 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 HEAD_EVERY_S = 10.0
 WINDOW = 500  # rows that a view which is made anew takes at once
 PAGE = 8192  # bytes, of a new file: fewer writes and less waste for messages of some 1 KiB; an older one keeps its own
-CACHES = 24 << 20  # bytes of pages that all connections of the process hold, Dewey's too; beyond, they use theirs again
+CACHES = 12 << 20  # bytes of pages that all connections of the process hold, Dewey's too; beyond, they use theirs again
 
 T = TypeVar("T")
 Cursors = Mapping[tuple[str, str], tuple[int, bool]]  # where each stands, and whether what stood before is forgotten
