@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from anyio import CancelScope, create_task_group, current_time, fail_after, sleep, to_thread
+from anyio import CancelScope, create_task_group, current_time, fail_after, sleep, sleep_until, to_thread
 
 from core.home import Home
 from core.horace.snapshot import take
@@ -336,7 +336,7 @@ class Soak:
             except Exception as error:  # noqa: BLE001  whatever it is, it is counted, and the load goes on
                 self.wrong(name, repr(error))
             due = max(due + every_s, current_time())
-            await sleep(due - current_time())
+            await sleep_until(due)
 
     async def _stream(self, number: int) -> None:
         """One page that looks. Every fourth comes and goes, some where they were, some anew."""
@@ -410,17 +410,22 @@ class Soak:
         for what, count in self.done.items():
             print(f"soak: {count} times {what}", file=sys.stderr)
 
-        def of(name: str, since: float, until: float) -> float:
-            return float(statistics.median(getattr(each, name) for each in self.samples if since <= each.at < until))
-
-        def beside(text: str, name: str, unit: str, limit: float | None = GROWTH) -> Figure:
-            return Figure(text, of(name, LAST, 1.0), unit, "behind the warm-up", of(name, WARM, BASE_END), limit)
+        def beside(
+            text: str,
+            name: str,
+            unit: str,
+            limit: float | None = GROWTH,
+            taken: Callable[[list[float]], float] = statistics.median,
+        ) -> Figure:
+            at_last = taken([getattr(each, name) for each in self.samples if each.at >= LAST])
+            before = taken([getattr(each, name) for each in self.samples if WARM <= each.at < BASE_END])
+            return Figure(text, at_last, unit, "behind the warm-up", before, limit)
 
         return [
             beside(f"the core's memory, {MINUTES:g} min", "resident", "MiB"),
             beside("of it: not pages of files", "anonymous", "MiB", None),
-            beside("descriptors", "descriptors", ""),
-            beside("threads", "threads", ""),
+            beside("descriptors, the fewest", "descriptors", "", taken=min),  # runs that go on have their own
+            beside("threads, the fewest", "threads", "", taken=min),
             Figure("write-ahead logs, the most", max(each.wal for each in self.samples), "MiB"),
             Figure("things done", float(sum(self.done.values())), ""),
             Figure("errors", float(sum(self.errors.values())), ""),
