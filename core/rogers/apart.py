@@ -65,9 +65,13 @@ def _set(db: sqlite3.Connection, ranges: str, state: str, archive: str) -> None:
 
 
 def _cut_out(db: sqlite3.Connection, first: int, last: int) -> None:
-    """Makes room: what reaches over an end keeps what lies outside."""
-    within = "SELECT first, last, state, archive FROM set_apart WHERE first <= ? AND last >= ?"
-    for low, high, state, archive in db.execute(within, (last, first)).fetchall():
+    """Makes room: what reaches over an end keeps what lies outside. As no range is within another, only the one that
+    begins before can reach in from there: there is no need to look at all that are there."""
+    within = (
+        "SELECT first, last, state, archive FROM set_apart WHERE last >= ?1 AND first <= ?2"
+        " AND first >= coalesce((SELECT max(first) FROM set_apart WHERE first <= ?1), 0)"
+    )
+    for low, high, state, archive in db.execute(within, (first, last)).fetchall():
         db.execute("DELETE FROM set_apart WHERE first = ?", (low,))
         if low < first:
             db.execute("INSERT INTO set_apart VALUES (?, ?, ?, ?)", (low, first - 1, state, archive))

@@ -10,6 +10,7 @@ from core.rogers.entry import Entry
 from protos.errors import Conflict, InvalidArgument
 
 MAX_ENTRY = 1 << 20  # bytes of a body
+RANGED = frozenset({"archive", "retention"})  # kinds that name ranges of entries, each a row of a view (`apart`)
 
 Known = tuple[Any, ...]  # sequence, kind, conversation, sender; None where only the sequence is known
 
@@ -26,13 +27,15 @@ class Call:
     def __init__(self, entries: Sequence[Entry], future: "asyncio.Future[list[int]] | None") -> None:
         self.entries = entries
         self.prepared: list[tuple[bytes, bytes]] = []  # of each entry its header and the digest of its body
-        self.weight = len(entries)  # entries and KiB: what it costs to commit
+        self.weight = len(entries)  # entries, KiB and ranges: what it costs to commit
         self.future = future  # None: nobody waits
         self.answer: list[int] | Exception = []
         for entry in entries:
             body = entry.body
             self.prepared.append((_header(entry), sha256(body).digest()))
             self.weight += len(body) >> 10
+            if entry.kind in RANGED:
+                self.weight += body.count(b",")
 
 
 def _header(entry: Entry) -> bytes:
