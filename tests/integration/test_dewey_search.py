@@ -104,7 +104,7 @@ async def test_runs_acts_and_findings_are_found_beside_messages(lab: Lab) -> Non
     await lab.library.caught_up()
 
     (run,) = (await lab.library.search("zeppelin")).hits
-    assert (run.kind, run.id, run.title) == ("run", "mcnamara-1", "mcnamara")
+    assert (run.kind, run.id, run.title) == ("run", "mcnamara-1", "mcnamara: scan()")
     (finding,) = (await lab.library.search("visitor kind:finding")).hits
     assert (finding.id, finding.run, finding.title) == (
         "mcnamara-1:f1",
