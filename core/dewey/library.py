@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from anyio import AsyncContextManagerMixin, CancelScope, Event, create_task_group, sleep
+from anyio import AsyncContextManagerMixin, CancelScope, Event, create_task_group, move_on_after, sleep
 
 from core.dewey import index
 from core.dewey.indexer import Indexer
@@ -25,7 +25,7 @@ from core.horace.store import Horace
 from core.rogers.connection import Connection, open_reader
 from core.rogers.entry import Filled, Row
 from core.rogers.journal import Journal
-from protos.errors import Conflict, Error
+from protos.errors import Conflict, Error, Unavailable
 
 logger = structlog.get_logger()
 
@@ -67,7 +67,7 @@ class Library(AsyncContextManagerMixin):
         self._changed = Event()
         self._stepped = Event()
         self._readers: list[Connection] = []
-        self._opened = Event()
+        self._asked = Event()  # for an index made anew
         self._turn = 0
         self._fresh: tuple[Indexer, Connection] | None = None
         self._wants_fresh = False
@@ -104,24 +104,21 @@ class Library(AsyncContextManagerMixin):
         query = parse(text, fields)
         if sees is not None:
             query = within(query, sees)
-        while not self._readers:
-            await self._opened.wait()
-        self._turn = (self._turn + 1) % len(self._readers)
+        readers = await self._open_readers()
+        self._turn = (self._turn + 1) % len(readers)
         most, now = max(1, min(limit, MOST)), time.time()
-        found: Found = await self._readers[self._turn].run(lambda db: find(db, query, limit=most, more=more, now=now))
+        found: Found = await readers[self._turn].run(lambda db: find(db, query, limit=most, more=more, now=now))
         return found
 
     async def owner_of(self, conversation: str) -> str:
         """The client whose conversation it is; empty where it is no client's."""
-        while not self._readers:
-            await self._opened.wait()
-        return str(await self._readers[0].run(lambda db: index.owner_of(db, conversation)))
+        (reader, *_) = await self._open_readers()
+        return str(await reader.run(lambda db: index.owner_of(db, conversation)))
 
     async def status(self) -> Status:
         """How the index fares."""
-        while not self._readers:
-            await self._opened.wait()
-        documents = await self._readers[0].run(lambda db: db.execute("SELECT count(*) FROM doc").fetchone()[0])
+        (reader, *_) = await self._open_readers()
+        documents = await reader.run(lambda db: db.execute("SELECT count(*) FROM doc").fetchone()[0])
         head = self._journal.statistics().entries
         share = None
         if self._fresh is not None or self._wants_fresh:
@@ -129,6 +126,19 @@ class Library(AsyncContextManagerMixin):
         size = sum(each.stat().st_size for each in self._path.parent.glob(f"{self._path.name}*"))
         reached = self._indexer.reached
         return Status(int(documents), reached, head, max(0, head - reached), size, share, self._error)
+
+    async def _open_readers(self) -> list[Connection]:
+        """
+        Raises:
+            Unavailable: the index cannot be opened.
+        """
+        while not self._readers:
+            if self._error:
+                raise Unavailable(
+                    f"The index cannot be opened: {self._error}", next="It is tried again twice a minute."
+                )
+            await self._stepped.wait()
+        return self._readers
 
     # --- keeping up
 
@@ -150,6 +160,7 @@ class Library(AsyncContextManagerMixin):
             raise Conflict("the index is being made anew already", next="see: madlab index status")
         self._wants_fresh = True
         self._changed.set()
+        self._asked.set()
 
     async def rebuilt(self) -> None:
         """Waits until no index is being made anew."""
@@ -163,6 +174,8 @@ class Library(AsyncContextManagerMixin):
         while True:
             if self._changed.is_set():
                 self._changed = Event()
+            if self._asked.is_set():
+                self._asked = Event()
             try:
                 works = await self._round()
                 self._error = ""
@@ -174,17 +187,26 @@ class Library(AsyncContextManagerMixin):
             self._stepped.set()
             self._stepped = Event()
             if self._error:
-                await sleep(RETRY_S)
+                with move_on_after(RETRY_S):
+                    await self._asked.wait()
             elif not works:
                 await self._changed.wait()
                 await sleep(GATHER_S)
 
     async def _round(self) -> bool:
         """One batch for each index; whether there is more to do."""
-        works = await self._step(self._indexer, self._writer)
+        if not self._readers:
+            await self._open()
         if self._wants_fresh:
             self._fresh = await self._connect(self._path.with_name(f"{self._path.name}.new"), anew=True)
             self._wants_fresh = False
+        try:
+            works = await self._step(self._indexer, self._writer)
+        except Exception as error:  # whatever is wrong with the old one, the new one takes its place
+            if self._fresh is None:
+                raise
+            logger.debug("the index that is being replaced does not follow the journal", why=str(error))
+            works = False
         if self._fresh is not None:
             if await self._step(*self._fresh):
                 return True
@@ -221,12 +243,17 @@ class Library(AsyncContextManagerMixin):
 
     async def _open(self) -> None:
         self._indexer, self._writer = await self._connect(self._path)
-        for _ in range(READERS):
-            reader = Connection(partial(open_reader, self._path))
-            await reader.open()
-            await reader.run(lambda db: db.execute(f"PRAGMA cache_size = -{CACHE_KB}"))
-            self._readers.append(reader)
-        self._opened.set()
+        readers: list[Connection] = []
+        try:
+            for _ in range(READERS):
+                reader = Connection(partial(open_reader, self._path))
+                await reader.open()
+                readers.append(reader)
+                await reader.run(lambda db: db.execute(f"PRAGMA cache_size = -{CACHE_KB}"))
+        except BaseException:
+            await self._close_all(readers)
+            raise
+        self._readers = readers
 
     async def _connect(self, path: Path, *, anew: bool = False) -> tuple[Indexer, Connection]:
         if anew:
@@ -242,8 +269,12 @@ class Library(AsyncContextManagerMixin):
             if self._fresh is not None:
                 await self._disconnect(*self._fresh)
                 self._fresh = None
-            self._opened = Event()
             readers, self._readers = self._readers, []
+            if readers:
+                await self._close_all(readers)
+
+    async def _close_all(self, readers: Sequence[Connection]) -> None:
+        with CancelScope(shield=True):
             for each in readers:
                 await each.close()
             await self._disconnect(self._indexer, self._writer)

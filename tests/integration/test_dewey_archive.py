@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from anyio import CancelScope, fail_after
+from anyio import CancelScope, fail_after, sleep
 
 from core.app import open_journal
+from core.dewey import library
 from core.dewey.archive import Kept, read
 from core.dewey.archives import Archives
 from core.dewey.library import Library
@@ -25,7 +26,7 @@ from core.rogers.bus import Rogers
 from core.rogers.entry import Entry, Row
 from core.rogers.journal import Journal
 from core.rogers.retention import DAY_S, SEGMENT, Retention, retain
-from protos.errors import Conflict, NotFound
+from protos.errors import Conflict, NotFound, Unavailable
 from protos.ids import new_id
 from protos.v1.message_pb2 import KIND_EVENT, KIND_PROSE, Blob, Message
 from tests.labs import a_home
@@ -128,6 +129,36 @@ async def test_an_index_made_anew_reads_the_archives(room: Room) -> None:
     await room.library.rebuild()
     await room.library.rebuilt()
     assert await room.found("axolotl") == 1
+
+
+async def test_an_index_that_fails_is_made_anew_and_one_that_does_not_open_is_told(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await room.say("the only axolotl", "c")
+    await room.library.caught_up()
+    with closing(sqlite3.connect(room.home.path / "dewey.db")) as db:
+        db.execute("DROP TABLE text")
+    await room.say("the second axolotl", "c")
+    while not (await room.library.status()).error:
+        await sleep(0.01)
+    await room.library.rebuild()
+    with fail_after(20):  # at once, not when the old one is tried again
+        await room.library.rebuilt()
+    assert await room.found("axolotl") == 2
+
+    def refused(path: Path) -> sqlite3.Connection:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(library, "open_reader", refused)
+        await room.library.rebuild()
+        await room.library.rebuilt()
+        with fail_after(20), pytest.raises(Unavailable, match="disk I/O error"):
+            await room.library.search("axolotl")
+    await room.library.rebuild()
+    with fail_after(20):
+        await room.library.rebuilt()
+    assert await room.found("axolotl") == 2
 
 
 async def test_what_is_archived_is_still_found_when_its_time_in_the_journal_is_over(room: Room) -> None:
