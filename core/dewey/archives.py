@@ -53,6 +53,7 @@ _PREVIOUS = (  # the hash before an entry: its neighbour's, or what the sealed o
     "coalesce((SELECT p.hash FROM journal p WHERE p.sequence = j.sequence - 1),"
     " (SELECT head FROM segment WHERE last = j.sequence - 1))"
 )
+# `CROSS JOIN` here and below has SQLite go through the ranges and look up entries, not the other way round.
 _STATE = (  # of the body of an entry `j` that is set apart
     "(SELECT CASE WHEN s.last >= j.sequence THEN s.state END FROM set_apart s WHERE s.first <= j.sequence"
     " ORDER BY s.first DESC LIMIT 1)"
@@ -117,7 +118,7 @@ class Archives:
         """
         async with self._journal.tending:
             sql = (
-                "SELECT b.sequence FROM set_apart s JOIN body b ON b.sequence BETWEEN s.first AND s.last"
+                "SELECT b.sequence FROM set_apart s CROSS JOIN body b ON b.sequence BETWEEN s.first AND s.last"
                 " WHERE s.state IN ('archived', 'removed')"
             )
             left = [row[0] for row in await self._journal.query(sql)]
@@ -249,8 +250,8 @@ class Archives:
             for kind, sequence, digest in await self._present(conversation):
                 by_kind.setdefault(kind, []).append((sequence, digest))
             sql = (
-                "SELECT a.id, j.kind, j.sequence, j.digest FROM archive a JOIN set_apart s ON s.archive = a.id"
-                " JOIN journal j ON j.sequence BETWEEN s.first AND s.last"
+                "SELECT a.id, j.kind, j.sequence, j.digest FROM set_apart s CROSS JOIN archive a ON a.id = s.archive"
+                " CROSS JOIN journal j ON j.sequence BETWEEN s.first AND s.last"
                 f" WHERE a.state = 'archived' AND {_WITHIN.replace('j.', 'a.')}"
             )
             archives: dict[str, None] = {}
@@ -287,8 +288,8 @@ class Archives:
         for archive in old:
             async with self._journal.tending:
                 sql = (
-                    "SELECT j.kind, j.sequence, j.digest FROM set_apart s"
-                    " JOIN journal j ON j.sequence BETWEEN s.first AND s.last WHERE s.archive = ? ORDER BY j.sequence"
+                    "SELECT j.kind, j.sequence, j.digest FROM set_apart s CROSS JOIN journal j"
+                    " ON j.sequence BETWEEN s.first AND s.last WHERE s.archive = ? ORDER BY j.sequence"
                 )
                 by_kind: dict[str, list[tuple[int, bytes]]] = {}
                 for kind, sequence, digest in await self._journal.query(sql, (archive.id,)):
@@ -348,7 +349,7 @@ class Archives:
             Conflict: they are not, or the file is missing or damaged.
         """
         sql = (
-            "SELECT j.sequence, j.hash FROM set_apart s JOIN journal j ON j.sequence BETWEEN s.first AND s.last"
+            "SELECT j.sequence, j.hash FROM set_apart s CROSS JOIN journal j ON j.sequence BETWEEN s.first AND s.last"
             " WHERE s.archive = ? ORDER BY j.sequence"
         )
         meant = await self._journal.query(sql, (archive.id,))
