@@ -7,13 +7,13 @@ a worker wrote (a report of findings) is data of a known shape and size or it is
 import json
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from core.dewey.index import Change, Document, Gone, root
+from core.dewey.index import Change, Document, Gone, Owned, root
 from core.policy.taint import labels_of
 from core.rogers.entry import Filled, Row
 from core.rogers.ranges import parse_ranges
@@ -294,8 +294,8 @@ def _flatten(name: str, value: object, lines: list[str], room: list[int]) -> Non
         room[0] -= len(line)
 
 
-def owners(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
-    """Whose each conversation is: a client speaks in its own only."""
-    for row in rows:
-        if row.kind == "message" and row.sender.startswith("client:"):
-            yield root(row.conversation), row.sender
+def owned(row: Row) -> list[Change]:
+    """Whose the conversation is where `row` was said: a client speaks in its own only."""
+    if row.kind == "message" and row.sender.startswith("client:"):
+        return [Owned(root(row.conversation), row.sender)]
+    return []

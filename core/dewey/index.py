@@ -18,7 +18,7 @@ checkpoints; all others can only read.
 """
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,7 +86,15 @@ class Gone:
     sequences: tuple[tuple[int, int], ...] | None = None  # of these only: from and to, both included
 
 
-Change = Document | Gone
+@dataclass(frozen=True)
+class Owned:
+    """That a conversation is somebody's: who comes first has it, until it is forgotten."""
+
+    conversation: str
+    owner: str
+
+
+Change = Document | Gone | Owned
 
 
 def open_index(path: Path) -> sqlite3.Connection:
@@ -149,16 +157,16 @@ def reached(db: sqlite3.Connection) -> Place:
     return Place(int(told["reached"]), bytes(told["hash"]))
 
 
-def take_in(
-    db: sqlite3.Connection, changes: Sequence[Change], place: Place, owners: Iterable[tuple[str, str]] = ()
-) -> None:
+def take_in(db: sqlite3.Connection, changes: Sequence[Change], place: Place) -> None:
     """Makes `changes`, in order, and remembers that the journal was taken in up to `place`: all or nothing."""
     with transaction(db):
-        db.executemany("INSERT OR IGNORE INTO owner VALUES (?, ?)", owners)
         added: list[Document] = []
         for each in changes:
             if isinstance(each, Document):
                 added.append(each)
+                continue
+            if isinstance(each, Owned):
+                db.execute("INSERT OR IGNORE INTO owner VALUES (?, ?)", (each.conversation, each.owner))
                 continue
             _add(db, added)
             added = []

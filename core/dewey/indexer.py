@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.dewey import index
-from core.dewey.documents import KINDS, Documents, owners, report_of
+from core.dewey.documents import KINDS, Documents, owned, report_of
 from core.dewey.index import Change, Place
 from core.rogers.connection import open_reader
 from core.rogers.entry import Filled, Row
@@ -102,8 +102,9 @@ class Indexer:
             return
         changes: list[Change] = []
         for row in batch.rows:
+            changes += owned(row)
             changes += self._documents.of(row, reports)
-        index.take_in(db, changes, batch.place, list(owners(batch.rows)))
+        index.take_in(db, changes, batch.place)
         self.reached = self._kept = batch.place.sequence
         self.packs = self.packs or index.unpacked(db)
 

@@ -18,6 +18,7 @@ from core.dewey import library
 from core.dewey.archive import Kept, read
 from core.dewey.archives import Archives
 from core.dewey.library import Library
+from core.dewey.query import key
 from core.dewey.shelf import Shelf
 from core.home import Home
 from core.horace.store import Horace
@@ -159,6 +160,19 @@ async def test_an_index_that_fails_is_made_anew_and_one_that_does_not_open_is_to
     with fail_after(20):
         await room.library.rebuilt()
     assert await room.found("axolotl") == 2
+
+
+async def test_a_client_keeps_the_conversation_that_it_begins_again_after_it_was_forgotten(room: Room) -> None:
+    for text in ("the first kiwi", "the second kiwi"):
+        await room.rogers.publish(
+            Message(id=new_id(), conversation="c", kind=KIND_PROSE, text=text), sender="client:ann"
+        )
+        if text.startswith("the first"):
+            await room.archives.forget("c")
+    await room.library.rebuild()
+    await room.library.rebuilt()
+    assert await room.library.owner_of("c") == "client:ann"
+    assert (await room.library.search("kiwi", sees=[key("owner", "client:ann")])).total == 1
 
 
 async def test_what_is_archived_is_still_found_when_its_time_in_the_journal_is_over(room: Room) -> None:
