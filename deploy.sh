@@ -134,7 +134,8 @@ else:
 ')
 
 Try next (or put .venv/bin on your PATH):
-  .venv/bin/madlab status                  what the lab is and does
+  .venv/bin/madlab open                    the lab's page: what needs you, what goes on, what it cost
+  .venv/bin/madlab status                  the same in a few lines
   .venv/bin/madlab runs                    the runs of its agents, newest first
   .venv/bin/madlab scan PATH               a directory, a repository, a wheel, a zip or tar of your own
   .venv/bin/madlab code "GOAL" --repo PATH  have code written; you get a patch that was tested in a clean sandbox
