@@ -2,8 +2,9 @@
 
 A file comes from the index once. It goes into Horace as it comes, is compared with the digest that the listing told,
 and only then to the sandbox; whoever asks for it again gets it from there. So the cache is the files room, with its
-quota, and a package that was changed on its way is an error and never a byte in a sandbox. What was fetched is in the
-outcome of its act, which is the list of what a run has installed.
+quota, and a package that was changed on its way is an error and never a byte in a sandbox. (apt compares for itself, by
+signed lists; of its packages the age is looked at on their way.) What was fetched is in the outcome of its act, which
+is the list of what a run has installed.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, replace
 from json import loads
-from typing import ClassVar
+from typing import ClassVar, TypeGuard
 
 from anyio import to_thread
 
@@ -126,10 +127,9 @@ class PackageDesk:
         request = replace(request, headers=[*request.headers, (b"Accept", accept)])
         async with aclosing(self._fetched(request, traffic)) as pieces:  # type: ignore[type-var]
             head = await anext(pieces)
-            if not isinstance(head, ResponseHead) or head.status != 200 or request.method == "HEAD":
-                yield head
-                async for rest in pieces:
-                    yield rest
+            if not _brings(head, request):
+                async for piece in _behind(head, pieces):
+                    yield piece
                 return
             async with self._packages.turns:
                 sifted = await self._sifted(request.owner, index, pieces)
@@ -152,10 +152,9 @@ class PackageDesk:
         if size is None:
             async with aclosing(self._fetched(request, traffic)) as pieces:  # type: ignore[type-var]
                 head = await anext(pieces)
-                if not isinstance(head, ResponseHead) or head.status != 200 or request.method == "HEAD":
-                    yield head
-                    async for rest in pieces:
-                        yield rest
+                if not _brings(head, request):
+                    async for piece in _behind(head, pieces):
+                        yield piece
                     return
                 blob = await self.horace.put(_checked(file, pieces), name=file.name)
             self._packages.keep(file, blob.digest)
@@ -179,13 +178,12 @@ class PackageDesk:
         if size is None:
             async with aclosing(self._fetched(request, traffic)) as pieces:  # type: ignore[type-var]
                 head = await anext(pieces)
-                if not isinstance(head, ResponseHead) or head.status != 200 or request.method == "HEAD":
-                    yield head
-                    async for rest in pieces:
-                        yield rest
+                if not _brings(head, request):
+                    async for piece in _behind(head, pieces):
+                        yield piece
                     return
-                said = next((each.value for each in head.headers if each.name.lower() == "last-modified"), b"")
-                uploaded = modified(said)
+                said = (each.value for each in head.headers if each.name.lower() == "last-modified")
+                uploaded = modified(next(said, b""))
                 packages.check_age(deb, uploaded, time.time())  # before more of it is fetched
 
                 def check(begin: bytes) -> None:
@@ -225,6 +223,18 @@ class PackageDesk:
             return (await self.horace.stat(digest)).size if digest else None
         except NotFound:
             return None
+
+
+def _brings(head: ResponseHead | bytes, request: Request) -> TypeGuard[ResponseHead]:
+    """Whether an answer that begins so brings what was asked for; else it is handed on as it is."""
+    return isinstance(head, ResponseHead) and head.status == 200 and request.method != "HEAD"
+
+
+async def _behind(head: ResponseHead | bytes, pieces: Pieces) -> Pieces:
+    """An answer whose head was taken off already."""
+    yield head
+    async for piece in pieces:
+        yield piece
 
 
 async def _begun(pieces: Pieces, check: Callable[[bytes], None]) -> AsyncIterator[bytes]:
