@@ -1,6 +1,8 @@
 """The page's frame: how one gets in and out, what it loads, and that it is for everybody."""
 
 import json
+import re
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -8,6 +10,8 @@ from anyio import to_thread
 from playwright.async_api import Browser, Request, Route, expect
 
 from core.lab import Lab
+from protos.ids import new_id
+from protos.v1.message_pb2 import KIND_PROSE, Message
 from tests.browser import Scheme, watched
 from tests.emads.echo import Echo
 from tests.labs import call, lab_of_own
@@ -67,6 +71,32 @@ async def test_a_session_that_is_ended_leads_back_there_at_once(browser: Browser
         await expect(found.page.get_by_role("heading", name="not signed in")).to_be_visible()
         assert await found.page.evaluate("localStorage.getItem('madlab-token')") is None
         found.quiet(but=["401", "ERR_INCOMPLETE_CHUNKED"])
+
+
+async def test_a_view_that_comes_misses_nothing_while_the_stream_is_not_yet_opened_for_it(
+    browser: Browser, lab: Lab
+) -> None:
+    async with signed_in(browser, lab.home) as found:
+        await found.page.clock.install()
+        await found.page.clock.pause_at(time.time() + 60)  # the stream is opened for a new follower by a timer
+        await found.page.evaluate(
+            """async () => {
+              const {follow, mark} = await import("/assets/js/live.js");
+              const since = await mark();
+              const note = (name, word) => (document.body.dataset[name] = (document.body.dataset[name] ?? "") + word);
+              follow(["runs"], (event) => event.name === "run" && note("runs", "*"), since);
+              const hear = (event) => event.name === "message" && note("heard", event.data.text);
+              follow(["conversation:meanwhile"], hear, since);
+            }"""
+        )
+        said = Message(id=new_id(), conversation="meanwhile", kind=KIND_PROSE, text="said in between")
+        await lab.rogers.publish(said, sender="operator")
+        await call(lab, "echo", "say", text="a run, which everybody hears of")
+        await expect(found.page.locator("body")).to_have_attribute("data-runs", re.compile(r"\*"))
+        await expect(found.page.locator("body[data-heard]")).to_have_count(0)
+        await found.page.clock.resume()
+        await expect(found.page.locator("body")).to_have_attribute("data-heard", "said in between")
+        found.quiet()
 
 
 async def test_a_used_ticket_is_told_and_opens_nothing(browser: Browser, lab: Lab) -> None:

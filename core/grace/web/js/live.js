@@ -2,7 +2,8 @@
 //
 // The stream is `GET /events?topics=…`, read by fetch because EventSource can carry no token. Rules of the file:
 //   1. There is one stream. It is opened again when what is wanted changes; for a moment it may tell something twice, so
-//      each follower remembers how far it is and is told nothing a second time.
+//      each follower remembers how far it is and is told nothing a second time. Until the stream is one that was opened
+//      for all a follower wants, the follower hears nothing of it: it would take what it is told for all there was.
 //   2. Whoever loads something and then follows it takes a mark() first: the stream goes back to the mark, so nothing
 //      falls between the two.
 //   3. A stream that breaks, or says nothing for two heartbeats, is opened again after a pause that grows, from the last
@@ -114,7 +115,7 @@ async function connect() {
       text += value;
       const blocks = text.split("\n\n");
       text = blocks.pop();
-      for (const each of blocks) tell(parsed(each), from);
+      for (const each of blocks) hand(parsed(each), mine.topics, from);
     }
   } catch (error) {
     if (error.status === 401) return;
@@ -143,11 +144,16 @@ function again() {
   retry = setTimeout(connect, pause * (0.75 + Math.random() / 2));
 }
 
-function tell(event, from = 0) {
+/** Hands on what came by a stream that was opened for `topics` and asked to begin at `from`. */
+function hand(event, topics, from) {
   if (!event || event.name === "end") return;
   if (event.name === "open") return begins(event.id, from);
   last = Math.max(last, event.id);
-  for (const each of [...followers]) {
+  tell(event, [...followers].filter((each) => [...each.topics].every((topic) => topics.includes(topic))));
+}
+
+function tell(event, whom = [...followers]) {
+  for (const each of whom) {
     if (event.id && event.id <= each.last) continue;
     if (event.id) each.last = event.id;
     try {
