@@ -6,6 +6,7 @@ from contextlib import aclosing
 
 from anyio import fail_after
 
+from core.ports.hashing import RunningDigest
 from core.ports.services import Allowance
 from core.redaction.redactor import Redactor
 from core.redaction.refusal import SecretSeen, refuse
@@ -46,7 +47,7 @@ class Body:
 
     def __init__(self, begin: bytes, rest: AsyncIterator[bytes] | None, length: int | None, redactor: Redactor) -> None:
         self._begin, self._rest, self._redactor = begin, rest, redactor
-        self._hash = hashlib.sha256()
+        self._digest = RunningDigest()
         self.length = len(begin) if length is None and rest is None else length
 
     @classmethod
@@ -89,7 +90,7 @@ class Body:
     @property
     def digest(self) -> str:
         """Of what was sent so far."""
-        return f"sha256:{self._hash.hexdigest()}"
+        return str(self._digest)
 
     def check(self, url: str, headers: Sequence[tuple[bytes, bytes]]) -> None:
         """Looks through all of a request that is here already.
@@ -120,7 +121,7 @@ class Body:
                         if self._rest is not None:
                             check()
                         allowance.take_out(len(piece))
-                        self._hash.update(piece)
+                        self._digest.update(piece)
                         yield piece
 
     async def _chunks(self) -> AsyncIterator[bytes]:
@@ -145,12 +146,12 @@ class Answer:
         self.is_sealed = is_sealed
         self._redactor, self._keeps_length = redactor, keeps_length
         self._strainer: Strainer | None = Strainer(redactor)
-        self._hash = hashlib.sha256()
+        self._digest = RunningDigest()
 
     @property
     def digest(self) -> str:
         """Of what was handed on so far."""
-        return f"sha256:{self._hash.hexdigest()}"
+        return str(self._digest)
 
     def events(self, piece: ResponseHead | bytes) -> Iterator[FetchEvent]:
         """
@@ -184,6 +185,6 @@ class Answer:
         return kept
 
     def _handed_on(self, data: bytes) -> Iterator[FetchEvent]:
-        self._hash.update(data)
+        self._digest.update(data)
         for start in range(0, len(data), PIECE_BYTES):
             yield FetchEvent(bytes=data[start : start + PIECE_BYTES])

@@ -4,14 +4,25 @@ import random
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+
+import pytest
 
 from tests.fault.apply_victim import NEW, OLD, die_at
 from tests.integration.gits import a_repository, applied, commit, fingerprint, git, said
 
 VICTIM = [sys.executable, "-m", "tests.fault.apply_victim"]
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _what_the_dead_leave_behind_goes_with_the_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "scratch"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    monkeypatch.setenv("TMPDIR", str(place))
 
 
 def check(place: Path, before: dict[str, str], wanted: str) -> None:
