@@ -10,6 +10,7 @@ from statistics import median
 import anyio
 import anyio.lowlevel
 
+from core.app import settle_memory
 from core.rogers.bus import Limits, Rogers
 from core.rogers.journal import Journal
 from core.rogers.subscription import Subscription
@@ -38,6 +39,7 @@ def said(kind: Kind.ValueType = KIND_PROSE) -> Message:
 
 
 async def run() -> list[Figure]:
+    settle_memory()  # as the core does when it is ready
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=DISK, prefix="bench-")))
         journal = await stack.enter_async_context(StampedJournal(directory / "journal.db", VIEWS))

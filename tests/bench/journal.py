@@ -3,7 +3,8 @@
 All on the same disk, in turns: 64 publishers (or clients), 1 KiB each, each waiting for its acknowledgement before it
 says the next. The bare loop is the ceiling: the same tables, indexes and pages, 64 rows to a commit at `FULL`, and
 nothing else: no publishers, no hashes, no listeners. NATS acknowledges before it syncs, so it promises less and is
-asked to be slower all the same.
+asked to be slower all the same. A broker is measured as a Python program meets it, by its own client; what it does at
+best, where a thread drives its sockets and no program publishes, is told beside it (`brokers`).
 """
 
 import os
@@ -197,7 +198,8 @@ async def run() -> list[Figure]:
         ):
             broker = await stack.enter_async_context(opening)
             if broker is not None:
-                measures[name] = broker_rate(broker)
+                measures[name] = by_its_client(broker)
+                measures[f"{name}, at best"] = at_best(broker)
         found = await in_turns(measures)
     rate = "acknowledged at 64 publishers, 1 KiB"
     figures = [
@@ -206,14 +208,25 @@ async def run() -> list[Figure]:
         Figure("a lone durable publish", found["lone"] * 1e6, "µs", "disk + insert", found["disk"] * 1e6, 1.3),
         Figure(f"{rate}, while a task keeps the loop busy", found["beside a busy loop"], "/s", higher_is_better=True),
     ]
-    figures += [Figure(rate, found["ours"], "/s", name, found[name], 1, True) for name in list(measures)[ours_alone:]]
+    for name in list(measures)[ours_alone:]:
+        limit = None if name.endswith("at best") else 1
+        figures.append(Figure(rate, found["ours"], "/s", name, found[name], limit, True))
     return figures
 
 
-def broker_rate(broker: Broker) -> Callable[[], Awaitable[float]]:
+def by_its_client(broker: Broker) -> Callable[[], Awaitable[float]]:
     async def measure() -> float:
-        rate = broker.rate(BODY, SECONDS)
+        rate = await broker.rate(BODY, SECONDS)
         os.sync()  # what it left unsynced would be charged to whoever syncs next
+        return rate
+
+    return measure
+
+
+def at_best(broker: Broker) -> Callable[[], Awaitable[float]]:
+    async def measure() -> float:
+        rate = broker.rate_at_best(BODY, SECONDS)
+        os.sync()
         return rate
 
     return measure
