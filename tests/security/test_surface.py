@@ -779,20 +779,21 @@ async def test_a_token_is_in_no_file_of_the_lab_not_even_if_its_holder_says_it(
     assert "madlab_client_" not in acts
 
 
-async def test_a_client_follows_so_many_runs_at_once_and_nobody_else_is_kept_from_his(
-    operator: Caller, bob: Caller
-) -> None:
+async def test_a_client_follows_so_much_at_once_and_nobody_else_is_kept_from_his(operator: Caller, bob: Caller) -> None:
     many = await client(operator, "many", MAY)
-    runs = [
-        (each, (await each.ask("POST", "/messages", call("errand", "say_later", text="x", after_s=60.0))).json["run"])
+    asked = [
+        (each, (await each.ask("POST", "/messages", call("errand", "say_later", text="x", after_s=60.0))).json)
         for each in (many, bob)
     ]
+    runs = [(each, said["run"]) for each, said in asked]
     logs, his = (f"/runs/{run}/logs" for _, run in runs)
+    words = f"/conversations/{asked[0][1]['conversation']}/messages"
     async with AsyncExitStack() as streams:
-        for _ in range(OF_A_CLIENT):
-            await streams.enter_async_context(many.following(logs))
-        refused = await many.ask("GET", logs, headers={"Accept": "text/event-stream"})
-        assert (refused.status, is_refusal(refused)) == (429, True)
+        for number in range(OF_A_CLIENT):
+            await streams.enter_async_context(many.following(logs if number % 2 else words))
+        for each in (logs, words):
+            refused = await many.ask("GET", each, headers={"Accept": "text/event-stream"})
+            assert (refused.status, is_refusal(refused)) == (429, True)
         await streams.enter_async_context(bob.following(his))
         await streams.enter_async_context(operator.following(logs))
     for caller, run in runs:

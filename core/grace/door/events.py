@@ -22,7 +22,7 @@ from protos.errors import Exhausted
 
 HEARTBEAT_S = 10.0
 REST_S, REST_EACH_S = 0.05, 0.003  # of a stream that was woken: at least, and for each that is open
-OF_A_CLIENT = 64  # streams of lines, open at once
+OF_A_CLIENT = 64  # streams of lines and of messages, open at once
 
 Item = tuple[int, dict[str, Any]]  # a sequence, 0 while not durable, and what is sent
 Source = AbstractAsyncContextManager[AsyncIterator[Item]]
@@ -95,14 +95,14 @@ class Changes:
 
     @contextmanager
     def followed_by(self, caller: Caller) -> Iterator[None]:
-        """For the time of one stream of lines.
+        """For the time of one stream of lines or of messages.
 
         Raises:
-            Exhausted: a client follows too many.
+            Exhausted: a client has too many.
         """
         name = caller.name
         if not caller.is_operator and self._followed[name] >= OF_A_CLIENT:
-            raise Exhausted(f"{OF_A_CLIENT} runs are followed by you already.", next="End one of the streams.")
+            raise Exhausted(f"{OF_A_CLIENT} streams of yours are open already.", next="End one of them.")
         self._followed[name] += 1
         try:
             yield

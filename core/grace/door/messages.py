@@ -142,16 +142,17 @@ async def _attached(lab: Lab, caller: Caller, blob: BlobBody) -> Blob:
 
 
 async def _messages(request: Request) -> Response | EventStream:
-    rogers, conversation = lab_of(request).rogers, request.path_params["id"]
-    if not await may_see_conversation(lab_of(request), caller_of(request), conversation):
+    rogers, caller, conversation = lab_of(request).rogers, caller_of(request), request.path_params["id"]
+    if not await may_see_conversation(lab_of(request), caller, conversation):
         raise _nowhere(conversation)
     after, limit = after_of(request), number_of(request, "limit", 100, PAGE, least=1)
     if wants_stream(request):
 
         @asynccontextmanager
         async def source() -> AsyncIterator[AsyncIterator[Item]]:
-            async with rogers.follow(conversation=conversation, after=after) as messages:
-                yield ((each.sequence, message_json(each)) async for each in messages)
+            with request.app.state.changes.followed_by(caller):
+                async with rogers.follow(conversation=conversation, after=after) as messages:
+                    yield ((each.sequence, message_json(each)) async for each in messages)
 
         return EventStream(source, request.app.state.closing)
     before, around = (number_of(request, name, 0, 2**62) for name in ("before", "around"))
