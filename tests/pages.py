@@ -1,6 +1,6 @@
 """The page of a lab, as a person gets to it: by a ticket of `madlab open`, in a browser of their own."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,11 +13,15 @@ from core.home import Home
 from core.lab import Lab
 from protos.ids import new_id
 from protos.v1.message_pb2 import KIND_CALL, Message
-from tests.browser import Watched, watched
+from tests.browser import Scheme, Watched, watched
 from tests.labs import ask
+from tests.sizes import full
 
 # What a checker must not find, of any weight: our own pages have no excuse.
 GRAVE = ("serious", "critical")
+CHECKER: str = Axe().axe_script
+
+Look = tuple[int, Scheme]  # how wide, and in which colours
 
 
 def ticket(home: Home) -> str:
@@ -44,12 +48,21 @@ async def live(found: Watched) -> None:
 
 async def flaws(found: Watched) -> list[str]:
     """What axe finds serious or critical, in words."""
-    results = await Axe().run(found.page)
+    await found.page.evaluate(CHECKER)
+    violations: list[dict[str, Any]] = await found.page.evaluate(
+        "axe.run({resultTypes: ['violations']}).then((found) => found.violations)"  # the rest is long, and has its way
+    )
     return [
         f"{each['id']}: {each['help']}: {[node['html'][:160] for node in each['nodes'][:3]]}"
-        for each in results.response["violations"]
+        for each in violations
         if each["impact"] in GRAVE
     ]
+
+
+def seen(places: Sequence[str], *looks: Look) -> Iterator[tuple[Look, Sequence[str]]]:
+    """Which of the places to see in which look: each once, looks in turn; with MADLAB_FULL=1 each in every look."""
+    for turn, look in enumerate(looks):
+        yield look, places if full() else places[turn :: len(looks)]
 
 
 async def sideways(found: Watched) -> int:

@@ -15,6 +15,7 @@ from tests.browser import Scheme
 from tests.emads.echo import Echo
 from tests.labs import call, lab_of_own
 from tests.pages import flaws, live, sideways, signed_in
+from tests.sizes import full
 
 RULE = """
 [[rules]]
@@ -41,7 +42,7 @@ async def lab(anyio_backend: str) -> AsyncIterator[Lab]:
         yield lab
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", "dark"] if full() else ["dark"])
 async def test_a_newcomer_is_told_what_to_type_first(browser: Browser, scheme: Scheme) -> None:
     async with lab_of_own() as fresh, signed_in(browser, fresh.home, scheme=scheme, width=360) as found:
         await expect(found.page.get_by_text("madlab scan .")).to_be_visible()
@@ -86,7 +87,7 @@ async def test_what_ends_and_what_is_at_work_is_seen_beside_it(browser: Browser,
     async with signed_in(browser, lab.home) as found, create_task_group() as tasks:
         box = found.page.get_by_role("region", name="At work")
         await expect(box).to_contain_text("No run is at work")
-        tasks.start_soon(lambda: call(lab, "echo", "say_later", text="slowly", after_s=2.0))
+        tasks.start_soon(lambda: call(lab, "echo", "say_later", text="slowly", after_s=1.0))
         await expect(box).to_contain_text("say_later")
         await expect(found.page.get_by_role("region", name="Lately")).to_contain_text("slowly")
         await expect(box).to_contain_text("No run is at work")

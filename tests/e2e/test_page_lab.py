@@ -11,10 +11,17 @@ from protos.ids import new_id
 from protos.v1.message_pb2 import KIND_PROSE, Message
 from tests.emads.echo import Echo
 from tests.labs import call, lab_of_own
-from tests.pages import flaws, live, sideways, signed_in
+from tests.pages import flaws, live, seen, sideways, signed_in
 from tests.reporting import EVIL
 
 PARTS = ("", "/mads", "/sandboxes", "/costs", "/secrets", "/policy", "/incidents", "/audit", "/doctor")
+
+EVIL_PLACES = (
+    "/lab/mads",
+    "/conversations",
+    "/conversations/%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E",
+    "/search?q=back",
+)
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +41,9 @@ async def lab(anyio_backend: str) -> AsyncIterator[Lab]:
 
 
 async def test_every_part_of_the_lab_is_shown_for_everybody(browser: Browser, lab: Lab) -> None:
-    for width, scheme in ((1600, "dark"), (360, "light")):
+    for (width, scheme), parts in seen(PARTS, (1600, "dark"), (360, "light")):
         async with signed_in(browser, lab.home, width=width, scheme=scheme) as found:
-            for each in PARTS:
+            for each in parts:
                 await found.page.goto(f"/lab{each}")
                 await live(found)
                 assert await flaws(found) == [], each
@@ -128,15 +135,10 @@ async def test_the_operator_speaks_to_a_mad_by_its_name(browser: Browser, lab: L
 
 
 async def test_names_tags_and_words_of_others_are_text(browser: Browser, lab: Lab) -> None:
-    for width, scheme in ((1600, "light"), (360, "dark")):
+    for (width, scheme), places in seen(EVIL_PLACES, (360, "dark"), (1600, "light")):
         async with signed_in(browser, lab.home, width=width, scheme=scheme) as found:
             page = found.page
-            for each in (
-                "/lab/mads",
-                "/conversations",
-                "/conversations/%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E",
-                "/search?q=back",
-            ):
+            for each in places:
                 await page.goto(each)
                 await live(found)
                 assert await page.locator("main img, main script").count() == 0, each

@@ -9,12 +9,11 @@ from playwright.async_api import Browser, expect
 
 from core.lab import Lab
 from core.run import Run
-from tests.browser import Scheme
 from tests.hand import Edits, Hand
 from tests.integration.gits import a_repository, said
 from tests.integration.test_foreman import FAULTY, MENDED, coded
 from tests.labs import a_home, opened
-from tests.pages import flaws, live, sideways, signed_in
+from tests.pages import flaws, live, seen, sideways, signed_in
 
 EVIL = "<img src=x onerror=alert(1)>"
 HOSTILE: Edits = {
@@ -53,6 +52,12 @@ async def desk(anyio_backend: str, tmp_path_factory: pytest.TempPathFactory) -> 
         async with opened(home, hopper=Played) as lab:
             made.append(Desk(lab, place, MENDED))
             yield made[0]
+
+
+@pytest.fixture(scope="module")
+async def hostile(desk: Desk) -> Run:
+    """A run whose author would have more than text in it."""
+    return await desk.coded(HOSTILE, goal=f"{EVIL} and more")
 
 
 async def test_a_patch_is_read_and_approved_to_a_branch(browser: Browser, desk: Desk) -> None:
@@ -96,28 +101,26 @@ async def test_a_patch_is_sent_back_with_a_remark_and_goes_on_as_another_run(bro
         found.quiet()
 
 
-async def test_what_its_author_wrote_is_text_wherever_it_stands(browser: Browser, desk: Desk) -> None:
-    run = await desk.coded(HOSTILE, goal=f"{EVIL} and more")
-    for width, scheme in ((1600, "light"), (360, "dark")):
+async def test_what_its_author_wrote_is_text_wherever_it_stands(browser: Browser, desk: Desk, hostile: Run) -> None:
+    places = "/patches", f"/patches/{hostile.id}"
+    for (width, scheme), some in seen(places, (1600, "light"), (360, "dark")):
         async with signed_in(browser, desk.lab.home, width=width, scheme=scheme) as found:
             page = found.page
-            for place in ("/patches", f"/patches/{run.id}"):
+            for place in some:
                 await page.goto(place)
                 await live(found)
                 assert await flaws(found) == [], place
                 assert await sideways(found) == 0, place
                 assert await page.locator("main img, main script, main iframe").count() == 0
-            await expect(page.get_by_text("⟨U+202E⟩").first).to_be_visible()
-            await expect(page.get_by_text("␛[31m").first).to_be_visible()
             found.quiet()
 
 
-@pytest.mark.parametrize("scheme", ["light"])
-async def test_the_diff_is_walked_by_keys(browser: Browser, desk: Desk, scheme: Scheme) -> None:
-    run = await desk.coded(HOSTILE)
-    async with signed_in(browser, desk.lab.home, scheme=scheme) as found:
+async def test_the_diff_says_what_it_hides_and_is_walked_by_keys(browser: Browser, desk: Desk, hostile: Run) -> None:
+    async with signed_in(browser, desk.lab.home) as found:
         page = found.page
-        await page.goto(f"/patches/{run.id}")
+        await page.goto(f"/patches/{hostile.id}")
+        await expect(page.get_by_text("⟨U+202E⟩").first).to_be_visible()
+        await expect(page.get_by_text("␛[31m").first).to_be_visible()
         await live(found)
         await page.keyboard.press("]")
         await expect(page.locator("summary.diff-head").first).to_be_focused()

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 from playwright.async_api import Browser, expect
 
-from tests.pages import flaws, live, sideways, signed_in
+from tests.pages import flaws, live, seen, sideways, signed_in
 from tests.reporting import EVIL, Scans, a_finding, scans
 
 
@@ -62,10 +62,10 @@ async def test_what_a_scan_read_is_text_wherever_it_stands(browser: Browser, at:
     evil = dict.fromkeys(("rule", "path", "snippet", "message", "fix", "cwe", "id"), f"{EVIL}\u202e")
     at.skipped = [{"path": f"{EVIL}/{'x' * 200}", "reason": EVIL}]
     run = await at.scan(a_finding(1, **evil, scanners=[EVIL]), name=EVIL)
-    for width, scheme in ((1600, "dark"), (360, "light")):
+    for (width, scheme), places in seen(("/reports", f"/reports/{run.id}"), (1600, "dark"), (360, "light")):
         async with signed_in(browser, at.lab.home, width=width, scheme=scheme) as found:
             page = found.page
-            for place in ("/reports", f"/reports/{run.id}"):
+            for place in places:
                 await page.goto(place)
                 await live(found)
                 assert await page.locator("main img, main script").count() == 0

@@ -12,10 +12,10 @@ from playwright.async_api import Browser, Request, Route, expect
 from core.lab import Lab
 from protos.ids import new_id
 from protos.v1.message_pb2 import KIND_PROSE, Message
-from tests.browser import Scheme, watched
+from tests.browser import watched
 from tests.emads.echo import Echo
 from tests.labs import call, lab_of_own
-from tests.pages import flaws, live, run_of, sideways, signed_in, ticket
+from tests.pages import flaws, live, run_of, seen, sideways, signed_in, ticket
 
 FIRST_VIEW = 100_000  # bytes on the wire
 PLACES = (
@@ -126,24 +126,20 @@ async def test_the_first_view_is_under_a_hundred_kilobytes_on_the_wire(browser: 
         found.quiet()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_a_checker_of_accessibility_finds_nothing_grave(browser: Browser, lab: Lab, scheme: Scheme) -> None:
-    run = await run_of(lab, "echo", "keep", json.dumps({"text": "for axe"}))
-    async with signed_in(browser, lab.home, scheme=scheme) as found:
-        for each in (*PLACES, f"/runs/{run}"):
-            await found.page.goto(each)
-            await live(found)
-            assert await flaws(found) == [], each
-        found.quiet()
+async def test_every_place_is_for_everybody_and_no_wider_than_its_window(browser: Browser, lab: Lab) -> None:
+    run = await run_of(lab, "echo", "keep", json.dumps({"text": "w" * 3000}))
+    for (width, scheme), places in seen((*PLACES, f"/runs/{run}"), (360, "light"), (1600, "dark")):
+        async with signed_in(browser, lab.home, width=width, height=780, scheme=scheme) as found:
+            for each in places:
+                await found.page.goto(each)
+                await live(found)
+                assert await flaws(found) == [], each
+                assert await sideways(found) == 0, each
+            found.quiet()
 
 
-async def test_no_page_is_wider_than_a_small_telephone(browser: Browser, lab: Lab) -> None:
-    run = await run_of(lab, "echo", "say", json.dumps({"text": "w" * 3000}))
+async def test_on_a_small_telephone_the_ways_are_behind_a_button(browser: Browser, lab: Lab) -> None:
     async with signed_in(browser, lab.home, width=360, height=780) as found:
-        for each in (*PLACES, f"/runs/{run}"):
-            await found.page.goto(each)
-            await live(found)
-            assert await sideways(found) == 0, each
         await found.page.get_by_role("button", name="Menu").click()
         assert await flaws(found) == []
         await found.page.get_by_role("navigation", name="Main").get_by_role("link", name="Runs").click()
