@@ -7,6 +7,11 @@ import pytest
 from tests.bubblewrap_lab import need_bubblewrap
 from tests.docker_lab import need_runtime
 from tests.security.hostile_lab import Site, site_of
+from tests.sizes import full
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "ordinarily(*runtimes): those of a run that is not full")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -15,6 +20,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "runtime" in metafunc.fixturenames and not chosen:
         runtimes = getattr(metafunc.module, "RUNTIMES", ("runc", "runsc"))
         metafunc.parametrize("runtime", runtimes, indirect=True, scope="module")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What another runtime would only repeat is for a full run. It is left out here, not among the parameters: those
+    stay the module's, so that each lab is opened once."""
+
+    def repeats(item: pytest.Item) -> bool:
+        mark = item.get_closest_marker("ordinarily")
+        return bool(mark) and item.callspec.params["runtime"] not in mark.args  # type: ignore[attr-defined, union-attr]
+
+    if not full() and (left_out := [each for each in items if repeats(each)]):
+        items[:] = [each for each in items if each not in left_out]
+        config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture(scope="module")

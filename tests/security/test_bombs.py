@@ -15,6 +15,7 @@ from tests.security.hostile_lab import EVERY, Site
 
 pytestmark = pytest.mark.docker
 RUNTIMES = EVERY
+SHARED_KERNEL = pytest.mark.ordinarily("runc", "bwrap")
 
 # What an act says when it meets its limit.
 MET = {
@@ -30,7 +31,9 @@ MET = {
 WHOLE = {"processes", "threads", "inodes"}
 
 
-@pytest.mark.parametrize("act", MET)
+@pytest.mark.parametrize(
+    "act", [each if each in ("processes", "disk") else pytest.param(each, marks=SHARED_KERNEL) for each in MET]
+)
 async def test_a_bomb_meets_its_limit(act: str, site: Site) -> None:
     came = await site.act("explode", name=act)
     if site.runtime.startswith("runsc") and act in WHOLE:
@@ -56,7 +59,7 @@ async def test_a_log_without_end_is_cut_and_stays_data(site: Site) -> None:
     assert came.run.reason.isprintable()
 
 
-@pytest.mark.parametrize("act", ["orphans", "stubborn"])
+@pytest.mark.parametrize("act", ["orphans", pytest.param("stubborn", marks=pytest.mark.ordinarily("runc"))])
 async def test_who_ignores_every_signal_is_gone_when_it_is_cancelled(act: str, site: Site) -> None:
     id = new_id()
     run = site.lab.runs.id_of("hostile", id)
