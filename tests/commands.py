@@ -105,6 +105,13 @@ class Madlab:
         found: list[dict[str, Any]] = Client(self.home).get("/api/v1/runs")["runs"]
         return found
 
+    def at_work(self) -> str:
+        """Waits until a sandbox is there, and tells the latest run."""
+        while not Client(self.home).get("/api/v1/status")["sandboxes"]:
+            time.sleep(0.02)
+        id: str = self.runs()[0]["id"]
+        return id
+
     def kill_core(self) -> None:
         """Ends the core as a power cut would."""
         pid = self.home.holder()

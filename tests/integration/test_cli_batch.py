@@ -2,20 +2,34 @@
 
 import json
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.commands import ECHO, Madlab, Result, a_lab
+from core.grace.cli.client import Client
+from core.home import Home
+from tests.commands import ECHO, LIMIT_S, Madlab, Result, a_lab
 
 BATCH = '[batch]\nname = "one"\nat_once = 3\n'
+POLICY = """
+[[rules]]
+name = "stores"
+kinds = ["files.put"]
+principals = ["mad:echo"]
+verdict = "ask"
+reason = "a job that takes until somebody has looked at it"
+"""
 
 
 @pytest.fixture(scope="module")
 def madlab() -> Iterator[Madlab]:
-    with a_lab(ECHO) as lab:
+    def prepare(home: Home) -> None:
+        (home.path / "policy.toml").write_text(POLICY)
+
+    with a_lab(ECHO, prepare=prepare) as lab:
         yield lab
 
 
@@ -77,16 +91,21 @@ def test_without_money_nothing_is_begun(madlab: Madlab, tmp_path: Path) -> None:
 
 
 def test_who_leaves_finds_the_jobs_where_they_are(madlab: Madlab, tmp_path: Path) -> None:
-    text = BATCH + '[jobs.slow]\ncall = "echo.say_later"\narguments = { text = "late", after_s = 10 }\n'
+    text = BATCH + '[jobs.slow]\ncall = "echo.keep"\narguments = { text = "kept" }\n'
     (tmp_path / "batch.toml").write_text(text)
     with madlab.started("dispatch", tmp_path / "batch.toml") as left:
         assert left.stderr is not None
         assert "at work" in left.stderr.readline()
+        while not (waiting := Client(madlab.home).get("/api/v1/approvals")["approvals"]):
+            assert left.poll() is None
+            time.sleep(0.02)
         left.send_signal(signal.SIGINT)
-        assert left.wait(7) == 130  # long before the job is done
+        assert left.wait(LIMIT_S) == 130
         assert "the same command takes it up again" in left.stderr.read()
-    told = dispatched(madlab, tmp_path, text)
-    assert jobs(told)["slow"]["data"] == {"text": "late"}
+    assert madlab("approve", waiting[0]["id"]).code == 0
+    (job,) = jobs(dispatched(madlab, tmp_path, text)).values()
+    assert (job["found"], job["state"]) == (True, "done")
+    assert job["data"]["text"].startswith("sha256:")
 
 
 def test_a_look_begins_nothing_and_a_person_gets_a_table(madlab: Madlab, tmp_path: Path) -> None:

@@ -69,22 +69,21 @@ def test_nobody_else_gets_near_the_lab(madlab: Madlab) -> None:
     assert len(os.fsencode(home.api_socket)) <= 100
 
 
-def test_a_core_that_was_killed_comes_up_again_at_the_same_place() -> None:
-    with a_lab() as lab:
-        place = lab.home.api_socket
-        lab.kill_core()
-        assert lab("status").code == 3
-        lab.up()
-        assert lab("status", "--json").json["ready"] is True
-        assert Home.find(lab.home.path).api_socket == place
+def test_a_core_that_was_killed_comes_up_again_at_the_same_place(madlab: Madlab) -> None:
+    place = madlab.home.api_socket
+    madlab.kill_core()
+    assert madlab("status").code == 3
+    madlab.up()
+    assert madlab("status", "--json").json["ready"] is True
+    assert Home.find(madlab.home.path).api_socket == place
 
 
-def test_down_leaves_no_socket_and_twice_is_once() -> None:
-    with a_lab() as lab:
-        for _ in range(2):
-            assert lab("down").code == 0
-        assert lab.home.holder() is None
-        assert not lab.home.api_socket.exists()
+def test_down_leaves_no_socket_and_twice_is_once(madlab: Madlab) -> None:
+    for _ in range(2):
+        assert madlab("down").code == 0
+    assert madlab.home.holder() is None
+    assert not madlab.home.api_socket.exists()
+    madlab.up()
 
 
 def test_a_lab_that_is_not_running_is_3_and_says_how_to_start_it() -> None:

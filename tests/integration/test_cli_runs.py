@@ -3,11 +3,13 @@
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from core.grace.cli.client import Client
 from tests.commands import Madlab, a_lab
 
 pytestmark = pytest.mark.docker
@@ -50,8 +52,8 @@ def test_a_run_is_listed_shown_and_logged_as_programs_rely_on(madlab: Madlab) ->
 def test_a_run_that_waits_shows_its_place_and_either_can_be_cancelled(madlab: Madlab) -> None:
     forever = ("call", "echo.say_later", '{"text": "late", "after_s": 600}', "--json")
     with madlab.started(*forever) as first, madlab.started(*forever) as second:
-        while madlab("status", "--json").json["runs"] != {"running": 1, "queued": 1}:
-            pass
+        while Client(madlab.home).get("/api/v1/status")["runs"] != {"running": 1, "queued": 1}:
+            time.sleep(0.02)
         waiting, working = madlab("runs", "--json", "--limit", "2").json["runs"]
         assert (waiting["state"], waiting["outcome"], waiting["place"]) == ("requested", None, 1)
         assert working["state"] in ("admitted", "starting", "running")
@@ -71,17 +73,14 @@ def test_a_run_that_waits_shows_its_place_and_either_can_be_cancelled(madlab: Ma
 
 
 def test_down_ends_runs_and_down_with_keep_runs_leaves_them_to_the_next_core(madlab: Madlab) -> None:
-    with madlab.started("call", "echo.say_later", '{"text": "kept", "after_s": 6}') as asker:
-        while not madlab("status", "--json").json["sandboxes"]:
-            pass
+    with madlab.started("call", "echo.say_later", '{"text": "kept", "after_s": 4}') as asker:
+        madlab.at_work()
         assert madlab("down", "--keep-runs").code == 0
         madlab.up()
         out, err = asker.communicate(timeout=60)
         assert (asker.returncode, json.loads(out)) == (0, {"text": "kept"}), err
     with madlab.started("call", "echo.say_later", '{"text": "ended", "after_s": 600}', "--json") as asker:
-        while not madlab("status", "--json").json["sandboxes"]:
-            pass
-        run = madlab("runs", "--json").json["runs"][0]["id"]
+        run = madlab.at_work()
         assert madlab("down").code == 0
         madlab.up()
         asker.send_signal(signal.SIGINT)
@@ -90,10 +89,8 @@ def test_down_ends_runs_and_down_with_keep_runs_leaves_them_to_the_next_core(mad
 
 
 def test_the_lines_of_a_run_go_on_through_the_death_of_the_core(madlab: Madlab) -> None:
-    with madlab.started("call", "echo.say_later", '{"text": "x", "after_s": 5}'):
-        while not madlab("status", "--json").json["sandboxes"]:
-            pass
-        run = madlab("runs", "--json").json["runs"][0]["id"]
+    with madlab.started("call", "echo.say_later", '{"text": "x", "after_s": 3}'):
+        run = madlab.at_work()
         with madlab.started("logs", run, "-f", "--json") as follower:
             assert follower.stdout
             follower.stdout.readline()

@@ -106,23 +106,22 @@ def test_without_a_database_advisories_say_so(madlab: Madlab) -> None:
     assert "No OSV database" in madlab("advisories", "status").out
 
 
-def test_whoever_waits_or_follows_outlives_the_core() -> None:
-    with a_lab() as lab:
-        conversation, other = new_id(), new_id()
-        lab("call", "echo.say", '{"text": "before"}', "--conversation", conversation)
-        asked = ("call", "echo.say_later", '{"text": "late", "after_s": 4}', "--conversation", other)
-        with lab.started("history", conversation, "-f", "--json") as follower, lab.started(*asked) as asker:
-            assert follower.stdout
-            assert asker.stderr
-            assert [json.loads(follower.stdout.readline())["kind"] for _ in range(2)] == ["call", "reply"]
-            while lab("history", other).code:
-                assert asker.poll() is None
-            lab.kill_core()
-            assert "waiting up to 60 s" in asker.stderr.readline()
-            lab.up()
-            lab("call", "echo.say", '{"text": "after"}', "--conversation", conversation)
-            kinds = [json.loads(follower.stdout.readline()) for _ in range(2)]
-            assert [each["kind"] for each in kinds] == ["call", "reply"]
-            out, _ = asker.communicate(timeout=60)
-            assert json.loads(out) == {"text": "late"}
-            assert asker.returncode == 0
+def test_whoever_waits_or_follows_outlives_the_core(madlab: Madlab) -> None:
+    conversation, other = new_id(), new_id()
+    madlab("call", "echo.say", '{"text": "before"}', "--conversation", conversation)
+    asked = ("call", "echo.say_later", '{"text": "late", "after_s": 3}', "--conversation", other)
+    with madlab.started("history", conversation, "-f", "--json") as follower, madlab.started(*asked) as asker:
+        assert follower.stdout
+        assert asker.stderr
+        assert [json.loads(follower.stdout.readline())["kind"] for _ in range(2)] == ["call", "reply"]
+        while madlab("history", other).code:
+            assert asker.poll() is None
+        madlab.kill_core()
+        assert "waiting up to 60 s" in asker.stderr.readline()
+        madlab.up()
+        madlab("call", "echo.say", '{"text": "after"}', "--conversation", conversation)
+        kinds = [json.loads(follower.stdout.readline()) for _ in range(2)]
+        assert [each["kind"] for each in kinds] == ["call", "reply"]
+        out, _ = asker.communicate(timeout=60)
+        assert json.loads(out) == {"text": "late"}
+        assert asker.returncode == 0
