@@ -83,6 +83,9 @@ def support_bundle(context: typer.Context, out: Out = None, json: Json = False) 
     bundle = Bundle()
     home = _home(context.obj, bundle)
     client = _client(context.obj, bundle)
+    target = out or Path(f"madlab-support-{home.lab if home else 'none'}-{time.strftime('%Y%m%d-%H%M%S')}.tar.gz")
+    if target.exists():  # said before what takes long
+        raise _taken(target)
     screen.note("Looking …")
     bundle.add("versions.json", _versions)
     bundle.add("doctor.json", lambda: _doctor(context.obj))
@@ -93,7 +96,6 @@ def support_bundle(context: typer.Context, out: Out = None, json: Json = False) 
     if client is not None:
         for name, look in _asked(client).items():
             bundle.add(name, look)
-    target = out or Path(f"madlab-support-{home.lab if home else 'none'}-{time.strftime('%Y%m%d-%H%M%S')}.tar.gz")
     written = bundle.write(target, client)
     if json:
         screen.data({"file": str(target), "contents": written, "left_out": bundle.left_out})
@@ -135,7 +137,7 @@ class Bundle:
         try:
             descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
-            raise Conflict(f"{target} is there already", next="name another one: --out FILE") from None
+            raise _taken(target) from None
         with open(descriptor, "wb") as file, tarfile.open(fileobj=file, mode="w:gz") as archive:
             for name, content in self.parts.items():
                 member = tarfile.TarInfo(f"madlab-support/{name}")
@@ -262,6 +264,10 @@ def _mad(mad: Mapping[str, Any]) -> dict[str, Any]:
 
 def _only(names: Iterable[str], found: Mapping[str, Any]) -> dict[str, Any]:
     return {name: found[name] for name in names if name in found}
+
+
+def _taken(target: Path) -> Conflict:
+    return Conflict(f"{target} is there already", next="name another one: --out FILE")
 
 
 def _home(path: str | None, bundle: Bundle) -> Home | None:
