@@ -56,8 +56,11 @@ def test_help_fits_eighty_columns_and_needs_no_lab(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    for path, _ in commands():
-        assert run([*path, "--help"]) == 0
+    assert run(["--help"]) == 0
+    assert "--home" in capsys.readouterr().out
+    whole: Any = typer.main.get_command(app)  # made once: `run` makes it for every question
+    for path, _ in commands(whole):
+        assert whole.main([*path, "--help"], prog_name="madlab", standalone_mode=False) == 0
         shown = capsys.readouterr().out
         assert shown.strip(), path
         assert max(len(line) for line in shown.splitlines()) <= 80, path

@@ -4,6 +4,7 @@ import json
 import re
 import signal
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
@@ -22,6 +23,7 @@ from core.grace.cli.client import Client as Door
 from tests.commands import Madlab, a_lab
 from tests.labs import a_home
 from tests.mcp_clients import MODES, Mode, Told, command, content_of, over_stdio, text_of
+from tests.sizes import full
 
 pytestmark = pytest.mark.docker
 
@@ -44,18 +46,53 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-@pytest.fixture(scope="module", params=MODES)
-async def each_client(madlab: Madlab, work: Path, request: pytest.FixtureRequest) -> AsyncIterator[Client]:
-    """A client of each protocol."""
-    async with over_stdio(madlab, "--root", str(work), mode=request.param) as client:
-        yield client
+@pytest.fixture(scope="module")
+def fence(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another folder that the command is started for, with a way out of it."""
+    place = tmp_path_factory.mktemp("fence")
+    inside, outside = place / "inside", place / "outside"
+    for each in (inside, outside):
+        each.mkdir()
+        (each / "secret.txt").write_text("not for you")
+    (inside / "way-out").symlink_to(outside)
+    return inside
+
+
+@dataclass
+class Clients:
+    """A client of each protocol, and what the older one is told by itself."""
+
+    of: dict[str, Client] = field(default_factory=dict)
+    changed: str = ""
+    heard: Event = field(default_factory=Event)
+
+    async def hear(self, message: object) -> None:
+        """Takes notice when the resource changes that a test waits for."""
+        if isinstance(message, ResourceUpdatedNotification) and message.params.uri == self.changed:
+            self.heard.set()
 
 
 @pytest.fixture(scope="module")
-async def client(madlab: Madlab, work: Path) -> AsyncIterator[Client]:
+async def clients(madlab: Madlab, work: Path, fence: Path) -> AsyncIterator[Clients]:
+    """Two processes, for all tests that need none of their own."""
+    found, roots = Clients(), ("--root", str(fence), "--root", str(work))
+    async with (
+        over_stdio(madlab, *roots) as found.of["auto"],
+        over_stdio(madlab, *roots, mode="legacy", message_handler=found.hear) as found.of["legacy"],
+    ):
+        yield found
+
+
+@pytest.fixture(params=MODES)
+def each_client(clients: Clients, request: pytest.FixtureRequest) -> Client:
+    """A client of each protocol."""
+    return clients.of[request.param]
+
+
+@pytest.fixture
+def client(clients: Clients) -> Client:
     """A client of the newer protocol."""
-    async with over_stdio(madlab, "--root", str(work)) as client:
-        yield client
+    return clients.of["auto"]
 
 
 async def ended(madlab: Madlab, run: str) -> str:
@@ -218,14 +255,15 @@ async def test_bytes_that_are_no_text_come_as_they_are(madlab: Madlab, client: C
     assert content.blob == "G1sySgD/"
 
 
-async def test_a_folder_is_scanned_with_progress_and_its_report_read(each_client: Client, work: Path) -> None:
-    told = Told()
+@pytest.mark.parametrize("mode", MODES if full() else MODES[1:])
+async def test_a_folder_is_scanned_with_progress_and_its_report_read(clients: Clients, mode: Mode, work: Path) -> None:
+    told, client = Told(), clients.of[mode]
     with fail_after(LIMIT_S):
-        result = await each_client.call_tool("lab_scan", {"path": str(work)}, progress_callback=told)
+        result = await client.call_tool("lab_scan", {"path": str(work)}, progress_callback=told)
         found = content_of(result)
-        (report,) = (await each_client.read_resource(f"madlab://runs/{found['run']}/report")).contents
-        (run,) = (await each_client.read_resource(f"madlab://runs/{found['run']}")).contents
-        (logs, *_) = (await each_client.read_resource(f"madlab://runs/{found['run']}/logs")).contents
+        (report,) = (await client.read_resource(f"madlab://runs/{found['run']}/report")).contents
+        (run,) = (await client.read_resource(f"madlab://runs/{found['run']}")).contents
+        (logs, *_) = (await client.read_resource(f"madlab://runs/{found['run']}/logs")).contents
     assert (found["outcome"], found["files"], found["scanned"]) == ("succeeded", 1, 1)
     assert found["findings"][0]["path"] == "bad.py"
     assert "bad.py" in text_of(result)
@@ -250,40 +288,28 @@ async def test_files_said_inline_are_scanned_too_and_bad_names_refused(client: C
         assert each.structured_content["error"]["code"] == "INVALID_ARGUMENT"
 
 
-async def test_only_folders_that_it_was_started_for_are_sent(madlab: Madlab, tmp_path: Path) -> None:
-    inside, outside = tmp_path / "inside", tmp_path / "outside"
-    for each in (inside, outside):
-        each.mkdir()
-        (each / "secret.txt").write_text("not for you")
-    (inside / "way-out").symlink_to(outside)
+async def test_only_folders_that_it_was_started_for_are_sent(client: Client, fence: Path) -> None:
     with fail_after(LIMIT_S):
-        async with over_stdio(madlab, "--root", str(inside)) as client:
-            refused = [
-                await client.call_tool("lab_scan", {"path": str(each)})
-                for each in (outside, inside / "way-out", inside / "..", "../outside", "/")
-            ]
+        refused = [
+            await client.call_tool("lab_scan", {"path": str(each)})
+            for each in (fence.parent / "outside", fence / "way-out", fence / "..", "../outside", "/")
+        ]
     assert {each.structured_content["error"]["code"] for each in refused} == {"PERMISSION_DENIED"}
     assert "--root" in text_of(refused[0])
 
 
 @pytest.mark.filterwarnings("ignore:resources/(un)?subscribe is removed")  # in the newer protocol, not in the older
 @pytest.mark.parametrize("mode", MODES)
-async def test_a_watched_run_tells_that_it_changed(madlab: Madlab, mode: Mode) -> None:
-    told, changed = Told(), Event()
-    uri = ""
-
-    async def hear(message: object) -> None:
-        if isinstance(message, ResourceUpdatedNotification) and message.params.uri == uri:
-            changed.set()
-
+async def test_a_watched_run_tells_that_it_changed(clients: Clients, mode: Mode) -> None:
+    told, client = Told(), clients.of[mode]
     with fail_after(LIMIT_S):
-        async with over_stdio(madlab, mode=mode, message_handler=hear) as client, create_task_group() as tasks:
+        async with create_task_group() as tasks:
             tasks.start_soon(waiting, client, told)
             await told.times(1)
-            uri = f"madlab://runs/{told.run}"
+            clients.changed = uri = f"madlab://runs/{told.run}"
             if mode == "legacy":
                 await client.subscribe_resource(uri)
-                await changed.wait()
+                await clients.heard.wait()
                 await client.unsubscribe_resource(uri)
                 with pytest.raises(MCPError, match="NOT_FOUND"):
                     await client.subscribe_resource("madlab://runs/echo-0")
@@ -310,16 +336,16 @@ async def test_prompts_take_arguments_and_runs_are_completed(client: Client) -> 
     assert all(each.startswith("echo-") for each in found.completion.values)
 
 
-async def test_a_call_survives_a_core_that_dies_and_comes_back(madlab: Madlab) -> None:
+async def test_a_call_survives_a_core_that_dies_and_comes_back(madlab: Madlab, client: Client) -> None:
     told, results = Told(), []
 
-    async def call(client: Client) -> None:
-        asked = {"text": "after all", "after_s": 3}
+    async def call() -> None:
+        asked = {"text": "after all", "after_s": 2}
         results.append(await client.call_tool("echo_say_later", asked, progress_callback=told))
 
     with fail_after(LIMIT_S):
-        async with over_stdio(madlab) as client, create_task_group() as tasks:
-            tasks.start_soon(call, client)
+        async with create_task_group() as tasks:
+            tasks.start_soon(call)
             await told.times(2)
             await to_thread.run_sync(madlab.kill_core)
             await to_thread.run_sync(madlab.up)
