@@ -7,7 +7,7 @@ from tests.agents import Agent, Step, Until, always, called, run
 from tests.agents.bad import EDIT, FINISH, MENDS
 from tests.model_server import Play
 
-LONG = f"sleep 5.{os.getpid():07}"  # of this process of tests: another may look for its own
+LONG = f"sleep 3.{os.getpid():07}"  # of this process of tests: another may look for its own
 REMARK = "mend it now, and call it an interval"
 
 
@@ -15,7 +15,7 @@ def patient() -> Iterator[Agent]:
     """All of them."""
     yield Agent("listener", "waits for a remark, then mends it", always(Until(REMARK), *MENDS))
     yield Agent("waiter", "runs something that takes long, then mends it", always(run(LONG), *MENDS))
-    speech = Play(text="Let me think. " * 60, calls=[called(EDIT)], pause_s=0.02)
+    speech = Play(text="Let me think. " * 35, calls=[called(EDIT)], pause_s=0.02)
     yield Agent("speaker", "thinks aloud for a while, then mends it", always(speech, *MENDS[1:]))
     note = {"tool": "write", "path": "NOTES.md", "content": "Half of the work is done.\n"}
     looks = [run(f"head -c 6000 /dev/zero | tr '\\0' x; echo {at}") for at in range(50)]

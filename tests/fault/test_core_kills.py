@@ -1,8 +1,8 @@
 """The whole core is killed at random moments while people use it: every call has one answer, and none is lost."""
 
+import os
 import random
-import subprocess
-import sys
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,8 @@ from protos.errors import Error
 from protos.ids import new_id
 from protos.serve import answer_id
 from protos.v1.message_pb2 import KIND_REPLY, Message
-from tests.labs import ECHO, ROOT, a_home, opened
+from tests.fault.dying_core import Cores, cores
+from tests.labs import ECHO, a_home, opened
 from tests.sizes import full
 
 KILLS = 10
@@ -23,25 +24,21 @@ LIVES_S = (0.3, 1.5) if full() else (0.2, 0.8)
 
 
 @contextmanager
-def a_core(home: Home) -> Iterator["subprocess.Popen[bytes]"]:
+def a_core(mother: Cores, home: Home) -> Iterator[None]:
     """A core in a process of its own, ready; killed by signal 9 at the end."""
-    words = (home.path / "core.log").open("ab")
-    with words:
-        command = [sys.executable, "-m", "tests.fault.dying_core", str(home.path), ""]
-        core = subprocess.Popen(command, cwd=ROOT, stdout=words, stderr=words)
+    core = mother.start(home)
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        try:
+            Client(home).get("/api/v1/status")
+            break
+        except Error:
+            assert core.ended(within_s=0.02) is None, (home.path / "core.log").read_text()[-2000:]
     try:
-        deadline = time.monotonic() + 90
-        while time.monotonic() < deadline:
-            try:
-                Client(home).get("/api/v1/status")
-                break
-            except Error:
-                assert core.poll() is None, (home.path / "core.log").read_text()[-2000:]
-                time.sleep(0.02)
-        yield core
+        yield
     finally:
-        core.kill()
-        core.wait(timeout=10)
+        os.kill(core.pid, signal.SIGKILL)
+        assert core.ended(within_s=60) == -signal.SIGKILL
 
 
 def say_until(home: Home, moment: float, asked: dict[str, bool], conversation: str) -> None:
@@ -60,9 +57,9 @@ def say_until(home: Home, moment: float, asked: dict[str, bool], conversation: s
 
 async def test_ten_random_kills_of_the_core_lose_no_acknowledged_call_and_answer_each_once() -> None:
     conversation, asked = new_id(), dict[str, bool]()
-    with a_home(f'[residents.echo]\nclass = "{ECHO}"\n') as home:
+    with a_home(f'[residents.echo]\nclass = "{ECHO}"\n') as home, cores() as mother:
         for _ in range(KILLS):
-            with a_core(home):
+            with a_core(mother, home):
                 say_until(home, time.monotonic() + random.uniform(*LIVES_S), asked, conversation)
         acknowledged = [id for id, known in asked.items() if known]
         assert len(acknowledged) > KILLS

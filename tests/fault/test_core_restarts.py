@@ -2,10 +2,7 @@
 
 import json
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from anyio import fail_after, sleep
@@ -18,7 +15,8 @@ from core.run import Outcome, Run, State
 from protos.ids import new_id
 from protos.serve import answer_id
 from protos.v1.message_pb2 import KIND_CALL, KIND_REPLY, Message
-from tests.labs import EMADS, ROOT, a_home, opened
+from tests.fault.dying_core import Cores, cores
+from tests.labs import EMADS, a_home, opened
 
 pytestmark = pytest.mark.docker
 
@@ -29,16 +27,16 @@ def home() -> Iterator[Home]:
         yield home
 
 
-def core_until(home: Home, state: str) -> "subprocess.Popen[bytes]":
-    """A core that dies at `state`."""
-    words = (home.path / "core.log").open("ab")
-    command = [sys.executable, "-m", "tests.fault.dying_core", str(home.path), state]
-    with words:
-        return subprocess.Popen(command, cwd=ROOT, stdout=words, stderr=words)
+@pytest.fixture(scope="module")
+def mother() -> Iterator[Cores]:
+    with cores() as mother:
+        yield mother
 
 
-def killed(core: "subprocess.Popen[bytes]", home: Path) -> None:
-    assert core.wait(timeout=60) == -signal.SIGKILL, (home / "core.log").read_text()[-2000:]
+def killed(mother: Cores, home: Home, state: str) -> None:
+    """Has a core live until it dies at `state`."""
+    ended = mother.start(home, state).ended(within_s=60)
+    assert ended == -signal.SIGKILL, (home.path / "core.log").read_text()[-2000:]
 
 
 def question() -> Message:
@@ -82,25 +80,27 @@ async def asked_while_no_core_ran(home: Home) -> Message:
 
 
 @pytest.mark.parametrize("state", ["requested", "admitted", "starting", "ready", "running", "collecting", "destroyed"])
-async def test_a_core_that_is_killed_in_any_state_of_a_run_takes_it_to_its_end_later(home: Home, state: str) -> None:
+async def test_a_core_that_is_killed_in_any_state_of_a_run_takes_it_to_its_end_later(
+    mother: Cores, home: Home, state: str
+) -> None:
     asked = await asked_while_no_core_ran(home)
-    killed(core_until(home, state), home.path)
+    killed(mother, home, state)
     async with opened(home) as lab:
         await shows_that_nothing_was_lost(lab, asked)
 
 
-async def test_a_core_that_is_killed_twice_in_a_row_takes_the_run_to_its_end_later(home: Home) -> None:
+async def test_a_core_that_is_killed_twice_in_a_row_takes_the_run_to_its_end_later(mother: Cores, home: Home) -> None:
     asked = await asked_while_no_core_ran(home)
-    killed(core_until(home, "running"), home.path)
-    killed(core_until(home, "up"), home.path)
+    killed(mother, home, "running")
+    killed(mother, home, "up")
     async with opened(home) as lab:
         await shows_that_nothing_was_lost(lab, asked)
 
 
-async def test_a_core_that_stays_away_for_longer_than_the_lease_ends_the_run_as_lost() -> None:
+async def test_a_core_that_stays_away_for_longer_than_the_lease_ends_the_run_as_lost(mother: Cores) -> None:
     with a_home(EMADS + "[runs]\nlease_s = 2\n", images=("base", "tests/emads/echo")) as home:
         asked = await asked_while_no_core_ran(home)
-        killed(core_until(home, "running"), home.path)
+        killed(mother, home, "running")
         await sleep(5)
         async with opened(home) as lab:
             run = await until_over(lab, lab.runs.id_of("echo", asked.id))

@@ -15,7 +15,7 @@ from protos.tree import pack, walk
 from tests.integration.hopper_bench import BUGGY, acts, bench, finish, mend
 from tests.sizes import full
 
-FILES, ROUNDS = (20_000, 3) if full() else (2_000, 1)
+FILES, ROUNDS, COMMAND_S = (20_000, 3, 0.4) if full() else (2_000, 1, 0.05)
 MEMORY = Path("/dev/shm")
 
 
@@ -67,8 +67,10 @@ async def test_many_files_go_in_and_out_in_the_time_of_a_clone_and_a_diff(place:
 
 
 async def test_the_loop_itself_costs_little_beside_model_and_commands(tmp_path: Path) -> None:
-    slow = acts(("read", {"path": "calc.py"}), ("search", {"pattern": "mean"}), ("run", {"command": "sleep 0.5"}))
-    plays = [acts(("run", {"command": f"sleep 0.4; echo {number}"})) for number in range(10)]
+    slow = acts(
+        ("read", {"path": "calc.py"}), ("search", {"pattern": "mean"}), ("run", {"command": f"sleep {COMMAND_S}"})
+    )
+    plays = [acts(("run", {"command": f"sleep {COMMAND_S}; echo {number}"})) for number in range(10)]
     async with bench([slow, *plays, acts(mend(), ("run_tests", {})), finish()], tmp_path) as lab:
         done = await lab.work(BUGGY)
     worked = done.worked

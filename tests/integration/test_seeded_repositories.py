@@ -6,15 +6,16 @@ from pathlib import Path
 import pytest
 
 from tests.repositories import Seeded, contents, git, seeded, small, without_git
+from tests.sizes import full
 
-TWELVE = pytest.mark.parametrize("name", seeded())
+SLOW = {"flaky", "huge-file", "failing-build"}
 
 
 def test_there_are_twelve_and_ten() -> None:
     assert (len(seeded()), len(small())) == (12, 10)
 
 
-@TWELVE
+@pytest.mark.parametrize("name", [each for each in seeded() if full() or each not in SLOW])
 def test_the_fault_is_real_and_the_good_steps_mend_it(name: str, tmp_path: Path) -> None:
     each = seeded()[name]
     made = each.make(tmp_path)

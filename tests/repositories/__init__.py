@@ -154,6 +154,7 @@ def shell(command: str, tree: Path) -> bool:
     scratch.mkdir(exist_ok=True)
     environment = {"PATH": path, "HOME": str(scratch), "TMPDIR": str(scratch), "LC_ALL": "C.UTF-8"}
     environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # ours take a second to load
     return subprocess.run(command, shell=True, cwd=tree, env=environment, capture_output=True).returncode == 0
 
 
