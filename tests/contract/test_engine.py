@@ -25,7 +25,9 @@ from sandbox.profile import Bundle, Profile
 from tests import bubblewrap_lab
 from tests.bubblewrap_lab import need_bubblewrap
 from tests.docker_lab import need_runtime
+from tests.sizes import full
 
+MANY = 12 if full() else 6
 FOREVER = "import time\nwhile True: time.sleep(60)"
 
 
@@ -204,7 +206,7 @@ async def test_an_error_in_the_body_comes_through_and_destroys(home: Home) -> No
     assert mine not in await engine.names()
 
 
-@pytest.mark.parametrize("pause", [0.0, 0.01, 0.03, 0.1, 0.2, 0.4])
+@pytest.mark.parametrize("pause", [0.0, 0.01, 0.03, 0.1, 0.2, 0.4] if full() else [0.01, 0.1, 0.3])
 async def test_a_cancelled_open_leaves_nothing_behind(home: Home, pause: float) -> None:
     engine, mine = home.engine, name()
 
@@ -222,13 +224,18 @@ async def test_a_cancelled_open_leaves_nothing_behind(home: Home, pause: float) 
 
 async def test_a_sandbox_that_was_left_is_adopted_by_name_by_another_core(home: Home) -> None:
     mine = name()
-    code = "import sys, time\nprint('first words', flush=True)\ntime.sleep(1.5)\nprint('last words')\nsys.exit(4)"
-    async with home.engine.open(mine, home.program(code)) as sandbox:
+    program = home.program(
+        "import os, sys, time\nprint('first words', flush=True)\n"
+        "while not os.path.exists(os.environ['MADLAB_DOOR'] + '/adopted'): time.sleep(0.02)\n"
+        "print('last words')\nsys.exit(4)"
+    )
+    async with home.engine.open(mine, program) as sandbox:
         sandbox.leave()
     another = home.engine
     assert mine in await another.names()
     async with another.adopt(mine) as adopted:
         assert adopted.name == mine
+        (program.door / "adopted").touch()
         with fail_after(60):
             ended = await adopted.wait()
     assert ended.reason == "exited"
@@ -367,9 +374,9 @@ async def test_many_at_once_all_end_and_leave_nothing(home: Home) -> None:
 
     with fail_after(120):
         async with create_task_group() as tasks:
-            for number in range(12):
+            for number in range(MANY):
                 tasks.start_soon(run, number)
-    assert sorted(code for code in codes if code is not None) == list(range(12))
+    assert sorted(code for code in codes if code is not None) == list(range(MANY))
     assert [each for each in await engine.names() if each.startswith("many-")] == []
 
 

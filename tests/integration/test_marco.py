@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import AsyncIterator
+from functools import partial
 from hashlib import sha256
+from typing import Any
 
 import pytest
 from anyio import create_task_group, fail_after
@@ -141,7 +143,7 @@ FORM = """<title>Form</title><form action=/found><label>Search <input name=q></l
 <select name=kind aria-label=Kind><option>one<option>two</select><button>Go</button></form>
 <a href=/window target=_blank>In a window</a>
 <button onclick="setTimeout(() => document.body.append('arrived'), 300)">Later</button>
-<div style="height:5000px"></div><p id=lazy></p><script>
+<div style="height:2000px"></div><p id=lazy></p><script>
 new IntersectionObserver(([each]) => { if (each.isIntersecting) lazy.textContent = 'seen at last' }).observe(lazy)
 </script>"""
 
@@ -153,7 +155,7 @@ async def test_steps_are_taken_as_a_person_would_take_them(world: World) -> None
     steps = [
         {"do": "click", "target": 'button "Later"'},
         {"do": "wait_for", "text": "arrived"},
-        {"do": "scroll", "screens": 6},
+        {"do": "scroll", "screens": 3},
         {"do": "wait_for", "text": "seen at last", "seconds": 20},
         {"do": "evaluate", "script": "({title: document.title, cookie: document.cookie})"},
         {"do": "click", "target": 'link "In a window"'},
@@ -179,29 +181,50 @@ async def test_steps_are_taken_as_a_person_would_take_them(world: World) -> None
 async def test_a_file_is_downloaded_by_its_address_and_by_what_leads_to_it(world: World) -> None:
     url = world.page("site.test/files", "<a href=/file.bin>File</a><p>here")
     world.page("site.test/file.bin", "", content=FILE, type="application/octet-stream")
-    for arguments in ({"url": url, "target": 'link "File"'}, {"url": world.url("site.test/file.bin")}):
-        [download] = (await world.result("download", **arguments))["downloads"]
-        assert (download["name"], download["size"]) == ("file.bin", 1000)
-        assert download["digest"] == f"sha256:{sha256(FILE).hexdigest()}"
+    downloads: list[dict[str, Any]] = []
+
+    async def download(**arguments: str) -> None:
+        downloads.extend((await world.result("download", **arguments))["downloads"])
+
+    async with create_task_group() as tasks:
+        tasks.start_soon(partial(download, url=url, target='link "File"'))
+        tasks.start_soon(partial(download, url=world.url("site.test/file.bin")))
+    for each in downloads:
+        assert (each["name"], each["size"]) == ("file.bin", 1000)
+        assert each["digest"] == f"sha256:{sha256(FILE).hexdigest()}"
+    assert len(downloads) == 2
 
 
 async def test_what_does_not_work_is_told_and_the_rest_is_done(world: World) -> None:
     fine = world.page("site.test/fine", "<p>fine")
     world.page("site.test/gone", "", status=302, headers={"Location": f"http://evil.test:{world.port}/"})
     nowhere = {"do": "click", "target": 'button "Nowhere"'}
-    result = await world.result(urls=[world.url("site.test/gone"), world.url("site.test/lost"), fine])
+    partly: list[dict[str, Any]] = []
+    faults: dict[str, Message] = {}
+
+    async def visit() -> None:
+        partly.append(await world.result(urls=[world.url("site.test/gone"), world.url("site.test/lost"), fine]))
+
+    async def fail(how: str, **arguments: Any) -> None:
+        faults[how] = await world.call(**arguments)
+
+    async with create_task_group() as tasks:
+        tasks.start_soon(visit)
+        tasks.start_soon(partial(fail, "nowhere", urls=[fine], steps=[nowhere]))
+        tasks.start_soon(partial(fail, "no web", urls=["file:///etc/passwd"]))
+        tasks.start_soon(partial(fail, "not allowed", urls=[world.url("evil.test/")]))
+        tasks.start_soon(partial(fail, "nothing", urls=[fine], steps=[{"do": "click"}]))
+    [result] = partly
     assert "rule default" in result["pages"][0]["problem"]
     assert (result["pages"][1]["status"], result["pages"][2]["markdown"]) == (404, "fine\n")
     assert result["outcome"] == "partial"
-    faults = [
-        await world.call(urls=[fine], steps=[nowhere]),
-        await world.call(urls=["file:///etc/passwd"]),
-        await world.call(urls=[world.url("evil.test/")]),
-        await world.call(urls=[fine], steps=[{"do": "click"}]),
-    ]
-    assert [each.kind for each in faults] == [KIND_FAULT] * 4
-    codes = [json.loads(each.data)["code"] for each in faults]
-    assert codes == ["not_found", "invalid_argument", "permission_denied", "invalid_argument"]
+    assert {each.kind for each in faults.values()} == {KIND_FAULT}
+    assert {how: json.loads(each.data)["code"] for how, each in faults.items()} == {
+        "nowhere": "not_found",
+        "no web": "invalid_argument",
+        "not allowed": "permission_denied",
+        "nothing": "invalid_argument",
+    }
 
 
 async def test_whoever_asks_may_narrow_what_is_reached(world: World) -> None:

@@ -17,8 +17,8 @@ pytestmark = pytest.mark.docker
 IMAGES = ("base", "tests/emads/echo")
 
 
-@pytest.fixture
-async def lab() -> AsyncIterator[Lab]:
+@pytest.fixture(scope="module")
+async def lab(anyio_backend: str) -> AsyncIterator[Lab]:
     async with lab_of(EMADS, images=IMAGES) as lab:
         yield lab
 
@@ -42,19 +42,20 @@ def question(tool: str, **arguments: object) -> Message:
     )
 
 
-async def test_a_call_to_an_emad_is_answered_from_a_sandbox_that_is_gone_afterwards(lab: Lab) -> None:
-    asked = question("say", text="hello")
-    reply = await call(lab, "echo", "say", id=asked.id, text="hello")
-    assert reply.kind == KIND_REPLY
-    assert json.loads(reply.data) == {"text": "hello"}
-    assert list(reply.taint) == [TAINT_WORKER]
-    run = await ended(lab, lab.runs.id_of("echo", asked.id))
-    assert run.outcome is Outcome.SUCCEEDED
-    assert run.started > 0
-    assert run.cost["wall_s"] > 0
-    names = await lab.residents._workers.engines["runc"].names()
-    assert [each for each in names if not each.startswith("probe-")] == []  # the core may be trying its runtimes
-    assert list((lab.home.runtime / "s").iterdir()) == []
+async def test_a_call_to_an_emad_is_answered_from_a_sandbox_that_is_gone_afterwards() -> None:
+    async with lab_of(EMADS, images=IMAGES) as lab:
+        asked = question("say", text="hello")
+        reply = await call(lab, "echo", "say", id=asked.id, text="hello")
+        assert reply.kind == KIND_REPLY
+        assert json.loads(reply.data) == {"text": "hello"}
+        assert list(reply.taint) == [TAINT_WORKER]
+        run = await ended(lab, lab.runs.id_of("echo", asked.id))
+        assert run.outcome is Outcome.SUCCEEDED
+        assert run.started > 0
+        assert run.cost["wall_s"] > 0
+        names = await lab.residents._workers.engines["runc"].names()
+        assert [each for each in names if not each.startswith("probe-")] == []  # the core may be trying its runtimes
+        assert list((lab.home.runtime / "s").iterdir()) == []
 
 
 async def test_what_a_run_uses_is_seen_while_it_lives_and_kept_with_its_end(lab: Lab) -> None:

@@ -73,6 +73,7 @@ def madlab(runtime: str) -> Iterator[Madlab]:
 
 
 @pytest.mark.docker
+@pytest.mark.ordinarily("runc")
 def test_all_of_them_are_scanned_and_nothing_ran_or_leaked(madlab: Madlab, trap: Trap) -> None:
     """One scan of a directory with every repository that is not refused at once, and one of a hostile one alone."""
     together = plain(trap.place / "together")
@@ -96,6 +97,7 @@ def test_all_of_them_are_scanned_and_nothing_ran_or_leaked(madlab: Madlab, trap:
 
 
 @pytest.mark.docker
+@pytest.mark.ordinarily("runc")
 def test_a_repository_that_is_refused_is_told_in_one_sentence(madlab: Madlab, trap: Trap) -> None:
     root = trap.place / "repository"
     REPOSITORIES["linked_files"](trap, root)
