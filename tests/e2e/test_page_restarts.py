@@ -86,6 +86,5 @@ async def test_what_is_said_while_the_page_is_cut_off_is_told_once_when_it_is_ba
             heard += f" {text} {text}"
             await expect(body).to_have_attribute("data-heard", heard)
         await expect(body).to_have_attribute("data-backs", "2")
-        await live(found)
         await say(madlab, "last", conversation)
         await expect(body).to_have_attribute("data-heard", f"{heard} last last")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from core.grace.cli.client import Client
 from core.home import Home
 from tests.commands import ECHO, LIMIT_S, Madlab, Result, a_lab
 from tests.labs import a_home
@@ -45,16 +46,17 @@ def madlab() -> Iterator[Madlab]:
     def prepare(home: Home) -> None:
         (home.path / "policy.toml").write_text(POLICY)
 
-    with a_lab(f"{ECHO}\n[audit]\ncheckpoint = 'elsewhere.jsonl'\nminutes = 0.02\n", prepare=prepare) as lab:
+    with a_lab(f"{ECHO}\n[audit]\ncheckpoint = 'elsewhere.jsonl'\nminutes = 0.01\n", prepare=prepare) as lab:
         yield lab
 
 
 def waiting(madlab: Madlab) -> dict[str, object]:
     """What waits for a person, once something does."""
     until = time.monotonic() + LIMIT_S
-    while not (found := madlab("approvals", "--json").json["approvals"]):
+    while not Client(madlab.home).get("/api/v1/approvals")["approvals"]:
         assert time.monotonic() < until
-    return dict(found[0])
+        time.sleep(0.02)
+    return dict(madlab("approvals", "--json").json["approvals"][0])
 
 
 def stored(madlab: Madlab) -> None:
@@ -208,6 +210,7 @@ def test_checkpoints_from_elsewhere_see_a_tail_that_was_cut_off_and_a_wrong_sign
     until = time.monotonic() + LIMIT_S
     while len(kept.read_text().splitlines()) < before + 2:
         assert time.monotonic() < until
+        time.sleep(0.02)
     copy = tmp_path / "kept.jsonl"
     copy.write_text(kept.read_text())
     good = madlab("journal", "verify", "--checkpoint", copy)
