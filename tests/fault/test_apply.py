@@ -12,9 +12,11 @@ import pytest
 
 from tests.fault.apply_victim import NEW, OLD, die_at
 from tests.integration.gits import a_repository, applied, commit, fingerprint, git, said
+from tests.sizes import full
 
 VICTIM = [sys.executable, "-m", "tests.fault.apply_victim"]
 ROOT = Path(__file__).parents[2]
+EACH = 1 if full() else 3  # of the calls; an object takes four or five, so that each of those has its turn
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +47,7 @@ def test_whatever_call_it_dies_at_the_branch_is_whole_or_not_there(tmp_path: Pat
     twin = shutil.copytree(pristine, tmp_path / "twin")
     wanted = applied(twin, OLD, NEW)
     deaths = 0
-    for at in range(1, 100):
+    for at in range(1, 200, EACH):
         place = shutil.copytree(pristine, tmp_path / str(at))
         ended = die_at(place, at)
         check(place, before, wanted)
@@ -55,7 +57,7 @@ def test_whatever_call_it_dies_at_the_branch_is_whole_or_not_there(tmp_path: Pat
         deaths += 1
         assert applied(place, OLD, NEW) == wanted
         assert said(place, "rev-parse", "madlab/run") == wanted
-    assert deaths > 20
+    assert deaths > 20 // EACH
 
 
 def test_killed_at_random_moments_it_leaves_no_half(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from tests.sizes import full
 
 
 def test_kills_leave_no_approval_half_used_and_no_act_that_began_without_one(tmp_path: Path) -> None:
-    rounds = 100 if full() else 20
+    rounds = 100 if full() else 12
     command = [sys.executable, "-m", "tests.fault.approval_kills", str(tmp_path / "journal.db"), str(rounds), "4"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert ended.returncode == 0, ended.stderr

@@ -11,7 +11,7 @@ from tests.sizes import full
 def test_kills_leave_each_conversation_wholly_there_archived_or_forgotten(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
-    rounds = 120 if full() else 20
+    rounds = 120 if full() else 12
     command = [sys.executable, "-m", "tests.fault.dewey_kills", str(home), str(rounds), "3"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr

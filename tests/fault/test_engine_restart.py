@@ -7,13 +7,13 @@ import gc
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from anyio import create_task_group, fail_after, sleep, to_thread
+from anyio import CancelScope, create_task_group, fail_after, sleep, to_thread
 
 from sandbox.engine import Exit, Program, SandboxError
 from sandbox.engines import docker
@@ -77,49 +77,59 @@ def own_engine() -> Iterator[OwnEngine]:
             gc.collect()  # the SDK leaves sockets of refused connections to the collector, which must not warn later
 
 
-async def test_waiting_survives_a_restart_of_the_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    built("base")  # so that its layers are in the cache
-    with own_engine() as engine:
-        monkeypatch.setenv("DOCKER_HOST", engine.host)
-        await to_thread.run_sync(lambda: Workshop(Images(LAB), default_cache(), print).build(read("base")))
-        sandboxes = DockerEngine(LAB)
-        door = tmp_path / "door"
-        door.mkdir()
-        code = "import time, sys; time.sleep(4); print('still here'); sys.exit(5)"
-        program = Program(Profile("base", ("python3", "-c", code)), b"token\n", door)
-        seen: list[Exit] = []
-        async with sandboxes.open("survivor", program) as sandbox:
+@asynccontextmanager
+async def away(engine: OwnEngine) -> AsyncIterator[None]:
+    """While it is stopped; it is there again at the end, for the other test too."""
+    await to_thread.run_sync(engine.end)
+    try:
+        yield
+    finally:
+        with CancelScope(shield=True):
+            await to_thread.run_sync(engine.start)
 
-            async def wait() -> None:
-                seen.append(await sandbox.wait())
 
-            with fail_after(60):
-                async with create_task_group() as tasks:
-                    tasks.start_soon(wait)
-                    await sleep(0.5)
-                    await to_thread.run_sync(engine.end)
+@pytest.fixture(scope="module")
+def engine() -> Iterator[OwnEngine]:
+    """With the base image, whose layers are in the cache."""
+    built("base")
+    with own_engine() as engine, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DOCKER_HOST", engine.host)
+        Workshop(Images(LAB), default_cache(), print).build(read("base"))
+        yield engine
+
+
+async def test_waiting_survives_a_restart_of_the_engine(engine: OwnEngine, tmp_path: Path) -> None:
+    sandboxes = DockerEngine(LAB)
+    door = tmp_path / "door"
+    door.mkdir()
+    code = "import time, sys; time.sleep(4); print('still here'); sys.exit(5)"
+    program = Program(Profile("base", ("python3", "-c", code)), b"token\n", door)
+    seen: list[Exit] = []
+    async with sandboxes.open("survivor", program) as sandbox:
+
+        async def wait() -> None:
+            seen.append(await sandbox.wait())
+
+        with fail_after(60):
+            async with create_task_group() as tasks:
+                tasks.start_soon(wait)
+                await sleep(0.5)
+                async with away(engine):
                     with pytest.raises(SandboxError, match="no Docker engine answers"):
                         await sandboxes.names()
-                    await to_thread.run_sync(engine.start)
-        assert [(each.code, each.reason) for each in seen] == [(5, "exited")]
-        assert await sandboxes.names() == []
+    assert [(each.code, each.reason) for each in seen] == [(5, "exited")]
+    assert await sandboxes.names() == []
 
 
 async def test_an_engine_that_stays_away_is_an_error_of_the_wait(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    engine: OwnEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    built("base")
     monkeypatch.setattr(docker, "_GONE", 1.0)
-    with own_engine() as engine:
-        monkeypatch.setenv("DOCKER_HOST", engine.host)
-        await to_thread.run_sync(lambda: Workshop(Images(LAB), default_cache(), print).build(read("base")))
-        door = tmp_path / "door"
-        door.mkdir()
-        program = Program(Profile("base", ("python3", "-c", "import time; time.sleep(99)")), b"token\n", door)
-        with fail_after(90):
-            async with DockerEngine(LAB).open("lonely", program) as sandbox:
-                await to_thread.run_sync(engine.end)
-                with pytest.raises(SandboxError, match="stayed away"):
-                    await sandbox.wait()
-                await to_thread.run_sync(engine.start)
-        assert await DockerEngine(LAB).names() == []
+    door = tmp_path / "door"
+    door.mkdir()
+    program = Program(Profile("base", ("python3", "-c", "import time; time.sleep(99)")), b"token\n", door)
+    with fail_after(90):
+        async with DockerEngine(LAB).open("lonely", program) as sandbox, away(engine):
+            with pytest.raises(SandboxError, match="stayed away"):
+                await sandbox.wait()
+    assert await DockerEngine(LAB).names() == []

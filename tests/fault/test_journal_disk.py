@@ -90,32 +90,32 @@ def test_a_disk_that_fails_once_seals_the_journal(
     failed = next(each.ended for each in calls if each.name == call and each.result < 0)
     later = [each.name for each in calls if each.began > failed and each.name in ("pwrite64", "ftruncate", "unlink")]
     assert later == [], "after one failed write, none"
-    stored = reopened(tmp_path / "lab" / "journal.db")
-    assert acknowledged.items() <= stored.items()
     # And so it is when the power goes right afterwards, with all that a failed sync did not write lost for good.
     disk = Disk(tmp_path / "lab")
     for each in calls:
         disk.feed(each)
     (tmp_path / "cut").mkdir()
     disk.build(tmp_path / "cut")
-    stored = reopened(tmp_path / "cut" / "journal.db")
+    stored, left = reopened(tmp_path / "lab" / "journal.db", tmp_path / "cut" / "journal.db")
     assert acknowledged.items() <= stored.items()
+    assert acknowledged.items() <= left.items()
 
 
-def reopened(path: Path) -> dict[str, int]:
-    """What a new process finds, with a disk that works again."""
+def reopened(*paths: Path) -> list[dict[str, int]]:
+    """What a new process finds in each, with a disk that works again."""
     code = (
         "import anyio, json, sys, pathlib\n"
         "from core.rogers.journal import Journal\n"
         "async def main():\n"
-        "    async with Journal(pathlib.Path(sys.argv[1])) as journal:\n"
-        "        assert (await journal.verify()).ok\n"
-        "        print(json.dumps(dict(await journal.query('SELECT id, sequence FROM journal'))))\n"
+        "    for path in sys.argv[1:]:\n"
+        "        async with Journal(pathlib.Path(path)) as journal:\n"
+        "            assert (await journal.verify()).ok\n"
+        "            print(json.dumps(dict(await journal.query('SELECT id, sequence FROM journal'))))\n"
         "anyio.run(main)\n"
     )
-    ended = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=60)
+    ended = subprocess.run([sys.executable, "-c", code, *map(str, paths)], capture_output=True, text=True, timeout=60)
     assert ended.returncode == 0, ended.stderr
-    return dict(json.loads(ended.stdout))
+    return [json.loads(line) for line in ended.stdout.splitlines()]
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from tests.sizes import full
 def test_kills_leave_the_vault_and_its_grants_wholly_before_or_wholly_after(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
-    rounds = 120 if full() else 24
+    rounds = 120 if full() else 16
     command = [sys.executable, "-m", "tests.fault.vault_kills", str(home), str(rounds), "11"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr

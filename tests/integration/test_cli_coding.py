@@ -3,11 +3,13 @@
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ FAULTY: Tree = {
     b"    def test(self):\n        self.assertEqual(add(2, 2), 4)\n",
 }
 MENDED: Edits = {"adder.py": "def add(a, b):\n    return a + b\n"}
+RunOf = Callable[[str], str]
 KEY = f"AWS = 'AKIA{'Q7ZX' * 4}'\n"
 PLAYS: dict[str, Edits] = {
     "mend it": MENDED,
@@ -101,9 +104,27 @@ def madlab() -> Iterator[Madlab]:
         yield Madlab(home)
 
 
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return a_repository(tmp_path_factory.mktemp("pristine") / "repo", FAULTY)
+
+
 @pytest.fixture
-def repo(tmp_path: Path) -> Path:
-    return a_repository(tmp_path / "repo", FAULTY)
+def repo(pristine: Path, tmp_path: Path) -> Path:
+    """A copy of one's own."""
+    return shutil.copytree(pristine, tmp_path / "repo")
+
+
+@pytest.fixture(scope="module")
+def coded(madlab: Madlab, pristine: Path) -> RunOf:
+    """The run with a goal, on a repository as everybody has it: the same for all who ask."""
+
+    @cache
+    def coded(goal: str) -> str:
+        run: str = madlab("code", goal, "--repo", pristine, "--json").json["run"]
+        return run
+
+    return coded
 
 
 def newest(madlab: Madlab) -> dict[str, Any]:
@@ -188,8 +209,8 @@ def test_bad_input_is_2_and_one_sentence(madlab: Madlab, repo: Path, words: list
     assert told.error["next"]
 
 
-def test_apply_puts_it_on_a_branch_twice_the_same(madlab: Madlab, repo: Path, tmp_path: Path) -> None:
-    run = madlab("code", "mend it", "--repo", repo, "--json").json["run"]
+def test_apply_puts_it_on_a_branch_twice_the_same(madlab: Madlab, coded: RunOf, repo: Path, tmp_path: Path) -> None:
+    run = coded("mend it")
     before = fingerprint(repo)
     done = madlab("apply", run, "--repo", repo)
     assert done.code == 0, done.err
@@ -207,8 +228,10 @@ def test_apply_puts_it_on_a_branch_twice_the_same(madlab: Madlab, repo: Path, tm
     git(repo, "apply", "--check", str(tmp_path / "diff"))
 
 
-def test_apply_says_what_does_not_fit_and_writes_nothing(madlab: Madlab, repo: Path, tmp_path: Path) -> None:
-    run = madlab("code", "mend it", "--repo", repo, "--json").json["run"]
+def test_apply_says_what_does_not_fit_and_writes_nothing(
+    madlab: Madlab, coded: RunOf, repo: Path, tmp_path: Path
+) -> None:
+    run = coded("mend it")
     commit(repo, {"adder.py": b"def add(a, b):\n    return a * b\n"})
     before = fingerprint(repo)
     told = madlab("apply", run, "--repo", repo)
@@ -224,25 +247,25 @@ def test_apply_says_what_does_not_fit_and_writes_nothing(madlab: Madlab, repo: P
     assert f"madlab apply {run} --out FILE" in elsewhere.err
 
 
-def test_two_runs_of_one_tree_are_merged_or_shown_not_to_fit(madlab: Madlab, repo: Path) -> None:
-    runs = {goal: madlab("code", goal, "--repo", repo, "--json").json["run"] for goal in ("mend it", "multiply")}
-    page = madlab("code", "add a page", "--repo", repo, "--json").json["run"]
-    told = madlab("apply", runs["mend it"], "--with", page, "--repo", repo, "--branch", "both")
+def test_two_runs_of_one_tree_are_merged_or_shown_not_to_fit(madlab: Madlab, coded: RunOf, repo: Path) -> None:
+    own = madlab("code", "mend it", "--repo", repo, "--json").json["run"]  # that nobody has applied yet
+    page = coded("add a page")
+    told = madlab("apply", own, "--with", page, "--repo", repo, "--branch", "both")
     assert told.code == 0, told.err
     assert said(repo, "diff", "--name-only", "main", "both").split() == ["README.md", "adder.py"]
     ids = said(repo, "log", "-1", "--format=%(trailers:key=Madlab-Run,valueonly)", "both").split()
-    assert ids == [runs["mend it"], page]
+    assert ids == [own, page]
     applied = Client(madlab.home).get("/api/v1/patches?state=applied")["patches"]
-    assert {runs["mend it"], page} <= {each["run"]["id"] for each in applied}
-    clash = madlab("apply", runs["mend it"], "--with", runs["multiply"], "--repo", repo, "--branch", "c")
+    assert {own, page} <= {each["run"]["id"] for each in applied}
+    clash = madlab("apply", own, "--with", coded("multiply"), "--repo", repo, "--branch", "c")
     assert clash.code == 1
     assert "1 file does not fit each other" in clash.err
     assert "adder.py is changed by both sides in the same place" in clash.err
     assert said(repo, "branch", "--list", "c") == ""
 
 
-def test_a_patch_with_a_secret_wants_to_be_accepted(madlab: Madlab, repo: Path) -> None:
-    run = madlab("code", "leak", "--repo", repo, "--json").json["run"]
+def test_a_patch_with_a_secret_wants_to_be_accepted(madlab: Madlab, coded: RunOf, repo: Path) -> None:
+    run = coded("leak")
     told = madlab("apply", run, "--repo", repo)
     assert told.code == 2
     assert "keys.py:1 adds an AWS access key id (AKIA…, 20 characters)" in told.err

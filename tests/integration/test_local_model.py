@@ -23,6 +23,7 @@ from sandbox.engines.docker import DockerEngine
 from tests.commands import Madlab
 from tests.docker_lab import need_runtime
 from tests.labs import a_home
+from tests.sizes import full
 
 STORE = Store.locate()  # before the tests forget what the shell says
 INSTALLED = STORE.installed() if STORE is not None else []
@@ -33,6 +34,8 @@ pytestmark = [
     pytest.mark.docker,
     pytest.mark.skipif(not INSTALLED, reason="no weights are installed: madlab model install qwen2.5-coder-0.5b"),
 ]
+
+WHOLE = pytest.mark.skipif(not full(), reason="a real model takes long to start again and again: MADLAB_FULL=1")
 
 
 @asynccontextmanager
@@ -179,6 +182,7 @@ async def _answers_side_by_side(lab: Lab) -> None:
     assert len(answers) == 3
 
 
+@WHOLE
 async def test_a_worker_that_is_killed_is_started_again_and_one_that_idles_ends() -> None:
     settings = (
         '[providers.mine]\nkind = "local"\nidle_s = 2\n[models.tiny]\nprovider = "mine"\n'
@@ -214,6 +218,7 @@ async def test_it_thinks_behind_a_kernel_of_its_own_too() -> None:
         assert (await ask(lab, prompt("Say yes."), max_tokens=5)).text
 
 
+@WHOLE
 async def test_a_core_that_is_killed_leaves_no_worker_behind() -> None:
     need_runtime("runc")
     if Store.locate() != STORE:
