@@ -17,6 +17,7 @@ import pytest
 from tests.e2e.coding import Stage, stage
 from tests.security.forms import forms, seen
 from tests.security.search import found_below, told_by_engine, told_by_processes
+from tests.sizes import full
 
 pytestmark = pytest.mark.docker
 SYSTEM = {"proc", "sys", "usr", "opt", "lib", "lib64", "bin", "sbin"}  # the image's and the kernel's
@@ -60,7 +61,7 @@ def test_no_key_is_in_a_sandbox_while_it_lives(lab: Stage) -> None:
                             assert found_below(each, lab.key) == []
                 looked += 1
             assert told_by_processes(lab.key) == []
-            time.sleep(0.2)
+            time.sleep(0.5)
         out, err = process.communicate()
     api.close()
     assert looked > 3
@@ -68,7 +69,7 @@ def test_no_key_is_in_a_sandbox_while_it_lives(lab: Stage) -> None:
     assert not seen(lab.key, (out + err).encode())
 
 
-@pytest.mark.parametrize("protocol", ["openai", "anthropic"])
+@pytest.mark.parametrize("protocol", ["openai", "anthropic"] if full() else ["anthropic"])
 def test_a_worker_that_looks_for_a_key_finds_none(lab: Stage, protocol: str) -> None:
     coded = lab.code("asker", protocol=protocol)
     assert coded.outcome == "succeeded", coded.result.out + coded.result.err
