@@ -25,21 +25,56 @@ python=.venv/bin/python
 
 # Nothing here may reach the lab of whoever runs it: tests make their own homes, and whatever does not finds this one.
 scratch=$(mktemp -d)
-types=
-trap 'if [ -n "$types" ]; then kill "$types" 2>/dev/null; fi; rm -rf "$scratch"' EXIT
+types= preparing=  # processes beside the steps
+trap 'for each in $types $preparing; do kill "$each" 2>/dev/null || true; done; rm -rf "$scratch"' EXIT
 export MADLAB_HOME=$scratch/home
 
-# Installs a Debian package that some tests need, where that is allowed: want PROGRAM PACKAGE REASON
-want() {
-  if command -v "$1" >/dev/null; then return; fi
-  if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
-    printf '      installing %s: %s\n' "$2" "$3"
-    DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends "$2" >/dev/null 2>&1 ||
-      { apt-get -q update >/dev/null 2>&1 &&
-        DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends "$2" >/dev/null 2>&1; } ||
-      printf '      %s cannot be installed\n' "$2"
-  fi
-  command -v "$1" >/dev/null || printf '      no %s here, so tests are skipped: %s\n' "$1" "$3"
+# Programs that some tests need, each with its Debian package and what for.
+programs() {
+  cat <<'LIST'
+strace strace records every write and sync of the journal, to rebuild its files as a power cut would leave them
+node nodejs an eMAD written in another language, from the protos alone
+rg ripgrep what Hopper searches with
+LIST
+  if [ "$mode" = quick ]; then return; fi
+  cat <<'LIST'
+bwrap bubblewrap sandboxes without Docker
+chromium-headless-shell chromium-headless-shell the page is driven in a real browser
+LIST
+  if [ "$mode" = default ]; then return; fi
+  cat <<'LIST'
+redis-server redis-server the journal is measured beside Redis Streams
+nats-server nats-server and beside NATS JetStream
+promtool prometheus reads what /metrics says, as Prometheus would
+LIST
+}
+
+# Whatever of them is missing is installed in one go, where that is allowed, and the engine started, beside the steps
+# that come next. What went wrong is told by `programs_end` and, of the engine, by its own step.
+programs_begin() {
+  local missing
+  missing=$(programs | while read -r program package _; do command -v "$program" >/dev/null || printf '%s ' "$package"; done)
+  if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then missing=; fi
+  if [ -n "$missing" ]; then printf '    installing %sbeside the next steps\n' "$missing"; fi
+  # shellcheck disable=SC2086  # several words
+  (
+    export DEBIAN_FRONTEND=noninteractive
+    install="apt-get -q install -y --no-install-recommends"
+    if [ -n "$missing" ] && ! $install $missing; then
+      apt-get -q update
+      $install $missing || for each in $missing; do $install "$each" || true; done
+    fi
+    if [ "$mode" != quick ]; then engine_ensure; fi
+  ) </dev/null >"$scratch/programs" 2>&1 &
+  preparing=$!
+}
+
+programs_end() {
+  wait "$preparing" || tail -n 3 "$scratch/programs"
+  preparing=
+  programs | while read -r program package reason; do
+    command -v "$program" >/dev/null || printf '      no %s here (Debian: %s), so tests are skipped: %s\n' "$program" "$package" "$reason"
+  done
 }
 
 # mypy takes half a minute where it has no cache: it runs beside what comes next, and is asked at the end.
@@ -50,6 +85,7 @@ types_begin() {
 
 types_end() {
   local code=0
+  if [ -z "$types" ]; then return; fi
   step "Types"
   wait "$types" || code=$?
   types=
@@ -72,6 +108,7 @@ run_tests() {
 
 manifests() { find periphery tests/emads -name manifest.toml | sort; }
 
+if [ "$mode" != fix ]; then programs_begin; fi
 step "Python environment (.venv)"
 ensure_environment requirements-dev.txt
 
@@ -94,14 +131,7 @@ types_begin
 
 step "Import rules"
 .venv/bin/lint-imports --no-logo || stop_with "an import goes where it may not: see above"
-
-step "Programs that some tests need"
-want strace strace "records every write and sync of the journal, to rebuild its files as a power cut would leave them"
-want node nodejs "an eMAD written in another language, from the protos alone"
-if [ "$mode" = all ]; then
-  want redis-server redis-server "the journal is measured beside Redis Streams"
-  want promtool prometheus "reads what /metrics says, as Prometheus would"
-fi
+programs_end
 
 if [ "$mode" = quick ]; then
   step "Unit tests, and contract tests that need no engine"
@@ -113,9 +143,6 @@ fi
 step "Docker engine"
 engine_ensure || stop_with "these tests run real sandboxes and need a Docker engine: do what is said above, or run ./test.sh quick"
 engine_gvisor "$PWD/$python"
-
-want bwrap bubblewrap "sandboxes without Docker"
-want chromium-headless-shell chromium-headless-shell "the page is driven in a real browser"
 
 step "Images"
 ensure_images base mcnamara hopper marco playfair llama
@@ -129,9 +156,8 @@ fi
 step "What each runtime is seen to stop"
 .venv/bin/madlab doctor || printf '      tests that need what is missing are skipped, or say so\n'
 
-types_end || stop_with "the types do not fit: see above"
-
 if [ "$mode" = all ]; then
+  types_end || failed=1  # nothing may run beside what is measured
   export MADLAB_FULL=1
   set -- -o faulthandler_timeout=3600 "$@"
   step "Benchmarks"
@@ -144,5 +170,6 @@ step "Security tests"
 run_tests -n 3 --dist loadscope tests/security --ignore $alone "$@"
 step "Answers while a worker does its worst"
 run_tests $alone "$@"
+types_end || failed=1
 steps_done
 exit "$failed"
