@@ -164,10 +164,8 @@ if [ "$mode" = all ]; then
   "$python" -m tests.bench
 fi
 
-step "Unit, contract, integration, fault and end-to-end tests"
-run_tests $many tests --ignore tests/security "$@"
-step "Security tests"
-run_tests -n 3 --dist loadscope tests/security --ignore $alone "$@"
+step "Unit, contract, integration, fault, security and end-to-end tests"
+run_tests $many tests --ignore $alone "$@"
 step "Answers while a worker does its worst"
 run_tests $alone "$@"
 types_end || failed=1
