@@ -6,11 +6,13 @@ import re
 import time
 
 _UUID7 = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_VARIANT = dict(zip("0123456789abcdef", 4 * "89ab", strict=True))  # two bits of a random digit, behind the bits 10
 
 
 def new_id() -> str:
     """A new UUIDv7: 48 bits of milliseconds since the epoch, then 74 random bits."""
-    return _text((time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big"))
+    time_ms, chance = f"{time.time_ns() // 1_000_000:012x}", os.urandom(10).hex()
+    return f"{time_ms[:8]}-{time_ms[8:]}-7{chance[:3]}-{_VARIANT[chance[3]]}{chance[4:7]}-{chance[7:19]}"
 
 
 def id_from(id: str, label: str) -> str:
