@@ -2,7 +2,8 @@
 
 Whoever asks, the operator or a client, has a queue of their own, strictly in order. The queues take turns: one that is
 long makes its own runs wait and those of nobody else. What is next is never overtaken, however large it is, so that
-nobody starves.
+nobody starves. Only a guest's is passed over while guests, which is what clients are, have all places but one: whoever
+runs the lab gets to work in it, however long theirs take.
 """
 
 from collections import Counter, deque
@@ -18,6 +19,7 @@ from protos.errors import Exhausted
 @dataclass
 class _Waiting:
     memory_mb: int
+    guests: int  # places of guests that it takes: 1 or 0
     admitted: Event = field(default_factory=Event)
 
 
@@ -26,6 +28,7 @@ class Admission:
 
     def __init__(self, *, max_running: int, memory_mb: int) -> None:
         self._free = max_running
+        self._free_to_guests = max(1, max_running - 1)
         self._memory_mb = memory_mb
         self._total_mb = memory_mb
         self._queues: dict[str, deque[_Waiting]] = {}  # by asker, whose turn it is first; none is empty
@@ -46,7 +49,7 @@ class Admission:
 
     @asynccontextmanager
     async def share(
-        self, memory_mb: int, *, asker: str = "", at_once: bool = False, runs: int = 1
+        self, memory_mb: int, *, asker: str = "", is_guest: bool = False, at_once: bool = False, runs: int = 1
     ) -> AsyncIterator[None]:
         """Waits for a share of the machine, behind what `asker` has asked for before, and holds it during the body.
 
@@ -61,17 +64,18 @@ class Admission:
                 f"It needs {memory_mb} MiB and all sandboxes together may have {self._total_mb} MiB.",
                 next="Lower its profile, or raise sandbox.memory_mb in madlab.toml.",
             )
+        guests = int(is_guest)
         if at_once:
-            self._take(memory_mb, runs)
+            self._take(memory_mb, runs, guests)
         else:
-            waiting = _Waiting(memory_mb)
+            waiting = _Waiting(memory_mb, guests)
             self._queues.setdefault(asker, deque()).append(waiting)
             self._advance()
             try:
                 await waiting.admitted.wait()
             except BaseException:
                 if waiting.admitted.is_set():
-                    self._give_back(memory_mb)
+                    self._give_back(memory_mb, 1, guests)
                 else:
                     self._queues[asker].remove(waiting)
                     if not self._queues[asker]:
@@ -81,25 +85,26 @@ class Admission:
         try:
             yield
         finally:
-            self._give_back(memory_mb, runs)
+            self._give_back(memory_mb, runs, guests)
 
-    def _take(self, memory_mb: int, runs: int = 1) -> None:
+    def _take(self, memory_mb: int, runs: int, guests: int) -> None:
         self._free -= runs
+        self._free_to_guests -= guests
         self._memory_mb -= memory_mb
 
-    def _give_back(self, memory_mb: int, runs: int = 1) -> None:
-        self._free += runs
-        self._memory_mb += memory_mb
+    def _give_back(self, memory_mb: int, runs: int, guests: int) -> None:
+        self._take(-memory_mb, -runs, -guests)
         self._advance()
 
     def _advance(self) -> None:
-        while self._queues and self._free > 0:
-            asker, queue = next(iter(self._queues.items()))
-            if queue[0].memory_mb > self._memory_mb:
+        while self._free > 0:
+            turns = (each for each in self._queues.items() if each[1][0].guests <= max(0, self._free_to_guests))
+            asker, queue = next(turns, ("", None))
+            if queue is None or queue[0].memory_mb > self._memory_mb:
                 return
             del self._queues[asker]
             first = queue.popleft()
             if queue:
                 self._queues[asker] = queue  # behind the others
-            self._take(first.memory_mb)
+            self._take(first.memory_mb, 1, first.guests)
             first.admitted.set()

@@ -272,8 +272,15 @@ class Lives:
 
     async def _work_outside(self, live: Live, emad: Dispatchable, profile: Profile, *, resumed: bool) -> Ending:
         """Finds a worker and lets it work."""
+        parent = self.all.get(live.run.parent)
+        holds_one = parent is not None and parent.worker is not None  # which would wait for this one for ever
         async with (
-            self._admission.share(profile.memory_mb + profile.workspace_mb, asker=live.run.asker, at_once=resumed),
+            self._admission.share(
+                profile.memory_mb + profile.workspace_mb,
+                asker=live.run.asker,
+                is_guest=live.run.asker.startswith("client:") and not holds_one,
+                at_once=resumed,
+            ),
             self._adopted(live, emad, profile) if resumed else self._worker(live, emad, profile) as worker,
         ):
             live.worker = worker

@@ -1,6 +1,7 @@
 """Admission is a queue: in order, within limits, and nothing is lost by giving up."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from anyio import CancelScope, Event, create_task_group, fail_after, wait_all_tasks_blocked
@@ -111,3 +112,30 @@ async def test_what_runs_already_is_counted_though_it_does_not_wait() -> None:
     admission = Admission(max_running=1, memory_mb=100)
     async with admission.share(10), admission.share(10, at_once=True):
         assert admission.waiting == 0
+
+
+async def test_guests_leave_one_place_to_whoever_runs_the_lab() -> None:
+    admission, order, release = Admission(max_running=3, memory_mb=100), list[str](), Event()
+
+    async def run(name: str, *, is_guest: bool) -> None:
+        async with admission.share(10, asker=name[0], is_guest=is_guest):
+            order.append(name)
+            await release.wait()
+
+    with fail_after(60):
+        async with create_task_group() as tasks:
+            for name in ("a1", "a2", "b1", "b2"):
+                tasks.start_soon(partial(run, name, is_guest=True))
+                await wait_all_tasks_blocked()
+            assert order == ["a1", "a2"]
+            tasks.start_soon(partial(run, "operator", is_guest=False))
+            await wait_all_tasks_blocked()
+            assert order == ["a1", "a2", "operator"]
+            release.set()
+    assert sorted(order) == ["a1", "a2", "b1", "b2", "operator"]
+
+
+async def test_where_there_is_one_place_guests_may_have_it() -> None:
+    with fail_after(60):
+        async with Admission(max_running=1, memory_mb=100).share(10, asker="a", is_guest=True):
+            pass
