@@ -61,7 +61,7 @@ programs_begin() {
     export DEBIAN_FRONTEND=noninteractive
     install="apt-get -q install -y --no-install-recommends"
     if [ -n "$missing" ] && ! $install $missing; then
-      apt-get -q update
+      apt-get -q update || true
       $install $missing || for each in $missing; do $install "$each" || true; done
     fi
     if [ "$mode" != quick ]; then engine_ensure; fi
@@ -108,9 +108,11 @@ run_tests() {
 
 manifests() { find periphery tests/emads -name manifest.toml | sort; }
 
-if [ "$mode" != fix ]; then programs_begin; fi
+# Where Python itself must be installed first, that comes first: apt serves one at a time.
+if [ "$mode" != fix ] && [ -n "$(_find_python)" ]; then programs_begin; fi
 step "Python environment (.venv)"
 ensure_environment requirements-dev.txt
+if [ "$mode" != fix ] && [ -z "$preparing" ]; then programs_begin; fi
 
 if [ "$mode" = fix ]; then
   step "Generated code"

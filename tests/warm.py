@@ -19,7 +19,7 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, TextIO
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,26 +42,43 @@ def command(arguments: Sequence[str], *, stdin: str, env: Mapping[str, str], cwd
         said.write(stdin.encode())
         said.seek(0)
         ours, theirs = socket.socketpair()
-        with ours:
+        with ours, ours.makefile() as answers:
+            ours.settimeout(within_s)
             with theirs:
-                streams = [said.fileno(), out.fileno(), err.fileno()]
-                socket.send_fds(_starter(), [b"1"], [theirs.fileno(), *streams])
+                _ask([theirs.fileno(), said.fileno(), out.fileno(), err.fileno()])
             ours.sendall(json.dumps([list(arguments), dict(env), str(cwd)]).encode())
             ours.shutdown(socket.SHUT_WR)
-            answers = ours.makefile()
-            pid = int(answers.readline())
-            ours.settimeout(within_s)
+            pid = _number(answers)
             try:
-                code = int(answers.readline())
-            except TimeoutError:
-                os.kill(pid, signal.SIGKILL)
-                raise TimeoutError(f"madlab {' '.join(arguments)}: {_whole(out)}{_whole(err)}") from None
+                code = _number(answers)
+            except BaseException as error:
+                with suppress(ProcessLookupError):  # it has ended just now
+                    os.kill(pid, signal.SIGKILL)
+                if isinstance(error, TimeoutError):
+                    raise TimeoutError(f"madlab {' '.join(arguments)}: {_whole(out)}{_whole(err)}") from None
+                raise
         return Ended(code, _whole(out), _whole(err))
+
+
+def _ask(files: list[int]) -> None:
+    """Has the starter begin a command; a starter that somebody has ended is begun again."""
+    try:
+        socket.send_fds(_starter(), [b"1"], files)
+    except OSError:
+        _starter.cache_clear()
+        socket.send_fds(_starter(), [b"1"], files)
+
+
+def _number(answers: TextIO) -> int:
+    line = answers.readline()
+    if not line:
+        raise RuntimeError("who starts the commands of the tests (tests.warm) has ended; see its words above")
+    return int(line)
 
 
 def _whole(file: IO[bytes]) -> str:
     file.seek(0)
-    return file.read().decode()
+    return file.read().decode(errors="replace")
 
 
 @cache
@@ -104,6 +121,9 @@ def _serve(requests: socket.socket) -> None:
             pid = os.fork()
             if not pid:
                 requests.close()
+                for other, (_, theirs) in begun.items():  # whose end must be seen by others
+                    os.close(other)
+                    theirs.close()
                 _become(*files)
                 madlab.main()
             asker = socket.socket(fileno=files[0])

@@ -2,7 +2,7 @@
 
 Pieces are gathered and handed over together, one job at a time: `hashlib` holds no lock while it works, so the loop
 goes on with the stream on another core. Nothing piles up. When the next pieces are there and the job before has not
-even begun, it is done here instead, so a busy machine is no slower than without this and keeps as little in memory.
+even begun, it is done here instead, so a busy machine is hardly slower than without this and keeps as little in memory.
 """
 
 import hashlib
@@ -58,6 +58,7 @@ class RunningDigest:
     def _take_in(self, pieces: list[bytes]) -> None:
         for each in pieces:
             self._hash.update(each)
+        pieces.clear()  # what waits for the next needs no memory
 
 
 @cache

@@ -12,7 +12,15 @@ from tests.repositories import contents, fingerprint, without_git
 from tests.sizes import full
 
 pytestmark = pytest.mark.docker
-FEW = {"liar", "test-editor", "leaver", "hooker", "namer"}  # with those below, each outcome that a lie may come to
+FEW = {
+    "liar",
+    "test-editor",
+    "test-remover",
+    "leaver",
+    "hooker",
+    "namer",
+    "looper",
+}  # with those below, each outcome that a lie may come to
 FORGERS = ("forger", *(("emptier", "exiter", "skipper", "rewriter", "switcher") if full() else ()))
 NAMES = [each.name for each in bad() if each.name != "asker" and (full() or each.name in {*FEW, *FORGERS})]
 

@@ -87,7 +87,7 @@ async def test_what_ends_and_what_is_at_work_is_seen_beside_it(browser: Browser,
     async with signed_in(browser, lab.home) as found, create_task_group() as tasks:
         box = found.page.get_by_role("region", name="At work")
         await expect(box).to_contain_text("No run is at work")
-        tasks.start_soon(lambda: call(lab, "echo", "say_later", text="slowly", after_s=1.0))
+        tasks.start_soon(lambda: call(lab, "echo", "say_later", text="slowly", after_s=3.0))
         await expect(box).to_contain_text("say_later")
         await expect(found.page.get_by_role("region", name="Lately")).to_contain_text("slowly")
         await expect(box).to_contain_text("No run is at work")

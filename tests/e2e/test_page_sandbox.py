@@ -24,7 +24,7 @@ async def lab() -> AsyncIterator[Lab]:
 
 
 async def test_what_a_sandbox_used_is_drawn_and_read_by_keyboard(browser: Browser, lab: Lab) -> None:
-    run = await run_of(lab, "echo", "say_later", json.dumps({"text": "measured", "after_s": 2.5}))
+    run = await run_of(lab, "echo", "say_later", json.dumps({"text": "measured", "after_s": 3.5}))
     async with signed_in(browser, lab.home) as found:
         page = found.page
         await page.goto(f"/runs/{run}")

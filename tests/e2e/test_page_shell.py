@@ -78,7 +78,9 @@ async def test_a_view_that_comes_misses_nothing_while_the_stream_is_not_yet_open
 ) -> None:
     async with signed_in(browser, lab.home) as found:
         await found.page.clock.install()
-        await found.page.clock.pause_at(time.time() + 60)  # the stream is opened for a new follower by a timer
+        await found.page.clock.pause_at(
+            time.time() + 10
+        )  # by a timer; less than a silence that the page takes for the end
         await found.page.evaluate(
             """async () => {
               const {follow, mark} = await import("/assets/js/live.js");

@@ -6,6 +6,7 @@ it is that one core itself. STATE is a state of the run table, or `up`: as soon 
 does not kill itself.
 """
 
+import ctypes
 import json
 import os
 import select
@@ -33,7 +34,7 @@ class Core:
     """A core that was forked."""
 
     pid: int
-    _cores: "subprocess.Popen[str]"
+    _cores: "subprocess.Popen[bytes]"
 
     def ended(self, within_s: float) -> int | None:
         """How it ended; None: it has not, so far. To be asked until it has, and then no more."""
@@ -47,14 +48,13 @@ class Core:
 class Cores:
     """Starts cores, one after the other."""
 
-    _process: "subprocess.Popen[str]"
+    _process: "subprocess.Popen[bytes]"
 
     def start(self, home: Home, state: str = "") -> Core:
         """Forks one; the one before it must have ended."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps([str(home.path), state]) + "\n")
-        self._process.stdin.flush()
+        self._process.stdin.write(json.dumps([str(home.path), state]).encode() + b"\n")
         return Core(int(self._process.stdout.readline()), self._process)
 
 
@@ -64,8 +64,8 @@ def cores() -> Iterator[Cores]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MADLAB_")}
     command = [sys.executable, "-m", "tests.fault.dying_core"]
     pipe = subprocess.PIPE
-    with subprocess.Popen(
-        command, cwd=ROOT, env=kept, stdin=pipe, stdout=pipe, text=True, start_new_session=True
+    with subprocess.Popen(  # unbuffered: a line that is read ahead would be hidden from `select`
+        command, cwd=ROOT, env=kept, stdin=pipe, stdout=pipe, bufsize=0, start_new_session=True
     ) as process:
         try:
             yield Cores(process)
@@ -77,14 +77,21 @@ def main() -> None:
     if sys.argv[1:]:
         home, state = sys.argv[1:]
         anyio.run(live, home, state, time.time())
+    end_with_parent()
     for line in sys.stdin:
         home, state = json.loads(line)
         began = time.time()
         core = os.fork()
         if core == 0:
+            end_with_parent()
             live_and_die(home, state, began)
         print(core, flush=True)
         print(os.waitstatus_to_exitcode(os.waitpid(core, 0)[1]), flush=True)
+
+
+def end_with_parent() -> None:
+    """Whatever becomes of the tests, nothing of this stays behind."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, see prctl(2)
 
 
 def live_and_die(home: str, state: str, began: float) -> NoReturn:

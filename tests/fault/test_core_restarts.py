@@ -1,6 +1,7 @@
 """The core is killed in each state of the run table, and twice in a row: nothing is lost, nothing is done twice."""
 
 import json
+import os
 import signal
 from collections.abc import Iterator
 
@@ -35,7 +36,11 @@ def mother() -> Iterator[Cores]:
 
 def killed(mother: Cores, home: Home, state: str) -> None:
     """Has a core live until it dies at `state`."""
-    ended = mother.start(home, state).ended(within_s=60)
+    core = mother.start(home, state)
+    ended = core.ended(within_s=60)
+    if ended is None:
+        os.kill(core.pid, signal.SIGKILL)
+        core.ended(within_s=60)  # or the next one would not be started
     assert ended == -signal.SIGKILL, (home.path / "core.log").read_text()[-2000:]
 
 

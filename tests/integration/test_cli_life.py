@@ -2,13 +2,14 @@
 
 import os
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from core.home import Home
-from tests.commands import Madlab, a_lab
+from tests.commands import COMMAND, ROOT, Madlab, a_lab, environment
 from tests.labs import a_home
 from tests.sizes import full
 
@@ -160,3 +161,12 @@ def test_no_engine_is_no_obstacle_to_the_core_and_a_sentence_of_the_run() -> Non
         assert "no Docker engine answers" in told.error["message"]
         assert lab("runs", "--json").json["runs"][0]["outcome"] == "failed"
         assert lab("down").code == 0
+
+
+@pytest.mark.parametrize("command", ["status", "runs", "models", "tools", "costs", "approvals", "incidents", "audit"])
+def test_a_command_needs_nothing_that_another_has_imported(madlab: Madlab, command: str) -> None:
+    told = subprocess.run(
+        [*COMMAND, command], env=environment(madlab.home.path), cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert told.returncode == 0, told.stderr
+    assert told.stdout or told.stderr.count("\n") == 1, told.stderr  # which says that there is nothing

@@ -28,7 +28,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     def repeats(item: pytest.Item) -> bool:
         mark = item.get_closest_marker("ordinarily")
-        return bool(mark) and item.callspec.params["runtime"] not in mark.args  # type: ignore[attr-defined, union-attr]
+        case = getattr(item, "callspec", None)
+        return mark is not None and case is not None and case.params.get("runtime") not in mark.args
 
     if not full() and (left_out := [each for each in items if repeats(each)]):
         items[:] = [each for each in items if each not in left_out]

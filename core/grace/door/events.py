@@ -72,6 +72,7 @@ class Changes:
     def __init__(self) -> None:
         self._waiting: dict[str, set[Event]] = {}
         self._followed: Counter[str] = Counter()  # streams, by whose
+        self._resting = 0  # of them, those that rest
 
     def committed(self, rows: Sequence[Row]) -> None:
         """For the journal to call after each commit."""
@@ -94,8 +95,8 @@ class Changes:
                 del self._waiting[conversation]
 
     @contextmanager
-    def followed_by(self, caller: Caller) -> Iterator[None]:
-        """For the time of one stream of lines or of messages.
+    def followed_by(self, caller: Caller, *, rests: bool) -> Iterator[None]:
+        """For the time of one stream of lines, which rests, or of messages.
 
         Raises:
             Exhausted: a client has too many.
@@ -104,11 +105,13 @@ class Changes:
         if not caller.is_operator and self._followed[name] >= OF_A_CLIENT:
             raise Exhausted(f"{OF_A_CLIENT} streams of yours are open already.", next="End one of them.")
         self._followed[name] += 1
+        self._resting += rests
         try:
             yield
         finally:
             self._followed[name] -= 1
+            self._resting -= rests
 
     async def rest(self) -> None:
         """What comes while a stream rests it reads at once: however many there are, together they cost the same."""
-        await sleep(max(REST_S, REST_EACH_S * self._followed.total()))
+        await sleep(max(REST_S, REST_EACH_S * self._resting))

@@ -150,7 +150,7 @@ async def _messages(request: Request) -> Response | EventStream:
 
         @asynccontextmanager
         async def source() -> AsyncIterator[AsyncIterator[Item]]:
-            with request.app.state.changes.followed_by(caller):
+            with request.app.state.changes.followed_by(caller, rests=False):
                 async with rogers.follow(conversation=conversation, after=after) as messages:
                     yield ((each.sequence, message_json(each)) async for each in messages)
 

@@ -180,7 +180,7 @@ async def _logs(request: Request) -> Response | EventStream:
 
     @asynccontextmanager
     async def source() -> AsyncIterator[AsyncIterator[Item]]:
-        with changes.followed_by(caller_of(request)):
+        with changes.followed_by(caller_of(request), rests=True):
             async with aclosing(_log_lines(lab, changes, run.id, after)) as lines:
                 yield lines
 

@@ -432,7 +432,7 @@ async def subscribe_flood(wire: Wire, given: dict[str, Any]) -> Any:
                 await sleep(0.02)
             patience.cancel()
     after = ""
-    with move_on_after(PATIENCE_S):  # there is room for one more as soon as the core has seen the others close
+    with move_on_after(10):  # there is room for one more as soon as the core has seen the others close
         while not (after := await wire.heartbeat()).startswith("OK"):
             await sleep(0.05)
     return {"seen": dict(seen), "after": after}
