@@ -25,8 +25,8 @@ python=.venv/bin/python
 
 # Nothing here may reach the lab of whoever runs it: tests make their own homes, and whatever does not finds this one.
 scratch=$(mktemp -d)
-types= preparing= making=  # processes beside the steps
-trap 'for each in $types $preparing $making; do kill "$each" 2>/dev/null || true; done; rm -rf "$scratch"' EXIT
+types= preparing=  # processes beside the steps
+trap 'for each in $types $preparing; do kill "$each" 2>/dev/null || true; done; rm -rf "$scratch"' EXIT
 export MADLAB_HOME=$scratch/home
 
 # Programs that some tests need, each with its Debian package and what for.
@@ -97,7 +97,7 @@ types_end() {
 # Several tests run at once, since many wait more than they compute; each process imports everything, so not too many.
 # What measures answers under attack runs alone.
 few="-n 3 --dist worksteal"
-many="-n 4 --dist loadscope --no-loadscope-reorder"  # a module shares its lab
+many="-n 4 --dist loadscope --no-loadscope-reorder"  # a module shares its lab; the quick ones, unit, come last
 alone=tests/security/test_responsive.py
 failed=0
 run_tests() {
@@ -146,23 +146,10 @@ step "Docker engine"
 engine_ensure || stop_with "these tests run real sandboxes and need a Docker engine: do what is said above, or run ./test.sh quick"
 engine_gvisor "$PWD/$python"
 
-images="base mcnamara hopper marco playfair llama"
-if [ "$mode" = default ]; then
-  step "Unit tests, while the images are made"
-  # shellcheck disable=SC2086  # several words
-  ensure_images $images >"$scratch/images" 2>&1 &
-  making=$!
-  run_tests $few tests/unit "$@"
-  rest="--ignore tests/unit"
-  step "Images"
-  wait "$making" || { cat "$scratch/images"; stop_with "the images could not be made: see above"; }
-  making=
-  cat "$scratch/images"
-else
-  rest=
-  step "Images"
-  # shellcheck disable=SC2086
-  ensure_images $images hopper-agents
+step "Images"
+ensure_images base mcnamara hopper marco playfair llama
+if [ "$mode" = all ]; then
+  ensure_images hopper-agents
   step "Small local models, which some tests ask for real"
   .venv/bin/madlab model install qwen2.5-coder-0.5b && .venv/bin/madlab model install qwen2.5-coder-1.5b ||
     printf '      without them, those tests are skipped\n'
@@ -179,8 +166,8 @@ if [ "$mode" = all ]; then
   "$python" -m tests.bench
 fi
 
-step "All other tests: contract, integration, fault, security, end to end"
-run_tests $many tests --ignore $alone $rest "$@"
+step "Unit, contract, integration, fault, security and end-to-end tests"
+run_tests $many tests --ignore $alone "$@"
 step "Answers while a worker does its worst"
 run_tests $alone "$@"
 types_end || failed=1
