@@ -36,6 +36,7 @@ import anyio
 import structlog
 from anyio import create_task_group
 
+from core import VERSION
 from core.admission import Admission
 from core.coding.foreman import Foreman
 from core.config import Config, Resident, load
@@ -110,7 +111,6 @@ from sandbox.pool import Pool
 from sandbox.profile import Profile
 from sandbox.seen import Seen
 
-VERSION = "0.1.0"
 ARCHIVES = "archives"  # in the home
 OWN_RESIDENTS = {
     "fiedler": Resident.model_validate({"class": "core.fiedler.mad:Fiedler"}),

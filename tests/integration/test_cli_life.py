@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from core import VERSION
 from core.home import Home
 from tests.commands import COMMAND, ROOT, Madlab, a_lab, environment
 from tests.labs import a_home
@@ -95,6 +96,12 @@ def test_a_lab_that_is_not_running_is_3_and_says_how_to_start_it() -> None:
             assert (told.code, told.out) == (3, ""), command
             assert told.error["code"] == "UNAVAILABLE"
             assert "madlab up" in told.error["next"]
+
+
+def test_the_version_needs_no_lab() -> None:
+    with a_home() as home:
+        told = Madlab(home)("--version")
+    assert (told.code, told.out, told.err) == (0, f"madlab {VERSION}\n", "")
 
 
 def test_a_home_that_was_never_made_is_3_and_stays_unmade(tmp_path: Path) -> None:

@@ -129,6 +129,9 @@ def test_the_policy_is_shown_and_checked(madlab: Madlab) -> None:
     assert "up to 1.0 MB down" in yes.out
     no = madlab("policy", "check", "web.fetch", "https://docs.test/v2", "--as", "mad:echo", "--json")
     assert (no.code, no.json["rule"]) == (1, "default")
+    bare = madlab("policy", "check", "web.fetch", "https://docs.test/v1/a", "--as", "echo", "--json")
+    assert (bare.code, bare.json["rule"]) == (0, "docs"), "a bare name is a MAD, as in a grant"
+    assert madlab("policy", "check", "web.fetch", "https://docs.test/v1/a", "--as", "a slip").code == 2
     asked = madlab(
         *("policy", "check", "web.fetch", "https://docs.test/v1", "--as", "mad:echo", "--method", "POST"),
         *("--taint", "web", "--json"),

@@ -112,6 +112,7 @@ def test_what_is_granted_is_shown_to_whoever_asks_and_ends_when_it_is_revoked(ma
     assert told.code == 0, told.err
     assert "marco is understood as mad:marco." in told.err
     assert "GET, POST https://api.example.org/repos, added as header:Authorization; until " in told.err
+    assert "There is no MAD marco in this lab" in told.err, "a slip of the pen is seen"
     assert madlab("secret", "grant", "token", "--to", "run:1", "--for", "api.example.org").code == 0
     found = madlab("secret", "who-could", "token", "--json").json
     assert [(each["principal"], each["place"], each["uses_left"]) for each in found["grants"]] == [

@@ -262,5 +262,6 @@ def test_a_diagram_is_known_by_its_name_and_mistakes_say_what_to_do(madlab: Madl
         [tmp_path / "none.csv"],
         [tmp_path / "x.csv", "--size", "big"],
         [tmp_path / "x.csv", "--cap", "rows"],
+        [tmp_path / "x.csv", "--out", "x.jpg"],
     ):
         assert madlab("chart", *arguments).code == 2

@@ -175,7 +175,11 @@ def _format_of(out: Path | None) -> Format:
         return Format.SVG
     if out.name.endswith(SPECIFICATIONS):
         return Format.VEGA_LITE
-    return Format.PNG if out.suffix.lower() == ".png" else Format.SVG
+    formats = {".png": Format.PNG, ".svg": Format.SVG, "": Format.SVG}
+    try:
+        return formats[out.suffix.lower()]
+    except KeyError:
+        raise InvalidArgument(f"{out}: a chart is not written as {out.suffix}", next="end it in .svg or .png") from None
 
 
 def _kind_of(data: Path) -> str:

@@ -16,6 +16,7 @@ from typing import Annotated
 
 import typer
 
+from core import VERSION
 from core.grace.cli import (
     approving,
     auditing,
@@ -44,7 +45,7 @@ from core.grace.cli import (
     watch,
 )
 from core.grace.cli.client import Fault
-from core.grace.cli.screen import heed_environment, note
+from core.grace.cli.screen import heed_environment, note, say
 from protos.errors import Conflict, Denied, Error, Exhausted, InvalidArgument, NotFound, Unauthenticated, Unavailable
 
 NO, USAGE, UNREACHABLE, FAILED = 1, 2, 3, 4
@@ -75,10 +76,19 @@ for module in (
 manual.add_to(app)
 
 
+def _tell_version(is_asked: bool) -> None:
+    if is_asked:
+        say(f"madlab {VERSION}")
+        raise typer.Exit(0)
+
+
 @app.callback()
 def options(
     context: typer.Context,
     home: Annotated[str | None, typer.Option(metavar="DIR", help="The lab's data directory [$MADLAB_HOME].")] = None,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and end.", callback=_tell_version, is_eager=True)
+    ] = False,
 ) -> None:
     context.obj = home
 

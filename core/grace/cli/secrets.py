@@ -176,10 +176,17 @@ def grant(
         "ttl_s": seconds(ttl) if ttl else None,
         "uses": uses,
     }
-    made = Client.to(context.obj).post(_at(name, "grants"), wanted)
+    client = Client.to(context.obj)
+    made = client.post(_at(name, "grants"), wanted)
     if json:
         screen.data(made)
         return
+    mad = made["principal"].removeprefix("mad:")
+    if mad != made["principal"] and mad not in (mads := [each["name"] for each in client.get("/api/v1/mads")["mads"]]):
+        screen.note(
+            f"There is no MAD {screen.plain(mad)} in this lab, so nobody has the grant yet. There are:"
+            f" {', '.join(mads)}. To take it back: madlab secret revoke {name} --id {made['id']}"
+        )
     if made["principal"] != to:
         screen.note(f"{screen.plain(to)} is understood as {made['principal']}.")
     how = f", added as {made['use']}" if made["use"] else f", where secret://{name} stands in a header"

@@ -32,6 +32,7 @@ from core.policy.rules import BUILT_IN, OURS, Label, Rule, parse_policy, read_po
 from core.policy.targets import address_of
 from core.policy.versions import Version, record, versions
 from core.ports.acting import denial
+from core.turing.principals import principal_of
 from protos.errors import Denied, InvalidArgument, NotFound
 
 TRIED_AT_ONCE = 200  # decisions between two looks at what else there is to do
@@ -264,7 +265,12 @@ async def _check(request: Request) -> Response:
 
 
 async def _principals(lab: Lab, named: list[str]) -> tuple[str, ...]:
-    """Who acts, with the MAD of a run that is named alone."""
+    """Who acts, with the MAD of a run that is named alone; a bare name is a MAD, as in a grant.
+
+    Raises:
+        InvalidArgument: a name is no principal, of which the policy would say what holds for nobody.
+    """
+    named = [principal_of(each) for each in named]
     if len(named) == 1 and named[0].startswith("run:"):
         run = await lab.runs.get(named[0].removeprefix("run:"))
         return (named[0], f"mad:{run.mad}")
