@@ -148,6 +148,20 @@ async def test_a_run_that_waits_can_be_cancelled_before_it_has_a_sandbox() -> No
         assert (await ended(lab, lab.runs.id_of("echo", first.id))).outcome is Outcome.CANCELLED
 
 
+async def test_however_long_the_runs_of_clients_take_the_operator_gets_to_work() -> None:
+    async with lab_of(EMADS + "[runs]\nmax_running = 2\n", images=IMAGES) as lab:
+        theirs = [question("misbehave", how="hang") for _ in range(2)]
+        for each in theirs:
+            await lab.rogers.publish(each, sender="client:ann")
+        reply = await call(lab, "echo", "say", text="hello")
+        assert json.loads(reply.data) == {"text": "hello"}
+        runs = [lab.runs.id_of("echo", each.id) for each in theirs]
+        assert lab.dispatcher.place(runs[1]) == 1
+        for run in runs:
+            await lab.dispatcher.cancel(run, "done")
+            assert (await ended(lab, run)).outcome is Outcome.CANCELLED
+
+
 async def test_a_run_can_be_cancelled_as_soon_as_anybody_can_hear_of_it(lab: Lab) -> None:
     for _ in range(5):
         asked = question("misbehave", how="hang")

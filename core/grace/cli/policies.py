@@ -55,7 +55,9 @@ def check(
     context: typer.Context,
     kind: Annotated[str, typer.Argument(metavar="KIND", help="web.fetch, secret.use, llm.complete, bus.call …")],
     target: Annotated[str, typer.Argument(metavar="TARGET", help="An address, a secret, an alias, MAD.TOOL.")],
-    principal: Annotated[list[str], typer.Option("--as", metavar="PRINCIPAL", help="mad:NAME, run:ID, operator.")],
+    principal: Annotated[
+        list[str], typer.Option("--as", metavar="PRINCIPAL", help="mad:NAME or NAME, run:ID, client:NAME, operator.")
+    ],
     method: Annotated[str, typer.Option(metavar="METHOD", help="Of a request.")] = "",
     effects: Annotated[str, typer.Option(metavar="EFFECTS", help="Of a tool: read, write, outward.")] = "",
     size: Annotated[int, typer.Option("--bytes", min=0, metavar="N", help="Of a request's body.")] = 0,
