@@ -105,15 +105,17 @@ class Dispatcher:
             seen = await services.journal.cursor(SELF, "")
             async with services.rogers.follow_messages(after=seen) as messages:
                 task_status.started()
+                self._lives.heard.raise_to(seen)
                 async for message in messages:
                     try:
                         live = await self._consider(message)
                     except Error as error:  # the journal is sealed: the message waits in it for the next core
                         logger.error("a message cannot be dispatched", message=message.id, reason=error.message)
-                        continue
-                    if live is not None:
-                        tasks.start_soon(self._lives.go_on, live)
-                    services.journal.keep_cursor(SELF, "", message.sequence)
+                    else:
+                        if live is not None:
+                            tasks.start_soon(self._lives.go_on, live)
+                        services.journal.keep_cursor(SELF, "", message.sequence)
+                    self._lives.heard.raise_to(message.sequence)
 
     async def _reconcile(self, tasks: TaskGroup) -> None:
         left = await self._runs.live()

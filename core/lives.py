@@ -37,7 +37,7 @@ from core.run import TAKEN_BACK, Outcome, Run, State
 from core.runs import Runs
 from core.usage import Sampling, usage_entry
 from core.verdicts import Ending, ending_by_exit, ending_by_word
-from core.waiting import Latch, first_of
+from core.waiting import Latch, Watermark, first_of
 from core.workers import Worker, Workers
 from protos.errors import Conflict, Error, NotFound
 from protos.host import evidence_of
@@ -95,6 +95,7 @@ class Lives:
         self._emads, self._pools = emads, pools
         self._turns: WeakValueDictionary[tuple[str, str], Lock] = WeakValueDictionary()
         self.sampling = Sampling()
+        self.heard = Watermark()  # sequence up to which the dispatcher has considered every message
         self.all: dict[str, Live] = {}
 
     def enter(self, run: Run) -> Live:
@@ -183,8 +184,11 @@ class Lives:
             await each.over.wait()
 
     async def _end_children(self, live: Live) -> None:
-        """A child that has answered is about to end by itself; the others are told to."""
+        """A child that has answered is about to end by itself; the others are told to, once all of them are known."""
         run = live.run
+        live.closing = True
+        live.settled.set()
+        await self.heard.reached(self._services.rogers.newest)
         with move_on_after(0 if live.cancel.is_set() else GRACE_S):
             for each in [each for each in self.all.values() if each.run.parent == run.id]:
                 await each.over.wait()
@@ -209,7 +213,6 @@ class Lives:
                     await held.enter_async_context(turn)  # until the end: its children are told from the next run's
                     ending = await self._work(live)
                     self._forget_inbox(run)
-                live.closing = True
                 await self._end_children(live)
                 if live.run.state is not State.COLLECTING:
                     await self._collect(live, ending or _cancelled(live))

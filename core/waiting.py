@@ -1,4 +1,4 @@
-"""Waiting for the first of several things."""
+"""Waiting for the first of several things, for a reason, and for a number to be reached."""
 
 from collections.abc import Awaitable, Callable
 
@@ -42,3 +42,30 @@ class Latch:
         """Returns the reason once there is one."""
         await self._event.wait()
         return self.reason
+
+
+class Watermark:
+    """A number that only rises, and that can be waited for."""
+
+    def __init__(self) -> None:
+        self._value = 0
+        self._waiting: list[tuple[int, Event]] = []
+
+    def raise_to(self, value: int) -> None:
+        """Wakes whoever waits for `value` or less."""
+        self._value = max(self._value, value)
+        for wanted, event in [each for each in self._waiting if each[0] <= self._value]:
+            self._waiting.remove((wanted, event))
+            event.set()
+
+    async def reached(self, value: int) -> None:
+        """Returns once it stands at `value` or above."""
+        if value <= self._value:
+            return
+        waiter = value, Event()
+        self._waiting.append(waiter)
+        try:
+            await waiter[1].wait()
+        finally:
+            if waiter in self._waiting:
+                self._waiting.remove(waiter)

@@ -24,6 +24,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import chain
 from types import TracebackType
 from typing import Any, Self
 
@@ -64,6 +65,7 @@ _INBOX_ONE = f"""
     ORDER BY j.sequence LIMIT :limit"""
 _FOLLOW_ALL = f"{_ROWS} WHERE {_SAID} AND j.sequence > :after ORDER BY j.sequence LIMIT :limit"
 _FOLLOW_MESSAGES = f"{_ROWS} WHERE j.kind = 'message' AND j.sequence > :after ORDER BY j.sequence LIMIT :limit"
+_NEWEST = "SELECT sequence FROM journal WHERE kind = 'message' ORDER BY sequence DESC LIMIT 1"
 _FOLLOW_ONE = (
     f"{_ROWS} WHERE {_SAID} AND j.conversation = :conversation AND j.sequence > :after ORDER BY j.sequence LIMIT :limit"
 )
@@ -164,6 +166,7 @@ class Rogers:
         self._message_followers: set[Subscription] = set()
         self._followers_of: dict[str, set[Subscription]] = {}
         self._awaited: dict[str, set[Event]] = {}  # answers that somebody waits for, by id
+        self.newest = 0  # sequence of the newest message
         self._delivered = 0  # last sequence given to whoever is live
         self._numbers = 0  # events reported
         self._uncommitted: dict[str, int] = {}  # of them, by id, oldest first
@@ -173,6 +176,7 @@ class Rogers:
         sql = "SELECT conversation, participant FROM member WHERE until IS NULL"
         for conversation, participant in await self._journal.query(sql):
             self._members.setdefault(conversation, set()).add(participant)
+        self.newest = sum(chain.from_iterable(await self._journal.query(_NEWEST)))
         self._delivered = self._journal.statistics().entries
         self._journal.on_commit(self._deliver)
         return self
@@ -470,6 +474,7 @@ class Rogers:
         uncommitted, committed = self._uncommitted, 0
         for row in rows:
             if row.kind == "message":
+                self.newest = row.sequence
                 for given in self._awaited.get(row.id, ()):
                     given.set()
                 for follower in self._message_followers:

@@ -2,6 +2,7 @@
 
 import json
 import time
+from functools import partial
 
 import pytest
 from anyio import create_task_group, fail_after, sleep, sleep_forever
@@ -11,7 +12,7 @@ from core.lab import Lab
 from core.run import Outcome, Run, State
 from protos.ids import id_from, new_id
 from protos.tools import Call, tool
-from protos.v1.message_pb2 import KIND_CALL, KIND_FAULT, KIND_REPLY, TAINT_WORKER, Message, Terms
+from protos.v1.message_pb2 import KIND_CALL, KIND_FAULT, KIND_PROSE, KIND_REPLY, TAINT_WORKER, Message, Terms
 from tests.labs import EMADS, a_home, ask, call, opened
 
 pytestmark = pytest.mark.docker
@@ -176,6 +177,28 @@ async def test_what_a_run_asked_for_and_left_ends_with_it_and_before_the_next_on
     assert [each.outcome for each in children] == [Outcome.CANCELLED] * 2
     assert [each.parent for each in children] == [each.id for each in runs]
     assert children[0].ended <= runs[0].ended <= runs[1].started
+
+
+async def test_what_a_run_asked_for_ends_before_it_does_however_much_else_the_dispatcher_has_to_hear_of_first() -> None:
+    class Loud(Hasty):
+        @tool(effects="read")
+        async def leave(self, call: Call) -> Heard:
+            """Asks the patient one, last of many."""
+            async with create_task_group() as tasks:
+                for _ in range(100):
+                    to_nobody = Message(id=new_id(), conversation=new_id(), recipient="nobody", kind=KIND_PROSE)
+                    tasks.start_soon(partial(lab.rogers.publish, to_nobody, sender="operator"))
+            return await super().leave(call)
+
+    with a_home() as home:
+        async with opened(home, hasty=Loud, patient=Patient) as lab:
+            asked = Message(id=new_id(), conversation=new_id(), recipient="hasty", kind=KIND_CALL, tool="leave")
+            await lab.rogers.publish(asked, sender="operator")
+            run = await ended(lab, lab.runs.id_of("hasty", asked.id))
+            child = await ended(lab, lab.runs.id_of("patient", id_from(asked.id, "late")))
+    assert run.outcome is Outcome.SUCCEEDED
+    assert child.outcome is Outcome.CANCELLED
+    assert child.ended <= run.ended
 
 
 async def test_what_is_heard_of_when_who_asked_for_it_has_ended_is_not_begun() -> None:
