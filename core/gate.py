@@ -442,6 +442,13 @@ class WebServicer(_Servicer, web_pb2_grpc.WebServicer):
                 async for event in events:
                     yield event
 
+    async def FetchBare(self, request: web_pb2.RequestHead, servicing: Servicing) -> AsyncIterator[web_pb2.FetchEvent]:
+        async with answering(servicing, self._session.redactor):
+            request.together = True
+            async with aclosing(self._context(servicing).web.fetch(request)) as events:  # type: ignore[type-var]
+                async for event in events:
+                    yield event
+
 
 class SecretsServicer(_Servicer, secrets_pb2_grpc.SecretsServicer):
     """The secrets port."""

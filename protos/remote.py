@@ -26,6 +26,8 @@ from protos.v1.message_pb2 import Blob, Message
 from protos.v1.session_pb2 import Assignment
 
 if TYPE_CHECKING:
+    from grpc.aio import StreamStreamCall, UnaryStreamCall
+
     from protos.llm import ServedModel
     from protos.v1.bus_pb2_grpc import BusAsyncStub
     from protos.v1.files_pb2_grpc import FilesAsyncStub
@@ -360,10 +362,10 @@ class RemoteWeb:
 
         broken: list[Exception] = []
 
-        async def parts() -> "AsyncIterator[FetchRequest]":
+        async def parts(body: "AsyncIterable[bytes]") -> "AsyncIterator[FetchRequest]":
             yield FetchRequest(head=head)
             try:
-                async for chunk in body or _each(()):
+                async for chunk in body:
                     yield FetchRequest(bytes=chunk)
             except Exception as error:
                 broken.append(error)
@@ -372,12 +374,18 @@ class RemoteWeb:
         is_harmless = body is None and head.method in REPEATABLE
         async for _ in self._session.attempts():
             is_begun = False
-            call = self._stub.Fetch(parts(), metadata=self._session.metadata)
+            metadata = self._session.metadata
+            call: UnaryStreamCall[RequestHead, FetchEvent] | StreamStreamCall[FetchRequest, FetchEvent]
+            if body is None:
+                call = self._stub.FetchBare(head, metadata=metadata)
+            else:
+                call = self._stub.Fetch(parts(body), metadata=metadata)
             try:
                 with translating():
-                    async for event in call:
+                    async for said in call:
                         is_begun = True
-                        yield event
+                        for event in (said, *said.then):
+                            yield event
                         if event.HasField("end"):
                             break  # what follows tells nothing, and would be waited for
                 return

@@ -21,12 +21,14 @@ import h11
 from anyio import (
     CancelScope,
     CapacityLimiter,
+    EndOfStream,
     Event,
     WouldBlock,
     create_memory_object_stream,
     create_task_group,
     current_time,
     fail_after,
+    move_on_after,
 )
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectSendStream
@@ -47,6 +49,8 @@ PIECES = 1  # of an answer that wait for whoever asked; each has up to 256 KiB
 IDLE_EACH = 8  # connections that an owner keeps open
 KEPT_S = 4.0  # for so long; most servers hang up after five seconds, and losing that race costs a request
 REASON_CHARACTERS = 200
+SHORT_BYTES = 64 * 1024  # of the body of an answer that may be handed on as one
+LINGER_S = 0.001  # so long its head waits for it
 
 Place = tuple[str, str, int]  # scheme, host, port
 
@@ -119,6 +123,9 @@ class Broker:
         self._tasks.start_soon(exchange.run)
         try:
             async with exchange.heard:
+                if request.together:
+                    for each in await exchange.short():
+                        yield each
                 async for each in exchange.heard:
                     yield each
             await exchange.over.wait()
@@ -179,6 +186,18 @@ class _Exchange:
         self.scope = CancelScope()
         self.over = Event()
         self.failure: Exception | None = Unavailable("The exchange was ended.", next="Its run has ended, or the lab.")
+
+    async def short(self) -> list[ResponseHead | bytes]:
+        """The head, and what comes within a moment: as a rule all of a short answer."""
+        said = list[ResponseHead | bytes]()
+        try:
+            said.append(await self.heard.receive())
+            with move_on_after(LINGER_S):
+                while self._traffic.received < SHORT_BYTES:
+                    said.append(await self.heard.receive())
+        except EndOfStream:
+            self._traffic.is_whole = self.failure is None
+        return said
 
     async def run(self) -> None:
         """The whole exchange. What goes wrong is whoever asked's to hear, not the broker's."""

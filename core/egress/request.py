@@ -17,6 +17,7 @@ class Request:
     headers: Headers  # as `core.egress.heads.checked` lets them pass
     length: int | None = None  # of the body; None: it is sent in chunks
     limits: Limits = USUAL
+    together: bool = False  # whether the head may wait a moment for the rest of a short answer
 
 
 @dataclass
@@ -27,3 +28,4 @@ class Traffic:
     received: int = 0
     address: str = ""  # where it went
     why: str = ""  # it went nowhere: what is not the caller's to know
+    is_whole: bool = False  # the answer came as a whole: nothing of it is waited for any more

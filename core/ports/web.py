@@ -76,7 +76,9 @@ class LocalWeb(Web):
                 standing = self._standing(act, sealed, labels)
                 if not content.is_whole:
                     standing.check_unseen()
-            async with aclosing(self._made(broker, address, content, sealed, standing, head)) as events:  # type: ignore[type-var]
+            traffic = Traffic()
+            made = self._made(broker, address, content, sealed, standing, head, traffic)
+            async with aclosing(_together(made, traffic)) as events:  # type: ignore[type-var]
                 async for event in events:
                     yield event
 
@@ -86,19 +88,26 @@ class LocalWeb(Web):
         return Standing(self.services, self.identity, (act, *uses), labels, own)
 
     async def _made(
-        self, broker: Broker, url: Url, content: Body, sealed: "_Sealed", standing: Standing, head: RequestHead
+        self,
+        broker: Broker,
+        url: Url,
+        content: Body,
+        sealed: "_Sealed",
+        standing: Standing,
+        head: RequestHead,
+        traffic: Traffic,
     ) -> AsyncIterator[FetchEvent]:
         """The request as it was decided about, and its answer."""
         method, (act, *needs) = head.method, standing.acts
         called = {"request": head.id} if is_uuid(head.id) else {}
         answer = Answer(self.services.redactor, is_sealed=sealed.is_strict, keeps_length=method == "HEAD")
-        traffic = Traffic()
         async with acting(
             self.services, self.identity, act, also=sealed.entries, needs=needs, waits=False, **called
         ) as added:
             self._pace(added.decision.rule, added.limits)
             limits = _limits(added.limits, broker, head.seconds)
-            request = Request(act.principals[0], method, url, sealed.revealed(), content.length, limits)
+            together = head.together and not added.limits.packages
+            request = Request(act.principals[0], method, url, sealed.revealed(), content.length, limits, together)
             if added.limits.packages:
                 added.waits = True  # what was installed is known as soon as it is
                 desk = PackageDesk(broker, self.services.horace, self.allowance.take_in)
@@ -187,6 +196,21 @@ class _Sealed:
     def revealed(self) -> list[tuple[bytes, bytes]]:
         """As they are sent."""
         return [(name, value.reveal() if isinstance(value, Secret) else value) for name, value in self.headers]
+
+
+async def _together(events: AsyncIterator[FetchEvent], traffic: Traffic) -> AsyncIterator[FetchEvent]:
+    """The events as they come, or as one, where the answer is there as a whole."""
+    whole: FetchEvent | None = None
+    async with aclosing(events):  # type: ignore[type-var]
+        async for event in events:
+            if not traffic.is_whole:
+                yield event
+            elif whole is None:
+                whole = event
+            else:
+                whole.then.append(event)
+    if whole is not None:
+        yield whole
 
 
 def _limits(allowed: Allowed, broker: Broker, seconds: float) -> Limits:

@@ -279,8 +279,13 @@ def _headers(given: Mapping[str, str]) -> list[Header]:
     return [Header(name=name, value=value.encode("latin-1", "replace")) for name, value in kept.items()]
 
 
-async def _body(asked: Mapping[str, Any]) -> AsyncIterator[bytes]:
-    for each in asked.get("postDataEntries", ()):
+def _body(asked: Mapping[str, Any]) -> AsyncIterator[bytes] | None:
+    entries = asked.get("postDataEntries")
+    return _decoded(entries) if entries else None
+
+
+async def _decoded(entries: Sequence[Mapping[str, Any]]) -> AsyncIterator[bytes]:
+    for each in entries:
         if each.get("bytes"):
             yield base64.b64decode(each["bytes"])
 

@@ -55,6 +55,7 @@ class RequestHead(_message.Message):
     URL_FIELD_NUMBER: _builtins.int
     HEADERS_FIELD_NUMBER: _builtins.int
     SECONDS_FIELD_NUMBER: _builtins.int
+    TOGETHER_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7, chosen once: what the journal calls this request"""
     method: _builtins.str
@@ -63,6 +64,8 @@ class RequestHead(_message.Message):
     """absolute, http or https"""
     seconds: _builtins.float
     """from start to the end of the answer; 0: as long as policy allows"""
+    together: _builtins.bool
+    """whether a short answer may be one event; in FetchBare it may be"""
     @_builtins.property
     def headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Header]:
         """without Host, Connection and the like, which are the core's"""
@@ -75,10 +78,11 @@ class RequestHead(_message.Message):
         url: _builtins.str = ...,
         headers: _abc.Iterable[Global___Header] | None = ...,
         seconds: _builtins.float = ...,
+        together: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["headers", b"headers", "id", b"id", "method", b"method", "seconds", b"seconds", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["headers", b"headers", "id", b"id", "method", b"method", "seconds", b"seconds", "together", b"together", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -170,21 +174,27 @@ class FetchEvent(_message.Message):
     HEAD_FIELD_NUMBER: _builtins.int
     BYTES_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
+    THEN_FIELD_NUMBER: _builtins.int
     bytes: _builtins.bytes
     @_builtins.property
     def head(self) -> Global___ResponseHead: ...
     @_builtins.property
     def end(self) -> Global___Fetched: ...
+    @_builtins.property
+    def then(self) -> _containers.RepeatedCompositeFieldContainer[Global___FetchEvent]:
+        """what came right behind it, to the end"""
+
     def __init__(
         self,
         *,
         head: Global___ResponseHead | None = ...,
         bytes: _builtins.bytes = ...,
         end: Global___Fetched | None = ...,
+        then: _abc.Iterable[Global___FetchEvent] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "end", b"end", "head", b"head", "kind", b"kind"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "end", b"end", "head", b"head", "kind", b"kind"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "end", b"end", "head", b"head", "kind", b"kind", "then", b"then"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["head", "bytes", "end"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015

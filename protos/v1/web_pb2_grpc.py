@@ -39,6 +39,11 @@ class WebStub:
                 request_serializer=protos_dot_v1_dot_web__pb2.FetchRequest.SerializeToString,
                 response_deserializer=protos_dot_v1_dot_web__pb2.FetchEvent.FromString,
                 _registered_method=True)
+        self.FetchBare = channel.unary_stream(
+                '/madlab.v1.Web/FetchBare',
+                request_serializer=protos_dot_v1_dot_web__pb2.RequestHead.SerializeToString,
+                response_deserializer=protos_dot_v1_dot_web__pb2.FetchEvent.FromString,
+                _registered_method=True)
 
 
 class WebServicer:
@@ -51,12 +56,24 @@ class WebServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FetchBare(self, request, context):
+        """The same without a body, and faster. An answer that is short and there at once is one event: its head, with `then`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WebServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Fetch': grpc.stream_stream_rpc_method_handler(
                     servicer.Fetch,
                     request_deserializer=protos_dot_v1_dot_web__pb2.FetchRequest.FromString,
+                    response_serializer=protos_dot_v1_dot_web__pb2.FetchEvent.SerializeToString,
+            ),
+            'FetchBare': grpc.unary_stream_rpc_method_handler(
+                    servicer.FetchBare,
+                    request_deserializer=protos_dot_v1_dot_web__pb2.RequestHead.FromString,
                     response_serializer=protos_dot_v1_dot_web__pb2.FetchEvent.SerializeToString,
             ),
     }
@@ -86,6 +103,33 @@ class Web:
             target,
             '/madlab.v1.Web/Fetch',
             protos_dot_v1_dot_web__pb2.FetchRequest.SerializeToString,
+            protos_dot_v1_dot_web__pb2.FetchEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FetchBare(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/madlab.v1.Web/FetchBare',
+            protos_dot_v1_dot_web__pb2.RequestHead.SerializeToString,
             protos_dot_v1_dot_web__pb2.FetchEvent.FromString,
             options,
             channel_credentials,

@@ -38,12 +38,16 @@ class WebStub:
     def __new__(cls, channel: _aio.Channel) -> WebAsyncStub: ...
     Fetch: _grpc.StreamStreamMultiCallable[_web_pb2.FetchRequest, _web_pb2.FetchEvent]
     """The head first, then the body in pieces of at most 256 KiB. The answer: head, bytes, end."""
+    FetchBare: _grpc.UnaryStreamMultiCallable[_web_pb2.RequestHead, _web_pb2.FetchEvent]
+    """The same without a body, and faster. An answer that is short and there at once is one event: its head, with `then`."""
 
 @_typing.type_check_only
 class WebAsyncStub(WebStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Fetch: _aio.StreamStreamMultiCallable[_web_pb2.FetchRequest, _web_pb2.FetchEvent]  # type: ignore[assignment]
     """The head first, then the body in pieces of at most 256 KiB. The answer: head, bytes, end."""
+    FetchBare: _aio.UnaryStreamMultiCallable[_web_pb2.RequestHead, _web_pb2.FetchEvent]  # type: ignore[assignment]
+    """The same without a body, and faster. An answer that is short and there at once is one event: its head, with `then`."""
 
 class WebServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -53,5 +57,13 @@ class WebServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_web_pb2.FetchEvent], _abc.AsyncIterator[_web_pb2.FetchEvent]]:
         """The head first, then the body in pieces of at most 256 KiB. The answer: head, bytes, end."""
+
+    @_abc_1.abstractmethod
+    def FetchBare(
+        self,
+        request: _web_pb2.RequestHead,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_web_pb2.FetchEvent], _abc.AsyncIterator[_web_pb2.FetchEvent]]:
+        """The same without a body, and faster. An answer that is short and there at once is one event: its head, with `then`."""
 
 def add_WebServicer_to_server(servicer: WebServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -19,7 +19,8 @@ from anyio.abc import ByteStream
 
 from core.ports.web import LocalWeb
 from protos.errors import Denied, Error, Exhausted, InvalidArgument, Unavailable
-from protos.v1.web_pb2 import RequestHead
+from protos.ids import new_id
+from protos.v1.web_pb2 import FetchEvent, RequestHead
 from tests.security.egress_world import IDLE_S, Got, World, a_world, fetch
 from tests.servers.authority import Authority
 from tests.servers.site import Asked, a_site, drip, ok
@@ -758,3 +759,40 @@ async def test_one_runs_many_requests_wait_for_each_other_and_not_for_others(wor
         assert len([each for each in world.site.asked[before:] if "/held" in each.line]) == 32
         gate.set()
     assert done == [b"at last"] * 40
+
+
+async def events_of(world: World, path: str) -> list[FetchEvent]:
+    """What comes to somebody who takes a short answer as one."""
+    head = RequestHead(id=new_id(), method="GET", url=world.url(path), together=True)
+    with fail_after(30):
+        async with aclosing(world.web().fetch(head)) as events:  # type: ignore[type-var]
+            return [each async for each in events]
+
+
+async def test_a_short_answer_is_one_event_for_who_takes_it_so_and_a_head_without_its_body_waits_for_nothing(
+    world: World,
+) -> None:
+    more = anyio.Event()
+
+    async def later(stream: ByteStream, asked: Asked) -> None:
+        await stream.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
+        await more.wait()
+        await stream.send(b"later")
+
+    world.answers |= {"/later": later, "/large": ok(b"x" * 1_000_000)}
+    (whole,) = await events_of(world, "/")
+    assert [whole.head.status, *(each.WhichOneof("kind") for each in whole.then)] == [200, "bytes", "end"]
+    assert whole.then[0].bytes == b"hello"
+    assert whole.then[1].end.bytes_received == 5
+
+    first, *rest = await events_of(world, "/large")
+    assert first.HasField("head")
+    assert not first.then
+    assert sum(len(each.bytes) for each in rest) == 1_000_000
+
+    head = RequestHead(id=new_id(), method="GET", url=world.url("/later"), together=True)
+    with fail_after(30):
+        async with aclosing(world.web().fetch(head)) as events:  # type: ignore[type-var]
+            assert (await anext(events)).head.status == 200
+            more.set()
+            assert [each.WhichOneof("kind") async for each in events] == ["bytes", "end"]
