@@ -5,12 +5,15 @@ files say it now. They can be read where the program runs on this machine and it
 not, the answer is None and the engine is asked.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from sandbox.engine import Usage
 
 ROOT = Path("/sys/fs/cgroup")
+LOG = "/dev/kmsg"  # the kernel's: each read gives one record (its source, Documentation/ABI/testing/dev-kmsg)
+RECORD_BYTES = 8192  # at most
 
 
 def usage_of(pid: int) -> Usage | None:
@@ -50,6 +53,36 @@ def starved(pid: int) -> bool:
         return int(counted.get("oom_kill", 0)) > 0
     except (OSError, ValueError, KeyError):
         return False
+
+
+def starved_by_log(group: str, log: str = LOG) -> bool:
+    """Whether the kernel's log tells that the memory of the group called `group` was used up.
+
+    That is there when the group is gone. False where the log cannot be read, or does not reach back so far.
+    """
+    try:
+        records = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        while record := _next_record(records):
+            _, found, killed_in = record.partition(b"oom_memcg=")
+            if found and group.encode() in killed_in.partition(b",")[0]:
+                return True
+        return False
+    finally:
+        os.close(records)
+
+
+def _next_record(log: int) -> bytes:
+    """Empty at the end."""
+    while True:
+        try:
+            return os.read(log, RECORD_BYTES)
+        except BrokenPipeError:
+            continue  # the record was overwritten before it was read; the next read is of the oldest there is
+        except BlockingIOError:
+            return b""
 
 
 def oom_file(groups: Mapping[str, Path]) -> Path:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sandbox.cgroup import starved_by_log
 from sandbox.groups import OURS, Limits, Places, entrances, remove
 
 LIMITS = Limits(memory_bytes=64 << 20, pids=65, cpus=0.25)
@@ -93,3 +94,11 @@ def test_a_group_is_emptied_and_removed_in_a_real_hierarchy(request: pytest.Fixt
         assert child.wait(timeout=10) == -9
     assert not group[""].exists()
     assert remove(group)  # what is gone is gone
+
+
+def test_the_kernels_log_tells_of_a_group_that_is_gone(tmp_path: Path) -> None:
+    log = tmp_path / "kmsg"
+    log.write_text("3,1,2,-;oom-kill:nodemask=(null),oom_memcg=/docker/aaa,task_memcg=/docker/bbb,task=exe,pid=3\n")
+    assert starved_by_log("aaa", str(log))
+    assert not starved_by_log("bbb", str(log))
+    assert not starved_by_log("aaa", str(tmp_path / "nowhere"))
