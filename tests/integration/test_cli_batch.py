@@ -113,3 +113,32 @@ def test_a_look_begins_nothing_and_a_person_gets_a_table(madlab: Madlab, tmp_pat
     told = madlab("dispatch", tmp_path / "batch.toml", "--check")
     assert told.code == 0
     assert [line.split()[:2] for line in told.out.splitlines()] == [["JOB", "STATE"], ["a", "waiting"]]
+
+
+def test_a_look_tells_every_job_that_this_lab_cannot_do_and_sends_nothing(madlab: Madlab, tmp_path: Path) -> None:
+    wrong = BATCH + say("fits", "x") + '[jobs.nobody]\ncall = "nobody.works"\n[jobs.none]\ncall = "echo.sing"\n'
+    wrong += '[jobs.misfit]\ncall = "echo.say"\narguments = { text = 3 }\n[jobs.bare]\ncall = "echo.say"\n'
+    wrong += '[jobs.nowhere]\nscan = "./nowhere"\n'
+    messages = madlab("status", "--json").json["journal"]["messages"]
+    told = dispatched(madlab, tmp_path, wrong, "--check")
+    assert (told.code, told.error["code"], told.out) == (2, "INVALID_ARGUMENT", "")
+    for each in (
+        "jobs.nobody.call: there is no MAD called 'nobody' (there are:",
+        "jobs.none.call: echo has no tool 'sing' (it has:",
+        "jobs.misfit.arguments.text: 3 is not of type 'string'",
+        "jobs.bare.arguments: 'text' is a required property",
+        f"jobs.nowhere.scan: {tmp_path / 'nowhere'} does not exist",
+    ):
+        assert each in told.error["message"]
+    assert "jobs.fits" not in told.error["message"]
+    assert madlab("status", "--json").json["journal"]["messages"] == messages
+
+
+def test_a_look_without_a_lab_says_what_was_not_looked_at(tmp_path: Path) -> None:
+    nowhere = Madlab(Home(tmp_path / "home", "", tmp_path))
+    told = dispatched(nowhere, tmp_path, BATCH + '[jobs.nobody]\ncall = "nobody.works"\n', "--check")
+    assert (told.code, [each["state"] for each in told.json["jobs"]]) == (0, ["waiting"])
+    assert "Not checked: the tools and their arguments" in told.err
+    gone = dispatched(nowhere, tmp_path, BATCH + '[jobs.gone]\nscan = "gone"\n', "--check")
+    assert (gone.code, "jobs.gone.scan" in gone.error["message"]) == (2, True)
+    assert dispatched(nowhere, tmp_path, BATCH + say("a", "x")).code == 3

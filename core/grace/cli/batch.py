@@ -89,9 +89,19 @@ class Job(_Table):
         return self
 
     @property
+    def way(self) -> str:
+        """Which of the three it is."""
+        return next(each for each in WAYS if getattr(self, each) is not None)
+
+    @property
+    def tool(self) -> str:
+        """What does it, as MAD.TOOL."""
+        return self.call or ("mcnamara.scan" if self.scan else "foreman.code")
+
+    @property
     def mad(self) -> str:
         """Who does it."""
-        return self.call.partition(".")[0] if self.call else "mcnamara" if self.scan else "foreman"
+        return self.tool.partition(".")[0]
 
 
 class Batch(_Table):

@@ -23,12 +23,12 @@ from urllib.parse import quote
 import typer
 
 from core.grace.cli import screen
-from core.grace.cli.client import Client, Fault
+from core.grace.cli.client import Client, Fault, Unreachable
 from core.grace.cli.life import Json
 from core.grace.cli.runs import place
 from core.grace.cli.talk import fault
 from core.home import Home
-from protos.errors import Error, NotFound, Unavailable
+from protos.errors import Error, InvalidArgument, NotFound, Unavailable
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -81,20 +81,24 @@ def dispatch(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="FILE.toml", help="The batch.")],
     round: Annotated[str, typer.Option(metavar="TEXT", help="Another round: every job anew, once.")] = "",
-    check: Annotated[bool, typer.Option("--check", help="Only read the file, and say what would be done.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only say what would be done, and what is wrong.")] = False,
     json: Json = False,
 ) -> None:
     """Run a batch of jobs: calls, scans and code, side by side and in their order. The same file again goes on."""
-    from core.grace.cli.batch import order, read_batch
+    from core.grace.cli.batch import read_batch
 
     batch = read_batch(file)
-    home = Home.find(context.obj)
-    results = {name: Result(name, message=batch.id(home.lab, round, name)) for name in order(batch.jobs)}
     if check:
-        _tell(batch, results, json=json)
+        _check(batch, file, context.obj)
+        home = None
+        with suppress(NotFound):
+            home = Home.find(context.obj)
+        _tell(batch, _waiting(batch, round, home), json=json)
         return
     client = Client.to(context.obj)
     client.get("/api/v1/status")  # is anybody there? Asked before any job is
+    home = Home.find(context.obj)
+    results = _waiting(batch, round, home)
     with _shown(results) as tell:
         _Dispatch(batch, results, home, file.resolve().parent, tell).run()
     _tell(batch, results, json=json)
@@ -104,6 +108,29 @@ def dispatch(
             "jobs_failed", f"{len(bad)} of {len(results)} jobs are not done: {', '.join(bad[:8])}",
             next="mend what failed and give the same file again: what is done is not done twice",
         )  # fmt: skip
+
+
+def _waiting(batch: "Batch", round: str, home: Home | None) -> dict[str, Result]:
+    """The jobs in their order, none begun. Their ids are those of one lab; without a home there are none yet."""
+    from core.grace.cli.batch import order
+
+    return {name: Result(name, message=batch.id(home.lab, round, name) if home else "") for name in order(batch.jobs)}
+
+
+def _check(batch: "Batch", file: Path, place: str | None) -> None:
+    """
+    Raises:
+        InvalidArgument: the lab cannot do what a job asks for; every mistake is named with its job and field.
+    """
+    from core.grace.cli.checking import wrong
+
+    tools = None
+    try:
+        tools = Client.to(place).get("/api/v1/tools")["tools"]
+    except Unreachable as error:
+        screen.note(f"Not checked: the tools and their arguments; {error.message} ({error.next})")
+    if said := wrong(batch, file.resolve().parent, tools):
+        raise InvalidArgument(f"{file}: {'; '.join(said)}", next="mend it; what a tool takes says: madlab tools MAD")
 
 
 class _Dispatch:
