@@ -62,6 +62,9 @@ def test_jobs_are_done_and_the_same_file_again_does_nothing_twice(madlab: Madlab
     assert {name: each["message"] for name, each in jobs(again).items()} == {
         name: each["message"] for name, each in jobs(first).items()
     }
+    assert (again.code, "at work" in again.err) == (0, False), "what has ended is not at work"
+    assert "done     a before\n" in again.err
+    assert "Nothing was begun: the batch had ended before." in again.err
     changed = dispatched(madlab, tmp_path, text.replace("you", "them"))
     assert {name: each["found"] for name, each in jobs(changed).items()} == {"a": True, "b": False}
     anew = dispatched(madlab, tmp_path, text, "--round", "2")
@@ -76,6 +79,14 @@ def test_what_waits_for_a_failed_job_is_skipped_and_the_rest_is_done(madlab: Mad
     assert states == {"bad": "failed", "then": "skipped", "other": "done"}
     assert "on request" in jobs(told)["bad"]["why"]
     assert jobs(told)["then"]["why"] == "it waits for bad"
+    again = madlab("dispatch", tmp_path / "batch.toml")
+    assert (again.code, "at work" in again.err) == (4, False)
+    assert [line.split()[:3] for line in again.out.splitlines()[1:]] == [
+        ["bad", "failed", "before"],
+        ["other", "done", "before"],
+        ["then", "skipped", "-"],
+    ]
+    assert "say --round TEXT" in again.err
 
 
 def test_a_job_that_nobody_can_do_fails_alone(madlab: Madlab, tmp_path: Path) -> None:

@@ -25,10 +25,11 @@ import typer
 from core.grace.cli import screen
 from core.grace.cli.client import Client, Fault, Unreachable
 from core.grace.cli.life import Json
-from core.grace.cli.runs import place
+from core.grace.cli.runs import pages, place
 from core.grace.cli.talk import fault
 from core.home import Home
 from protos.errors import Error, InvalidArgument, NotFound, Unavailable
+from protos.ids import id_from
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -71,6 +72,12 @@ class Result:
     data: Any = None
     held: float = field(default=0.0, repr=False)  # dollars set aside while it works
     found: bool = False  # it had been asked for before
+    over: bool = field(default=False, repr=False)  # it had been answered before, too
+
+    @property
+    def is_read(self) -> bool:
+        """Whether it is only being read what had come of it before."""
+        return self.over and self.state is State.AT_WORK
 
 
 def add_to(app: typer.Typer) -> None:
@@ -100,13 +107,18 @@ def dispatch(
     home = Home.find(context.obj)
     results = _waiting(batch, round, home)
     with _shown(results) as tell:
-        _Dispatch(batch, results, home, file.resolve().parent, tell).run()
+        _Dispatch(batch, results, home, file.resolve().parent, tell, client).run()
     _tell(batch, results, json=json)
-    bad = [each.name for each in results.values() if each.state is not State.DONE]
+    begun = [each for each in results.values() if not each.over and each.state is not State.SKIPPED]
+    if not begun and any(each.over for each in results.values()):
+        screen.note("Nothing was begun: the batch had ended before. To have it done anew: --round TEXT")
+    bad = [each for each in results.values() if each.state is not State.DONE]
     if bad:
+        again = "change what failed, or say --round TEXT: a job that says the same is not asked for twice"
         raise Fault(
-            "jobs_failed", f"{len(bad)} of {len(results)} jobs are not done: {', '.join(bad[:8])}",
-            next="mend what failed and give the same file again: what is done is not done twice",
+            "jobs_failed", f"{len(bad)} of {len(results)} jobs are not done: {', '.join(x.name for x in bad[:8])}",
+            next=again if any(each.over for each in bad)
+            else "mend what failed and give the same file again: what is done is not done twice",
         )  # fmt: skip
 
 
@@ -136,8 +148,18 @@ def _check(batch: "Batch", file: Path, place: str | None) -> None:
 class _Dispatch:
     """One batch at work. Jobs work in threads, each with a client of its own; everything else happens in one."""
 
-    def __init__(self, batch: "Batch", results: Mapping[str, Result], home: Home, folder: Path, tell: "_Tell") -> None:
+    def __init__(
+        self,
+        batch: "Batch",
+        results: Mapping[str, Result],
+        home: Home,
+        folder: Path,
+        tell: "_Tell",
+        client: Client,
+    ) -> None:
+        """`client` asks what was done before."""
         self._batch, self._results, self._home, self._folder, self._tell = batch, results, home, folder, tell
+        self._client = client
         self._spent = 0.0
 
     def run(self) -> None:
@@ -186,13 +208,21 @@ class _Dispatch:
             if bad := [each.name for each in before if each.state in (State.FAILED, State.SKIPPED)]:
                 result.state, result.why = State.SKIPPED, f"it waits for {', '.join(bad)}"
             elif all(each.state is State.DONE for each in before) and at_work < self._batch.batch.at_once:
-                result.held = self._share(result)
-                if self._batch.batch.usd is not None and result.held <= 0:
+                result.over = self._is_over(result)
+                result.held = 0.0 if result.over else self._share(result)
+                if self._batch.batch.usd is not None and result.held <= 0 and not result.over:
                     result.state, result.why = State.SKIPPED, "the batch's budget is spent"
                     continue
                 at_work += 1
                 result.state = State.AT_WORK
                 yield result
+
+    def _is_over(self, result: Result) -> bool:
+        """Whether a job was asked for before and has its answer: then it is told how it ended, and never at work."""
+        talk = _talk(id_from(result.message, "conversation"))
+        with suppress(NotFound):
+            return any(_answers(each, result.message) for each in pages(self._client, talk, "messages"))
+        return False
 
     def _share(self, result: Result) -> float:
         """What a job may spend: its own cap, or an even share of what is neither spent nor held."""
@@ -245,8 +275,6 @@ class _Dispatch:
 
     def _asked(self, client: Client, job: "Job", result: Result) -> dict[str, Any]:
         """The message of a job: the one that was said before, or now."""
-        from protos.ids import id_from
-
         conversation = id_from(result.message, "conversation")
         with suppress(NotFound):
             for each in client.get(_talk(conversation), limit=100)["messages"]:
@@ -284,6 +312,10 @@ def _talk(conversation: str) -> str:
     return f"/api/v1/conversations/{quote(conversation, safe='')}/messages"
 
 
+def _answers(message: Mapping[str, Any], asked: str) -> bool:
+    return message["in_reply_to"] == asked and message["kind"] in ("reply", "fault")
+
+
 def _answer(client: Client, asked: Mapping[str, Any]) -> Any:
     """What the answer holds.
 
@@ -291,7 +323,7 @@ def _answer(client: Client, asked: Mapping[str, Any]) -> Any:
         Fault: it is one.
     """
     for each in client.follow(_talk(asked["conversation"])):
-        if each["in_reply_to"] == asked["id"] and each["kind"] in ("reply", "fault"):
+        if _answers(each, asked["id"]):
             if each["kind"] == "fault":
                 raise fault(each)
             return each["data"] if each["data"] is not None else each["text"]
@@ -306,6 +338,8 @@ class _Tell:
 
     def __call__(self, results: Mapping[str, Result]) -> None:
         for each in results.values():
+            if each.is_read:
+                continue
             if self._told.get(each.name, State.WAITING) != each.state:
                 self._told[each.name] = each.state
                 self.say(each)
@@ -314,7 +348,8 @@ class _Tell:
         """One line."""
         why = f": {result.why.splitlines()[0][:160]}" if result.why else ""
         run = f" ({result.run})" if result.run else ""
-        screen.note(f"{result.state:<8} {result.name}{run}{why}")
+        before = " before" if result.over else ""
+        screen.note(f"{result.state:<8} {result.name}{run}{before}{why}")
 
 
 @contextmanager
@@ -329,7 +364,7 @@ def _shown(results: Mapping[str, Result]) -> Iterator[_Tell]:
         class Moving(_Tell):
             def __call__(self, results: Mapping[str, Result]) -> None:
                 super().__call__(results)
-                states = Counter(each.state for each in results.values())
+                states = Counter(each.state for each in results.values() if not each.is_read)
                 told = ", ".join(f"{states[each]} {each}" for each in State if states[each])
                 spent = sum(each.usd for each in results.values())
                 status.update(screen.plain(f"{told}" + (f", {spent:.4f} $" if spent else "")))
@@ -339,7 +374,10 @@ def _shown(results: Mapping[str, Result]) -> Iterator[_Tell]:
 
 def _tell(batch: "Batch", results: Mapping[str, Result], *, json: bool) -> None:
     if json:
-        jobs = [{name: value for name, value in asdict(each).items() if name != "held"} for each in results.values()]
+        jobs = [
+            {name: value for name, value in asdict(each).items() if name not in ("held", "over")}
+            for each in results.values()
+        ]
         ok = all(each.state is State.DONE for each in results.values())
         screen.data(
             {"batch": batch.batch.name, "ok": ok, "usd": sum(each.usd for each in results.values()), "jobs": jobs}
@@ -349,7 +387,7 @@ def _tell(batch: "Batch", results: Mapping[str, Result], *, json: bool) -> None:
         ("JOB", "STATE", "OUTCOME", "TOOK", "COST", "RUN", "WHY"),
         [
             (
-                each.name, str(each.state) + (" before" if each.found and each.state is State.DONE else ""),
+                each.name, str(each.state) + (" before" if each.over else ""),
                 each.outcome or "-", screen.span(each.seconds), f"{each.usd:.4f} $" if each.usd else "-",
                 each.run or "-", each.why,
             )
