@@ -33,7 +33,7 @@ from core.waiting import first_of
 from protos.errors import Denied, Error, Exhausted, InvalidArgument, Unauthenticated
 from protos.llm import event_pieces, joined, vector_pieces
 from protos.mad import Context, Inbox
-from protos.remote import MESSAGE_BYTES, NEXT
+from protos.remote.session import MESSAGE_BYTES, NEXT
 from protos.v1 import (
     bus_pb2,
     bus_pb2_grpc,

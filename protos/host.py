@@ -17,7 +17,8 @@ import anyio
 
 from protos.errors import Error, Unavailable
 from protos.mad import Verdict
-from protos.remote import RemoteModelHost, connect
+from protos.remote import connect, ports_of
+from protos.remote.llm import RemoteModelHost
 from protos.serve import serve
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ async def host(mad: object, address: str, token: str) -> int:
             if getattr(mad, "is_model", False):  # it is asked through the core, and by nobody on the bus
                 await RemoteModelHost(session).serve(cast("ServedModel", mad))
                 return 0
-            ctx = session.context(assignment)
+            ctx = ports_of(session, assignment)
             await serve(mad, ctx)
             if assignment.run:
                 await session.finish(ctx.verdict, evidence_of(ctx.verdict))

@@ -27,7 +27,7 @@ from core.registry import Registry
 from core.rogers.bus import Rogers
 from periphery.doors import Doors, open_doors
 from protos.llm import Llm
-from protos.remote import connect
+from protos.remote import connect, ports_of
 from protos.v1 import llm_pb2 as pb
 from protos.v1.session_pb2 import Assignment
 from tests.labs import a_home
@@ -201,4 +201,4 @@ async def _gate(ours: Hall, directory: Path) -> AsyncIterator[Llm]:
         session.assign(context_for(services, identity, assignment, unlimited()))
         await stack.enter_async_context(open_door(socket, session))
         remote = await stack.enter_async_context(connect(f"unix:{socket}/gate.sock", TOKEN, on_end=lambda: None))
-        yield remote.context(await remote.assigned()).llm
+        yield ports_of(remote, await remote.assigned()).llm

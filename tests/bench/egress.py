@@ -29,7 +29,7 @@ from core.ports.context import context_for
 from core.ports.services import Allowance
 from core.ports.web import LocalWeb
 from protos.ids import new_id
-from protos.remote import connect
+from protos.remote import connect, ports_of
 from protos.v1.session_pb2 import Assignment
 from protos.v1.web_pb2 import RequestHead
 from protos.web import Web
@@ -227,7 +227,7 @@ async def client(address: str, port: str, proxy: str) -> None:
         connect(address, "bench", on_end=lambda: None) as session,
         httpx2.AsyncClient(trust_env=False, limits=limits, timeout=60) as http,
     ):
-        web = session.context(await session.assigned()).web
+        web = ports_of(session, await session.assigned()).web
         ours, straight, proxied = (f"http://bench.test:{port}", f"http://127.0.0.1:{port}", f"http://127.0.0.1:{proxy}")
         measures: dict[str, Callable[[], Awaitable[float]]] = {
             "request": lambda: timed(lambda: fetched(web, f"{ours}/")),

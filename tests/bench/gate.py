@@ -29,7 +29,9 @@ from core.ports.context import context_for
 from core.ports.services import Allowance
 from protos.ids import new_id
 from protos.mad import Bus
-from protos.remote import OPTIONS, RemoteBus, connect
+from protos.remote import connect, ports_of
+from protos.remote.bus import RemoteBus
+from protos.remote.session import OPTIONS
 from protos.v1 import bus_pb2
 from protos.v1.message_pb2 import KIND_EVENT, KIND_PROSE, Kind, Message
 from protos.v1.session_pb2 import Assignment
@@ -175,7 +177,7 @@ async def bare() -> AsyncIterator[Ask]:
 async def measure_ours(address: str, token: str) -> None:
     """A worker of the contract, that has its assignment and a message in hand."""
     async with connect(address, token, on_end=lambda: None) as session:
-        ctx = session.context(await session.assigned())
+        ctx = ports_of(session, await session.assigned())
         async with ctx.bus.subscribe() as inbox, aclosing(aiter(inbox)) as messages:  # type: ignore[type-var]
             message = await anext(messages)
 

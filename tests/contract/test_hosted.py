@@ -14,7 +14,7 @@ from core.fiedler.provider import Ask, Kind, Reported, Trouble
 from core.fiedler.providers.hosted import HostedProvider
 from core.gate import Session, hash_of, open_door
 from protos.llm import Completion, Say, prompt
-from protos.remote import OPTIONS
+from protos.remote.session import OPTIONS
 from protos.v1 import llm_pb2 as pb
 from protos.v1.llm_pb2 import CompletionEvent, Served, Serving
 from protos.v1.llm_pb2_grpc import ModelHostStub

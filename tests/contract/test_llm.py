@@ -25,7 +25,7 @@ from core.rogers.bus import Rogers
 from protos.errors import Conflict, Denied, Exhausted, InvalidArgument, Unavailable
 from protos.ids import new_id
 from protos.llm import Llm, complete, event_pieces, joined, pieces, prompt
-from protos.remote import connect
+from protos.remote import connect, ports_of
 from protos.v1 import llm_pb2 as pb
 from protos.v1.session_pb2 import Assignment
 from tests.labs import a_home
@@ -80,7 +80,7 @@ async def open_port(request: pytest.FixtureRequest, server: ModelServer, tmp_pat
             address = f"unix:{directory}/gate.sock"
             remote = await stack.enter_async_context(connect(address, TOKEN, on_end=lambda: None))
             with fail_after(60):
-                return remote.context(await remote.assigned()).llm
+                return ports_of(remote, await remote.assigned()).llm
 
         open_.fiedler = fiedler  # type: ignore[attr-defined]
         yield open_

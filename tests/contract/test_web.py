@@ -12,7 +12,7 @@ from core.gate import Session, hash_of, open_door
 from protos.errors import Denied, Unavailable
 from protos.ids import new_id
 from protos.mad import Context
-from protos.remote import connect
+from protos.remote import connect, ports_of
 from protos.v1.session_pb2 import Assignment
 from protos.v1.web_pb2 import Fetched, Header, RequestHead
 from protos.web import Web
@@ -38,7 +38,7 @@ async def a_web(road: str, directory: Path) -> AsyncIterator[tuple[Web, AWeb]]:
         session.assign(Context(NOTHING, NOTHING, Assignment(participant="marco"), web=web))
         await stack.enter_async_context(open_door(directory, session))
         remote = await stack.enter_async_context(connect(f"unix:{directory}/gate.sock", TOKEN, on_end=lambda: None))
-        yield remote.context(await remote.assigned()).web, web
+        yield ports_of(remote, await remote.assigned()).web, web
 
 
 async def got(web: Web, url: str, method: str = "GET", *chunks: bytes) -> tuple[int, bytes, Fetched]:

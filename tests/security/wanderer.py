@@ -12,13 +12,13 @@ from anyio import create_task_group, to_thread
 
 from protos.errors import Error
 from protos.mad import Context
-from protos.remote import connect
+from protos.remote import connect, ports_of
 from protos.v1.web_pb2 import Header, RequestHead
 
 
 async def main(address: str, token: str) -> None:
     async with connect(address, token, on_end=lambda: None) as session:
-        ctx = session.context(await session.assigned())
+        ctx = ports_of(session, await session.assigned())
         while line := await to_thread.run_sync(sys.stdin.readline):
             print(json.dumps(await made(ctx, json.loads(line))), flush=True)
 

@@ -16,7 +16,7 @@ import grpc
 from anyio import create_task_group, fail_after, move_on_after, sleep, to_thread
 
 from protos.ids import new_id
-from protos.remote import RemoteBus
+from protos.remote.bus import RemoteBus
 from protos.tools import Call
 from protos.v1.bus_pb2 import (
     AcknowledgeReply,
