@@ -188,6 +188,10 @@ def test_a_run_that_had_to_stop_is_gone_on_with_where_it_was(madlab: Madlab, rep
     shown = madlab("show", resumed.json["run"], "--json").json
     assert shown["messages"][0]["terms"] == {"tokens": 5000}
     assert madlab("resume", "nothing").code == 2
+    count = len(madlab.runs())
+    refused = madlab("resume", resumed.json["run"], "--json")
+    assert (refused.code, refused.error["code"], len(madlab.runs())) == (2, "FAILED_PRECONDITION", count)
+    assert f"madlab apply {resumed.json['run']}" in refused.error["next"]
 
 
 @pytest.mark.parametrize(

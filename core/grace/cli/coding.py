@@ -94,7 +94,7 @@ def resume(
     time: Annotated[str, typer.Option(metavar="20m", help="The longest that it may take now.")] = "",
     json: Json = False,
 ) -> None:
-    """Go on where a run that wrote code had to stop, with new limits: the same tree and goal, and its work so far."""
+    """Go on with a run that did not reach its goal: the same tree, goal and work so far, with new limits."""
     client = Client.to(context.obj, waiting=tell_waiting)
     before = client.get(place(run))
     kept = {each["name"]: each for each in before["artifacts"]}
@@ -103,6 +103,12 @@ def resume(
         raise InvalidArgument(f"the run {run} wrote no code", next="see: madlab runs")
     if before["outcome"] is None:
         raise Conflict(f"the run {run} is still at work", next=f"see: madlab logs -f {run}")
+    if before["outcome"] == SUCCEEDED:
+        raise Conflict(
+            f"the run {run} succeeded: nothing is left to go on with",
+            next=f'take its patch: madlab apply {run}   ask for more: madlab code "GOAL"   '
+            "the same once more: Run again, on its page (madlab open)",
+        )
     arguments = asked["data"] | ({"model": model} if model else {})
     blobs = [each for each in asked["blobs"] if each["digest"] == arguments["source"]]
     for name, argument in (("changes.tar", "changes"), ("deleted.json", "deleted")):
