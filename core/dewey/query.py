@@ -1,8 +1,9 @@
 """What a person types, understood: words, "phrases", beginnings*, -not, OR, and fields such as from:hopper.
 
-Everything means something, or is refused in one sentence. What looks like a field and is none ("https://x", "std::map")
-is words. A quotation mark that is never closed closes at the end. Several values of one field mean any of them; a tag
-may be written #tag. A day stands for its beginning in UTC: `before:2026-11-22` is what was said before that day.
+Everything means something, or is refused in one sentence: so is a quotation mark that is never closed, and so is a
+field that is none of ours, for whoever slips (`form:ann`) would be told that nothing was found. What only looks like a
+field ("https://x", "std::map", "localhost:8080") is words. Several values of one field mean any of them; a tag may be
+written #tag. A day stands for its beginning in UTC: `before:2026-11-22` is what was said before that day.
 
 Filters become words of the index, too (`key`), so that FTS5 itself leaves out what does not fit: who asks for the
 messages of one participant never pays for those of all, and what a client may not see is not even looked at.
@@ -22,17 +23,20 @@ KINDS = ("message", "run", "finding", "act")
 FIELDS = ("from", "to", "mad", "kind", "tag", "conversation", "run", "before", "after")
 MOST_CHARACTERS = 1000
 MOST_TERMS = 32
+QUOTE = '"'
 UNITS_S = {"m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 7 * 86_400.0}
 EVERYTHING = "all"  # the key that every document has
+EXAMPLE = "from:hopper kind:run after:7d"
 HELP = 'words, "a phrase", begin*, -not, this OR that, from: to: mad: kind: tag: conversation: run: before: after:'
 
 _PIECE = re.compile(
     r"""(?P<minus>-?)
-        (?:(?P<field>[A-Za-z]+):(?P<value>"[^"]*"?|[^\s"]*)
-         |"(?P<phrase>[^"]*)"?
+        (?:(?P<field>[A-Za-z]+):(?P<value>"[^"]*"|[^\s"]*)
+         |"(?P<phrase>[^"]*)"
          |(?P<word>[^\s"]+))""",
     re.VERBOSE,
 )
+_NO_VALUE = re.compile(r"[:/\\].*|[0-9]*")  # what follows the colon of an address, a path, a name of C++, or of a host
 
 
 @dataclass(frozen=True)
@@ -62,11 +66,16 @@ def parse(
     """What `text` asks for; `given` are values of fields that came beside it.
 
     Raises:
-        InvalidArgument: it is too long, or the value of a field is none.
+        InvalidArgument: it is too long, a field or its value is none, or a quotation mark is never closed.
     """
     if len(text) > MOST_CHARACTERS:
         raise InvalidArgument(
             f"a search of {len(text):,} characters; it may have {MOST_CHARACTERS:,}", next="look for fewer words"
+        )
+    if text.count(QUOTE) % 2:
+        raise InvalidArgument(
+            f"a quotation mark is never closed: {text[text.rindex(QUOTE) :][:40]}",
+            next='close it, as in "a phrase", or leave it out',
         )
     wanted: dict[str, list[str]] = {}
     unwanted: dict[str, list[str]] = {}
@@ -86,6 +95,8 @@ def parse(
                 name, minus = "after" if name == "before" else "before", False
             _take(unwanted if minus else wanted, name, value)
             continue
+        if name and not _NO_VALUE.fullmatch(piece["value"]):
+            raise _no_field(name, piece[0].removeprefix("-"))
         word = piece["phrase"] if piece["phrase"] is not None else piece["word"] or piece[0].removeprefix("-")
         if word.startswith("#") and term_of(word[1:]) and " " not in word:
             _take(unwanted if minus else wanted, "tag", word[1:])
@@ -149,7 +160,7 @@ def _take(into: dict[str, list[str]], name: str, value: str) -> None:
         InvalidArgument: there is no such field, or no such kind.
     """
     if name not in FIELDS:
-        raise InvalidArgument(f"there is no field {name[:40]!r}", next=f"a search knows {HELP}")
+        raise _no_field(name, f"{name}:{value}")
     if name == "kind":
         value = value.lower().removesuffix("s")
         if value not in KINDS:
@@ -157,6 +168,14 @@ def _take(into: dict[str, list[str]], name: str, value: str) -> None:
     elif name == "tag":
         value = value.removeprefix("#").lower()
     into.setdefault(name, []).append(value)
+
+
+def _no_field(name: str, piece: str) -> InvalidArgument:
+    known, words = " ".join(f"{each}:" for each in FIELDS), piece.replace(QUOTE, "")[:40]
+    return InvalidArgument(
+        f"there is no field {name[:40]!r}",
+        next=f'the fields are {known} (for example {EXAMPLE}); as words it is "{words}", in quotation marks',
+    )
 
 
 def _moment(name: str, text: str, now: float) -> float:
@@ -184,5 +203,5 @@ def _moment(name: str, text: str, now: float) -> float:
 
 
 def _is_unfinished(text: str) -> bool:
-    """Whether a field or a phrase is just being typed."""
-    return bool(re.search(r"[A-Za-z]+:\s*\"?$|^\s*-?[\"#-]\s*$", text))
+    """Whether a field or a tag is just being typed."""
+    return bool(re.search(r"[A-Za-z]+:\s*$|^\s*-?[#-]\s*$", text))

@@ -159,6 +159,12 @@ async def test_the_search_marks_what_it_found_and_leads_there(browser: Browser, 
         await page.keyboard.press("Enter")
         await expect(page.locator(".message.found")).to_contain_text("word number 57")
         found.quiet()
+        await page.goto("/search")
+        await page.get_by_role("searchbox", name="Search for").fill("form:ann")
+        await expect(page.get_by_role("alert")).to_contain_text("there is no field 'form'")
+        await page.get_by_role("searchbox", name="Search for").fill('"word number 57')
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("alert")).to_contain_text("a quotation mark is never closed")
 
 
 def test_no_part_of_the_page_names_a_place_outside() -> None:

@@ -70,6 +70,8 @@ def test_the_index_says_how_it_fares_and_is_made_anew(madlab: Madlab) -> None:
     ("command", "sentence"),
     [
         (["search", "kind:elephant"], "is none of message, run, finding, act"),
+        (["search", "foo:bar"], "the fields are from:"),
+        (["search", 'back "word number'], "a quotation mark is never closed"),
         (["search", "***"], "holds no word"),
         (["archive", "create"], "--idle SPAN"),
         (["archive", "create", "--idle", "soon"], "is no span"),

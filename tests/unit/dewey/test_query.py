@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from core.dewey.query import Query, key, parse
+from core.dewey.query import EXAMPLE, FIELDS, Query, key, parse
 from core.dewey.words import Term
 from protos.errors import InvalidArgument
 
@@ -41,12 +41,14 @@ def test_fields_become_keys_and_several_values_mean_any() -> None:
     [
         ("https://example.org/a", [("https", "example", "org", "a")]),
         ("std::vector", [("std", "vector")]),
-        ("foo:bar", [("foo", "bar")]),
+        ("std::map", [("std", "map")]),
+        ("localhost:8080", [("localhost", "8080")]),
+        ('"foo:bar"', [("foo", "bar")]),
+        ("foo: bar", [("foo",), ("bar",)]),
         ("core/app.py", [("core", "app", "py")]),
         ("snake_case", [("snake", "case")]),
         ("CVE-2024-1234", [("cve", "2024", "1234")]),
         ("getUserName", [("getusername",)]),
-        ('"unclosed phrase', [("unclosed", "phrase")]),
         ("Crème brûlée", [("creme",), ("brulee",)]),
         ("\u7814\u7a76\u6240", [("\u7814\u7a76", "\u7a76\u6240")]),
         ("a AND b", [("a",), ("b",)]),
@@ -78,6 +80,11 @@ def test_times_are_days_moments_and_spans(text: str, since: float) -> None:
     [
         ("before:soon", "is no time"),
         ("kind:elephant", "is none of message, run, finding, act"),
+        ("foo:bar", "there is no field 'foo'"),
+        ("word -foo:bar", "there is no field 'foo'"),
+        ('foo:"bar baz"', "there is no field 'foo'"),
+        ('word "unclosed phrase', 'a quotation mark is never closed: "unclosed phrase'),
+        ('from:"ann', "a quotation mark is never closed"),
         ("***", "holds no word"),
         ("x " * 40, "32 may be"),
         ("x" * 1001, "it may have 1,000"),
@@ -89,8 +96,16 @@ def test_what_means_nothing_is_refused_in_one_sentence(text: str, sentence: str)
     assert refused.value.next
 
 
+def test_who_names_a_field_that_is_none_is_told_the_fields_and_how_to_say_it_as_words() -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        asked("form:ann")
+    assert all(f"{each}:" in refused.value.next for each in FIELDS)
+    assert '"form:ann"' in refused.value.next
+    assert asked(EXAMPLE).match, "the example is one"
+
+
 def test_a_field_that_is_being_typed_is_no_mistake() -> None:
-    for text in ("from:", '"', "", "   ", "before:", "#", 'from:"'):
+    for text in ("from:", "", "   ", "before:", "#"):
         assert asked(text).terms == ()
 
 

@@ -30,7 +30,7 @@ export async function view({query}, page) {
 
   function later() {
     clearTimeout(timer);
-    timer = setTimeout(() => change({q: input.value}), 200);
+    if (input.value.split('"').length % 2) timer = setTimeout(() => change({q: input.value}), 200); // a phrase is typed to its end first
   }
 
   async function load(more = "") {
