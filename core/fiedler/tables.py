@@ -1,4 +1,4 @@
-"""Adds tables to madlab.toml and leaves everything else as the operator wrote it: comments, order, blank lines.
+"""Adds tables to madlab.toml or takes them out; the rest stays as the operator wrote it: comments, order, blank lines.
 
 It works on lines, and only on what it can be sure of. A table begins at its header and ends before the next one; the
 comments right above a header belong to it. What is written in another way (inline, dotted) is not touched but told.
@@ -8,7 +8,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,18 @@ def with_tables(text: str, tables: Mapping[tuple[str, str], Mapping[str, Value]]
     made = "\n\n".join(blocks) + "\n"
     _parsed(made)
     return made
+
+
+def without_tables(text: str, tables: Iterable[tuple[str, str]]) -> str:
+    """`text` without `tables`, (section, name), the tables below them, and the comments right above them.
+
+    Raises:
+        InvalidArgument: the text is no TOML, or one of them is not there or is written in another way.
+    """
+    end = text[len(text.rstrip("\n")) :]
+    for section, name in tables:
+        text = _without(text, section, name)
+    return text.rstrip("\n") + end if text.strip() else ""
 
 
 def table(section: str, name: str, fields: Mapping[str, Value]) -> str:
@@ -77,19 +89,19 @@ def _without(text: str, section: str, name: str) -> str:
     Raises:
         InvalidArgument: it is written in a way that cannot be cut out without touching something else.
     """
-    lines = text.splitlines()
+    lines = text.splitlines(keepends=True)
     begins = [(index, path) for index, line in enumerate(lines) if (path := _path(line)) is not None]
     starts = [_with_comments(lines, index) for index, _ in begins] + [len(lines)]
     kept = lines[: starts[0]]
     for number, (_, path) in enumerate(begins):
         if path[:2] != [section, name]:
             kept += lines[starts[number] : starts[number + 1]]
-    made = "\n".join(kept) + "\n"
+    made = "".join(kept)
     wanted = _parsed(text)
     del wanted[section][name]
     if {key: value for key, value in _parsed(made).items() if value} != {k: v for k, v in wanted.items() if v}:
         raise InvalidArgument(
-            f"{section}.{name} is not written as a table [{section}.{name}], so it cannot be replaced here.",
+            f"{section}.{name} is not written as a table [{section}.{name}], so it cannot be taken out here.",
             next="Change madlab.toml by hand.",
         )
     return made
@@ -104,7 +116,7 @@ def _with_comments(lines: Sequence[str], index: int) -> int:
 
 def _path(line: str) -> list[str] | None:
     """The parts of a header's name; None where the line is no header."""
-    match = _HEADER.fullmatch(line)
+    match = _HEADER.fullmatch(line.rstrip("\r\n"))
     if match is None:
         return None
     try:

@@ -156,3 +156,33 @@ def test_a_key_does_not_travel_in_the_clear(madlab: Madlab) -> None:
     assert "a key travels over https" in told.err
     assert not (madlab.home.path / "keys").exists()
     assert KEY not in told.err
+
+
+def test_a_provider_is_listed_without_its_key_and_removed_when_no_model_needs_it(
+    madlab: Madlab, server: ModelServer
+) -> None:
+    settings = madlab.home.settings
+    settings.write_text("# Ours.\n" + settings.read_text() + "# The end.\n")
+    before = settings.read_text()
+    common = ("--kind", "anthropic", "--base-url", server.anthropic, "--model", "a=m", "--model", "b=n")
+    assert madlab("provider", "add", "one", *common, "--key-from", "-", stdin=KEY).code == 0
+    file = madlab.home.path / "keys" / "one"
+    listed = madlab("provider", "list", "--json")
+    assert listed.json["providers"] == [
+        {"name": "one", "kind": "anthropic", "address": server.anthropic, "key": str(file), "models": ["a", "b"]}
+    ]
+    shown = madlab("provider", "list")
+    assert shown.out.splitlines()[1].split()[:2] == ["one", "anthropic"]
+    assert KEY not in listed.out + shown.out
+
+    whole = settings.read_text()
+    refused = madlab("provider", "remove", "one")
+    assert (refused.code, settings.read_text(), file.exists()) == (2, whole, True)
+    assert "one is still needed: a, b are served by it" in refused.err
+    settings.write_text('llm.default = "a"\n' + whole)
+    assert "there is no model 'a'" in madlab("provider", "remove", "one", "--with-models").err
+    settings.write_text(whole)
+    removed = madlab("provider", "remove", "one", "--with-models")
+    assert (removed.code, settings.read_text(), file.exists()) == (0, before, False), removed.err
+    assert madlab("provider", "remove", "one").code == 2
+    assert madlab("provider", "list", "--json").json == {"providers": []}

@@ -48,7 +48,8 @@ def test_whatever_prints_data_prints_json_too() -> None:
         for path, each in commands()
         if not hasattr(each, "commands") and not any("--json" in getattr(one, "opts", ()) for one in each.params)
     }
-    prints_none = {"down", "mcp", "model remove", "model use", "provider add", "secret export", "secret remove"}
+    prints_none = {"down", "mcp", "model remove", "model use", "provider add", "provider remove"}
+    prints_none |= {"secret export", "secret remove"}
     assert {each for each in without if not each.startswith("completion ")} == prints_none
 
 

@@ -35,6 +35,7 @@ from core.grace.cli import (
     models,
     opening,
     policies,
+    providers,
     runs,
     scanning,
     secrets,
@@ -69,8 +70,22 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for module in (
-    *(life, opening, clients, scanning, coding, branch, browsing, charting, models, supply, secrets, runs, talk, dewey),
-    *(policies, approving, auditing, incidents, upkeep, mcp, support, watch, dispatching, completion),
+    *(life, opening, clients, scanning, coding, branch, browsing, charting, models, supply, providers, secrets),
+    *(
+        runs,
+        talk,
+        dewey,
+        policies,
+        approving,
+        auditing,
+        incidents,
+        upkeep,
+        mcp,
+        support,
+        watch,
+        dispatching,
+        completion,
+    ),
 ):
     module.add_to(app)
 manual.add_to(app)

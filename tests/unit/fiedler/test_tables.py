@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from core.fiedler.tables import with_tables, write
+from core.fiedler.tables import with_tables, without_tables, write
 from protos.errors import Conflict, InvalidArgument
 
 WRITTEN = """\
@@ -30,6 +30,8 @@ thinking = true
 usd_per_day = 5
 """
 NEW = {("providers", "theirs"): {"kind": "anthropic"}, ("models", "a.b"): {"provider": "theirs", "model": "é\\"}}
+
+NEW_TEXT = ('[providers.theirs]\nkind = "anthropic"\n\n', '[models."a.b"]\nprovider = "theirs"\nmodel = "m"\n\n')
 
 
 def test_tables_are_added_at_the_end_and_the_rest_stays_as_it_was() -> None:
@@ -76,6 +78,15 @@ def test_a_table_goes_with_the_tables_below_it() -> None:
 def test_what_is_written_in_another_way_is_told_and_not_touched(text: str) -> None:
     with pytest.raises(InvalidArgument):
         with_tables(text, {("providers", "ours"): {"kind": "anthropic"}}, replace=True)
+
+
+@pytest.mark.parametrize("end", ["", "\n# The end.\n", "\n\n\n"])
+def test_what_was_added_is_taken_out_and_every_byte_is_as_before(end: str) -> None:
+    text = WRITTEN + end
+    assert without_tables(with_tables(WRITTEN, NEW, replace=False), NEW) == WRITTEN
+    assert without_tables("".join([*NEW_TEXT, text]), NEW) == text
+    left = without_tables(text, [("models", "fast/one")])
+    assert left == text.replace(text[text.index('[models."fast/one"]') : text.index("# The budget.")], "")
 
 
 def test_a_file_that_is_no_toml_is_told() -> None:
