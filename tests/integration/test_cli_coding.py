@@ -192,6 +192,14 @@ def test_a_run_that_had_to_stop_is_gone_on_with_where_it_was(madlab: Madlab, rep
     refused = madlab("resume", resumed.json["run"], "--json")
     assert (refused.code, refused.error["code"], len(madlab.runs())) == (2, "FAILED_PRECONDITION", count)
     assert f"madlab apply {resumed.json['run']}" in refused.error["next"]
+    runs = madlab("runs", "--json").json["runs"]
+    tops = [each for each in runs if each["parent"] is None]
+    assert len(tops) < len(runs), "each patch takes more runs than its own"
+    assert madlab("runs", "--top", "--json").json == {"runs": tops}
+    assert madlab("runs", "--top", "--limit", "1", "--json").json == {"runs": tops[:1]}
+    theirs = [each for each in runs if each["mad"] == "hopper"]
+    assert madlab("runs", "--mad", "hopper", "--json").json == {"runs": theirs}
+    assert "There is no run of nobody" in madlab("runs", "--mad", "nobody").err
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "tools": ("madlab tools", "madlab tools hopper"),
     "history": ("madlab history CONVERSATION", "madlab history CONVERSATION -f"),
     "search": ('madlab search "timeout in the parser"',),
-    "runs": ("madlab runs", "madlab runs --limit 5 --json"),
+    "runs": ("madlab runs", "madlab runs --mad mcnamara --top", "madlab runs --limit 5 --json"),
     "show": ("madlab show foreman-1a2b3c4d5e",),
     "logs": ("madlab logs foreman-1a2b3c4d5e -f",),
     "cancel": ("madlab cancel foreman-1a2b3c4d5e",),

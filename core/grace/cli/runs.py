@@ -1,6 +1,7 @@
 """Runs of eMADs: `runs`, `show`, `logs`, `cancel`."""
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -9,6 +10,8 @@ import typer
 from core.grace.cli import screen
 from core.grace.cli.client import Client
 from core.grace.cli.life import Json
+
+MOST = 1000  # runs that the door tells at once
 
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, as `madlab runs` shows it.")]
 Follow = Annotated[bool, typer.Option("-f", "--follow", help="Go on with what comes.")]
@@ -23,14 +26,19 @@ def add_to(app: typer.Typer) -> None:
 
 def list_runs(
     context: typer.Context,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=MOST, help="At most so many.")] = 50,
+    mad: Annotated[str, typer.Option(metavar="MAD", help="Of this MAD alone.")] = "",
+    top: Annotated[bool, typer.Option("--top", help="Without those that were begun for another run.")] = False,
     json: Json = False,
 ) -> None:
     """List runs, newest first."""
-    found = Client.to(context.obj).get("/api/v1/runs", limit=limit)
+    client = Client.to(context.obj)
+    found = {"runs": list(islice(_tops(client, mad), limit))} if top else _newest(client, limit=limit, mad=mad)
     if json:
         screen.data(found)
         return
+    if mad and not found["runs"]:
+        screen.note(f"There is no run of {mad}. Who there is says: madlab status")
     screen.table(
         ("RUN", "MAD", "STATE", "OUTCOME", "CREATED", "TOOK", "REASON"),
         [
@@ -101,6 +109,18 @@ def cancel(context: typer.Context, run: RunId, json: Json = False) -> None:
         screen.data(found)
     else:
         screen.say(f"{found['id']} is {found['state']}" + (f", {found['outcome']}" if found["outcome"] else ""))
+
+
+def _newest(client: Client, *, limit: int, mad: str, before: str = "") -> Any:
+    return client.get("/api/v1/runs", limit=limit, mad=mad or None, before=before or None)
+
+
+def _tops(client: Client, mad: str) -> Iterator[dict[str, Any]]:
+    """The runs that were begun for no other, newest first, page by page."""
+    before = ""
+    while runs := _newest(client, limit=MOST, mad=mad, before=before)["runs"]:
+        yield from (each for each in runs if each["parent"] is None)
+        before = runs[-1]["id"]
 
 
 def place(run: str) -> str:
