@@ -103,7 +103,7 @@ from core.workers import Worker, Workers, opener
 from protos.schema import describe
 from sandbox.engine import Engine
 from sandbox.engines.bubblewrap import BubblewrapEngine
-from sandbox.engines.docker import DockerEngine
+from sandbox.engines.docker.engine import DockerEngine
 from sandbox.engines.process import ProcessEngine
 from sandbox.images.build import default_cache
 from sandbox.images.unpacked import Images

@@ -29,7 +29,8 @@ from core.ranking import Rank, needed, ranks, try_browser
 from core.turing.locks import key_file_of
 from protos.errors import Error
 from sandbox.engine import SandboxError
-from sandbox.engines.docker import DockerEngine, Images
+from sandbox.engines.docker.engine import DockerEngine
+from sandbox.engines.docker.images import Images
 from sandbox.grades import is_enough
 from sandbox.images.build import default_cache
 from sandbox.images.unpacked import Images as Unpacked

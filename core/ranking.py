@@ -20,7 +20,7 @@ from protos.errors import Error
 from sandbox.browser import probe_browser
 from sandbox.engine import Engine, SandboxError
 from sandbox.engines.bubblewrap import BubblewrapEngine
-from sandbox.engines.docker import DockerEngine
+from sandbox.engines.docker.engine import DockerEngine
 from sandbox.grades import WALLS, grade, missing
 from sandbox.images.build import default_cache
 from sandbox.images.unpacked import Images

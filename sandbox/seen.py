@@ -114,5 +114,5 @@ async def _identity(engine: Engine, runtime: str) -> str:
 @cache
 def _code() -> str:
     """A digest of the code that makes walls and tries them."""
-    files = sorted([*_ROOM.glob("*.py"), *_ROOM.glob("engines/*.py"), *_ROOM.glob("profiles/*.py")])
+    files = sorted([*_ROOM.glob("*.py"), *_ROOM.glob("engines/**/*.py"), *_ROOM.glob("profiles/*.py")])
     return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()

@@ -9,7 +9,8 @@ import anyio
 import pytest
 
 from sandbox.engine import Engine, SandboxError
-from sandbox.engines.docker import DockerEngine, Images
+from sandbox.engines.docker.engine import DockerEngine
+from sandbox.engines.docker.images import Images
 from sandbox.grades import grade, is_enough, missing
 from sandbox.images.build import Refused, Workshop, default_cache, read
 from sandbox.seen import Seen

@@ -18,7 +18,7 @@ from core.lab import Lab
 from protos.ids import new_id
 from protos.serve import answer_id
 from protos.v1.message_pb2 import KIND_CALL, KIND_PROSE, Message
-from sandbox.engines.docker import Images
+from sandbox.engines.docker.images import Images
 from sandbox.images.build import Workshop, default_cache, read
 from sandbox.images.unpack import Unpacker
 from sandbox.images.unpacked import Images as Unpacked

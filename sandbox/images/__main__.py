@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from sandbox.engine import SandboxError
-from sandbox.engines.docker import Images
+from sandbox.engines.docker.images import Images
 from sandbox.images.build import Refused, Workshop, default_cache, read
 from sandbox.images.bundle import make_bundle
 from sandbox.images.debian import NoDebian

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from sandbox.engine import SandboxError
-from sandbox.engines.docker import Images
+from sandbox.engines.docker.images import Images
 from sandbox.images import debian as apt
 from sandbox.images import npm, pulled, tree, wheels
 from sandbox.images.layers import Layers, digest_of

@@ -14,7 +14,7 @@ from core.run import Run, State
 from protos.ids import new_id
 from protos.tree import Caps
 from protos.v1.message_pb2 import KIND_CALL, KIND_REPLY, Message
-from sandbox.engines.docker import DockerEngine
+from sandbox.engines.docker.engine import DockerEngine
 from tests.labs import EMADS, ROOT, ask
 
 ECHO_RUNS, SCANS = 50, 8  # what the machine must take

@@ -18,7 +18,7 @@ from core.manifest import load_manifest, profile_of
 from protos.ids import new_id
 from sandbox.engine import Engine, Program
 from sandbox.engines.bubblewrap import BubblewrapEngine
-from sandbox.engines.docker import DockerEngine
+from sandbox.engines.docker.engine import DockerEngine
 from sandbox.images.build import default_cache
 from sandbox.images.unpacked import Images
 from sandbox.profile import Profile

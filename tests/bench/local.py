@@ -17,7 +17,7 @@ from core.fiedler.ledger import Caller
 from core.fiedler.store import Store
 from protos.llm import Completion, prompt
 from protos.v1 import llm_pb2 as pb
-from sandbox.engines.docker import DockerEngine
+from sandbox.engines.docker.engine import DockerEngine
 from tests.bench.figure import Figure
 from tests.labs import a_home
 

@@ -16,7 +16,7 @@ from core.manifest import load_manifest, profile_of
 from protos.ids import new_id
 from sandbox.cgroup import groups_of, usage_of
 from sandbox.engine import DOOR, Program
-from sandbox.engines.docker import container_config
+from sandbox.engines.docker.config import container_config
 from sandbox.profile import Profile
 from tests.labs import ROOT
 

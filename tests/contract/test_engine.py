@@ -19,7 +19,7 @@ from anyio import create_task_group, create_unix_listener, fail_after, sleep
 from anyio.abc import SocketStream
 
 from sandbox.engine import Engine, Exit, Program, SandboxError
-from sandbox.engines.docker import DockerEngine
+from sandbox.engines.docker.engine import DockerEngine
 from sandbox.engines.process import ProcessEngine
 from sandbox.profile import Bundle, Profile
 from tests import bubblewrap_lab

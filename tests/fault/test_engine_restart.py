@@ -16,8 +16,9 @@ import pytest
 from anyio import CancelScope, create_task_group, fail_after, sleep, to_thread
 
 from sandbox.engine import Exit, Program, SandboxError
-from sandbox.engines import docker
-from sandbox.engines.docker import DockerEngine, Images
+from sandbox.engines.docker import engine as docker
+from sandbox.engines.docker.engine import DockerEngine
+from sandbox.engines.docker.images import Images
 from sandbox.images.build import Workshop, default_cache, read
 from sandbox.profile import Profile
 from tests.docker_lab import built

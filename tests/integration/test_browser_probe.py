@@ -7,7 +7,7 @@ import pytest
 from sandbox import browser
 from sandbox.browser import judged, probe_browser
 from sandbox.engine import Exit
-from sandbox.engines.docker import DockerEngine
+from sandbox.engines.docker.engine import DockerEngine
 from tests.docker_lab import built, need_runtime
 
 pytestmark = pytest.mark.docker

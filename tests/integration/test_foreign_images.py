@@ -8,7 +8,7 @@ import pytest
 from anyio import fail_after
 
 from sandbox.engine import Exit, Program, SandboxError
-from sandbox.engines.docker import DockerEngine
+from sandbox.engines.docker.engine import DockerEngine
 from sandbox.images.build import default_cache
 from sandbox.images.bundle import make_bundle, worker_entry
 from sandbox.profile import Profile

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.engines.docker import DockerEngine, Images
+from sandbox.engines.docker.engine import DockerEngine
+from sandbox.engines.docker.images import Images
 from sandbox.images.build import Refused, Workshop, alone, default_cache, read
 from sandbox.images.spec import ROOM
 from tests.docker_lab import built, docker_lab

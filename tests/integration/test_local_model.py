@@ -19,7 +19,7 @@ from core.lab import Lab
 from protos.errors import InvalidArgument, Unavailable
 from protos.llm import Completion, prompt
 from protos.v1 import llm_pb2 as pb
-from sandbox.engines.docker import DockerEngine
+from sandbox.engines.docker.engine import DockerEngine
 from tests.commands import Madlab
 from tests.docker_lab import need_runtime
 from tests.labs import a_home

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from sandbox import probe as probing
-from sandbox.engines import docker
 from sandbox.engines.bubblewrap import BubblewrapEngine
-from sandbox.engines.docker import DockerEngine
+from sandbox.engines.docker import engine as docker
+from sandbox.engines.docker.config import container_config
+from sandbox.engines.docker.engine import DockerEngine
 from sandbox.grades import KERNEL, grade, is_enough, missing
 from sandbox.probe import PROFILE, Check, probe
 from tests import bubblewrap_lab
@@ -137,7 +138,7 @@ def test_every_wall_is_taken_away_once_and_its_check_is_its_own() -> None:
     "walls", [*TOGETHER, *([(wall,) for wall in NOTICED] if full() else ())], ids=lambda walls: walls[0].__name__
 )
 async def test_a_wall_taken_away_is_noticed(walls: tuple[Wall, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    sound = docker.container_config
+    sound = container_config
 
     def weakened(*arguments: Any) -> dict[str, Any]:
         config = sound(*arguments)
