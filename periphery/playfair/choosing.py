@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from periphery.playfair.profile import Facts
 from periphery.playfair.tables import Kind
-from periphery.playfair.words import Aggregate, Mark, Unit, Wish
+from periphery.playfair.words import Aggregate, Mark, Unit, Wish, nearest
 from protos.errors import InvalidArgument
 
 SERIES, SLICES, CELLS = 7, 6, 30  # categories that a person still tells apart; the rest is "Other"
@@ -75,6 +75,34 @@ def choose(facts: Sequence[Facts], wish: Wish, asked: Asked = Asked()) -> Plan:
     return _Choice(facts, wish, asked).plan()
 
 
+def misnamed(names: Sequence[str], wish: Wish, asked: Asked = Asked(), *, strict: bool = True) -> list[str]:
+    """What a person must know of a request that names columns which are not there.
+
+    Raises:
+        InvalidArgument: where it is `strict`, it names some in quotes and none that is there: any chart would be of
+            something else.
+    """
+    if not wish.unknown or (asked.x and asked.y):
+        return []
+    known = f"There are: {_listed(names)}."
+    if strict and wish.quoted and not (wish.columns or asked.x or asked.y or asked.color):
+        raise InvalidArgument(f"There is no column {_listed(wish.unknown, 'or')}.", next=known)
+    told = []
+    for each in wish.unknown:
+        near = nearest(each, names)
+        meant = f"Called nearly so: {_listed(near)}." if near else known
+        told.append(f"There is no column {_listed([each])}, and the chart shows something else. {meant}")
+    return told
+
+
+def _listed(names: Sequence[str], word: str = "") -> str:
+    """Names as a sentence has them, of many the first."""
+    shown = [repr(each[:60]) for each in names[:20]]
+    if word and len(shown) > 1:
+        return f"{', '.join(shown[:-1])} {word} {shown[-1]}"
+    return ", ".join(shown)
+
+
 class _Choice:
     def __init__(self, facts: Sequence[Facts], wish: Wish, asked: Asked) -> None:
         self._facts = {each.name: each for each in facts}
@@ -99,8 +127,9 @@ class _Choice:
             return None
         low = {each.casefold(): facts for each, facts in self._facts.items()}
         if name.casefold() not in low:
-            known = ", ".join(repr(each) for each in list(self._facts)[:20])
-            raise InvalidArgument(f"There is no column {name[:60]!r}.", next=f"There are: {known}.")
+            raise InvalidArgument(
+                f"There is no column {_listed([name])}.", next=f"There are: {_listed(list(self._facts))}."
+            )
         return low[name.casefold()]
 
     def _of(self, kind: Kind, *not_these: Facts | None) -> list[Facts]:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from periphery.playfair.choosing import Asked, Plan, choose
+from periphery.playfair.choosing import Asked, Plan, choose, misnamed
 from periphery.playfair.limits import Limits
 from periphery.playfair.profile import Facts, facts_of, sample
 from periphery.playfair.reading import read
@@ -99,12 +99,17 @@ def _read(order: dict[str, Any], limits: Limits) -> dict[str, Any]:
         return said | {"spec": spec, "description": _described(given), "title": _title(given)}
     bars = max(5, min(20, round((order["height"] - 90) / (font_size(order["width"]) * 1.45))))
     asked = Asked(order["mark"] or None, order["x"], order["y"], order["color"], bars)
-    plan = choose(facts, read_wish(order["request"], [each.name for each in facts]), asked)
+    names = [each.name for each in facts]
+    wish = read_wish(order["request"], names)
+    # A model that is asked afterwards understands more than names, and may find the column that is meant.
+    warnings = misnamed(names, wish, asked, strict=not order.get("sample"))
+    plan = choose(facts, wish, asked)
     shaped = shape(table, plan, limits)
     look = Look(order["width"], order["height"], order["theme"], order["title"])
     spec = specification(plan, shaped, look)
     return said | {
         "spec": spec,
+        "warnings": warnings,
         "notes": [*table.notes, *plan.notes, *shaped.notes, *_left_out(facts, plan)],
         "title": order["title"] or title_of(plan, shaped),
         "description": describe(plan, shaped),

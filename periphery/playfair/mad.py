@@ -68,6 +68,7 @@ class Chart(TypedDict):
     title: str
     description: str
     chosen: Chosen
+    warnings: list[str]  # it is not what was asked for: a column that was named is not there
     notes: list[str]
     rows: int
     columns: list[Seen]
@@ -136,8 +137,9 @@ class Playfair:
 
         The table is a blob (`data`, its digest) or short (`text`): CSV, TSV, JSON, JSON lines or Parquet. What to
         show is said in simple words (`request`, as "average price by month") or outright (`mark`, `x`, `y`, `color`:
-        names of columns). What is not said is chosen by the columns' types, and told in `notes`. With `model` (an
-        alias, or "default") a model chooses; where its answer is no chart the plain choice is drawn, and that is told.
+        names of columns). What is not said is chosen by the columns' types, and told in `notes`; a column that the
+        words name and that is not there is told in `warnings`. With `model` (an alias, or "default") a model chooses;
+        where its answer is no chart the plain choice is drawn, and that is told.
         `spec` is a Vega-Lite specification to be drawn as it is, as JSON or as a digest, with its own data or with
         these. Nothing is ever loaded from an address.
         """
@@ -179,7 +181,7 @@ class Playfair:
                 found, answered = await _ask_model(call, order, found, model, limits)
                 by = "model" if answered else by
             specification = found["spec"]
-            notes = list(found["notes"])
+            notes, warnings = list(found["notes"]), list(found.get("warnings", []))
             content = json.dumps(specification, ensure_ascii=False, allow_nan=False).encode()
             versions: dict[str, str] = {}
             size = (width, height)
@@ -204,7 +206,9 @@ class Playfair:
             picture = await _keep(call, content, format, size)
             renderer = _renderer(versions, "vl-convert", "vega-lite") or "none: the specification itself"
             columns = [Seen(**{key: each[key] for key in Seen.__annotations__}) for each in found.get("columns", [])]  # type: ignore[typeddict-item]
-            _conclude(call, picture, renderer, notes, began, rows=found.get("rows", 0), columns=len(columns))
+            _conclude(
+                call, picture, renderer, [*warnings, *notes], began, rows=found.get("rows", 0), columns=len(columns)
+            )
             chosen = found.get("chosen", {})
             return Chart(
                 picture=picture,
@@ -219,6 +223,7 @@ class Playfair:
                     marks=chosen.get("marks", 0),
                     by=by,
                 ),
+                warnings=warnings,
                 notes=notes,
                 rows=found.get("rows", 0),
                 columns=columns[:200],

@@ -1,8 +1,13 @@
-"""Reads a request in simple words, by plain code: "average price by month", "share of", "top 10", "x vs y"."""
+"""Reads a request in simple words, by plain code: "average price by month", "share of", "top 10", "x vs y".
+
+Not every word is known, so what is not understood is no mistake. But what stands where a column stands (in quotes,
+with an underscore, behind "by" or beside "vs") and is none is told, with the columns that are called nearly so.
+"""
 
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Literal, TypeVar
 
 Aggregate = Literal["sum", "mean", "median", "min", "max", "count"]
@@ -43,6 +48,22 @@ _STACK = re.compile(r"\b(stack\w*)\b")
 _LOG = re.compile(r"\blog(?:arithmic)?(?: scale)?\b")
 _CUT = re.compile(r"\b(?:by|per|for each|each|over|across|grouped by|split by|colou?red by)\b")
 _SPLIT = re.compile(r"[^\w%]+")
+_QUOTED = re.compile(r"""(?<!\w)(?:"([^"]+)"|'([^']+)'|`([^`]+)`|[“„]([^“”]+)[“”])(?!\w)""")
+_JOINED = re.compile(r"(?<!\w)[^\W\d_]\w*_\w*[^\W_](?!\w)")
+_NAME = r"([^\W\d_][\w-]*(?: [\w-]+){0,2}?)"
+_STOPS = (
+    r"(?=\s*(?:$|[\0,.;:!?()]|\b(?:and|or|in|on|at|as|of|to|for|from|with|where|when|since|between|than|sorted|"
+    r"ordered|using|by|per|over|across|against|vs|versus)\b))"
+)
+_ASKED = tuple(  # words that stand where a column stands
+    re.compile(each)
+    for each in (
+        rf"\b(?:by|per|for each|over|across|against|vs\.?|versus) (?:(?:the|each|every) )?{_NAME}{_STOPS}",
+        r"(?<!\w)([^\W\d_][\w-]*) (?:against|vs\.?|versus)(?!\w)",
+        r"^(?:(?:show|plot|draw|chart|compare|me|the|total|average|mean|median|sum|of) )*([^\W\d_][\w-]*) (?:by|per) ",
+    )
+)
+_FILLERS = "time|dates?|all|everything|it|them|data|rows?|records?|entries|values?|items?|figures|numbers?|chart|graph"
 Word = TypeVar("Word")
 
 
@@ -60,12 +81,15 @@ class Wish:
     log: bool = False
     columns: tuple[str, ...] = ()  # named, in the order in which they stand
     by: frozenset[str] = field(default_factory=frozenset)  # those after "by" and the like
+    unknown: tuple[str, ...] = ()  # what stands where a column would, and is none
+    quoted: bool = False  # one of them stands in quotes: it was meant to the letter
 
 
 def read_wish(text: str, columns: Sequence[str]) -> Wish:
     """What `text` asks for, of a table with these columns."""
     low = text.casefold()[:2000]
     places = _places(low, columns)
+    unknown, quoted = _unknown(low, places)
     rest = low
     for start, end, _ in sorted(places, reverse=True):  # what is a column's name is no other word
         rest = rest[:start] + " " * (end - start) + rest[end:]
@@ -85,6 +109,44 @@ def read_wish(text: str, columns: Sequence[str]) -> Wish:
         log=_LOG.search(rest) is not None,
         columns=tuple(dict.fromkeys(name for _, _, name in sorted(places))),
         by=frozenset(name for start, _, name in places if cuts and start >= cuts[0]),
+        unknown=unknown,
+        quoted=quoted,
+    )
+
+
+def nearest(name: str, columns: Sequence[str]) -> list[str]:
+    """The columns that are called nearly so, the nearest first."""
+    low = {each.casefold().replace("_", " "): each for each in reversed(columns)}
+    return [low[each] for each in get_close_matches(name.casefold().replace("_", " "), low, n=3, cutoff=0.6)]
+
+
+def _unknown(text: str, places: Sequence[tuple[int, int, str]]) -> tuple[tuple[str, ...], bool]:
+    """What `text` calls a column and is none, in the order in which it stands; and whether some of it is quoted."""
+    rest = text
+    for start, end, _ in places:
+        rest = rest[:start] + "\0" * (end - start) + rest[end:]
+    found: list[tuple[int, str]] = []
+    for match in _QUOTED.finditer(rest):
+        group = match.lastindex or 0
+        if "\0" not in match[group] and match[group].strip():
+            found.append((match.start(group), match[group].strip()))
+        rest = rest[: match.start()] + "\0" * (match.end() - match.start()) + rest[match.end() :]
+    quoted = bool(found)
+    for match in _JOINED.finditer(rest):
+        found.append((match.start(), match[0]))
+        rest = rest[: match.start()] + "\0" * (match.end() - match.start()) + rest[match.end() :]
+    found += [(match.start(1), match[1]) for each in _ASKED for match in each.finditer(" ".join(rest.split()))]
+    return tuple(dict.fromkeys(each for _, each in sorted(found) if not _is_word(each))), quoted
+
+
+def _is_word(phrase: str) -> bool:
+    """Whether it means something else than a column, as "the last two years" or "share" does."""
+    known = "|".join((*_MARKS, *_AGGREGATES, *_UNITS, _FILLERS))
+    words = phrase.split()
+    return (
+        all(re.fullmatch(known, each) for each in words)
+        or re.fullmatch("|".join(_UNITS), words[-1]) is not None
+        or any(pattern.search(phrase) for pattern in (_TOP, _SHARE, _STACK, _LOG))
     )
 
 

@@ -92,6 +92,16 @@ def test_each_kind_of_chart_has_its_marks_and_its_words(
     assert "vega-lite 6.4" in answer.evidence["renderer"]
 
 
+def test_a_request_that_names_what_is_not_there_is_told_and_one_that_quotes_it_is_refused(worker: Worker) -> None:
+    drawn_ = worker(data=SALES, request="sales by country", format="vega-lite")
+    assert "no column 'country'" in " ".join(drawn_.result["warnings"])
+    assert drawn_.evidence["warnings"][:1] == drawn_.result["warnings"]
+    assert worker(data=SALES, request="sales by region", format="vega-lite").result["warnings"] == []
+    refused = worker(data=SALES, request='"profit" by "country"')
+    assert refused.fault["code"] == "INVALID_ARGUMENT"
+    assert "'region'" in refused.fault["next"]
+
+
 def test_a_png_has_the_size_that_was_asked_for_and_is_the_same_each_time(worker: Worker) -> None:
     once, again = (worker(data=SALES, format="png", width=360, height=300, theme="dark", scale=2) for _ in range(2))
     assert size_of(once.picture) == (720, 600)
@@ -237,6 +247,11 @@ def test_a_chart_of_a_file_is_written_beside_the_person_who_asked(madlab: Madlab
     assert "Written: sales.svg (800x450," in done.err
     assert done.out == ""
     assert (tmp_path / "sales.svg").stat().st_mode & 0o777 == 0o600
+    assert "Warning" not in done.err
+
+    done = madlab("chart", "sales.csv", "sales by country", "--out", "other.svg", cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert "Warning: There is no column 'country', and the chart shows something else. There are: 'day'" in done.err
 
     out = tmp_path / "top.png"
     more = ("--type", "bar", "--x", "region", "--y", "sales", "--size", "360x300", "--theme", "dark")
@@ -244,6 +259,7 @@ def test_a_chart_of_a_file_is_written_beside_the_person_who_asked(madlab: Madlab
     assert done.code == 0, done.err
     assert size_of(out.read_bytes()) == (360, 300)
     assert done.json["chosen"]["mark"] == "bar"
+    assert done.json["warnings"] == []
     run = madlab("show", done.json["run"], "--json").json
     assert (run["mad"], run["outcome"]) == ("playfair", "succeeded")
     assert run["evidence"]["artifact"] == done.json["picture"]["digest"]

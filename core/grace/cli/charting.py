@@ -115,7 +115,7 @@ def chart(
     """Draw a table as a chart, or a diagram from its source, in a sandbox and offline.
 
     Without a model the chart is chosen by plain rules: by what was asked for, the words of the request, the types of
-    the columns. What was chosen, and why, is said.
+    the columns. What was chosen, and why, is said; where the words name a column that is not there, a warning is.
 
       madlab chart sales.csv "revenue by month"
       madlab chart sales.parquet "top 10 products by revenue" --format png --out top.png
@@ -160,6 +160,8 @@ def chart(
         raise failed(run)
     result = _result(client, said, run["id"])
     _write(client, result["picture"], place)
+    for each in result.get("warnings", [])[:30]:
+        screen.note(f"Warning: {screen.plain(each)}")
     if json:
         screen.data({"run": run["id"], "written": "" if place is None else str(place)} | result)
         return

@@ -2,7 +2,7 @@
 
 import pytest
 
-from periphery.playfair.choosing import Asked, Plan, choose
+from periphery.playfair.choosing import Asked, Plan, choose, misnamed
 from periphery.playfair.profile import Facts
 from periphery.playfair.words import read_wish
 from protos.errors import InvalidArgument
@@ -107,3 +107,49 @@ def test_a_chart_that_the_data_has_not_the_columns_for_is_replaced_and_that_is_t
 def test_data_without_a_value_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="any value"):
         chosen("", [Facts("a", "nominal", 0, 5, 0)])
+
+
+@pytest.mark.parametrize(
+    ("request_", "told"),
+    [
+        ("revenue by country", ["country"]),
+        ("profit by country", ["profit", "country"]),
+        ("revenue by sales channel in 2024", ["sales channel"]),
+        ("total_cost by region", ["total_cost"]),
+        ("revenue by 'country'", ["country"]),
+        ("weight vs revenue", ["weight"]),
+        ("revenue against height", ["height"]),
+        ("revenue per store and region", ["store"]),
+        ("revenue by month", []),
+        ("revenue over time", []),
+        ("revenue over the last two years", []),
+        ("Average unit price by 'Region'", []),
+        ("number of rows per product", []),
+        ("share of revenue by the quarter", []),
+        ("the products' revenue, don't sort", []),
+        ("revenue by region and show the total", []),
+    ],
+)
+def test_a_request_that_names_a_column_which_is_not_there_is_told_so(request_: str, told: list[str]) -> None:
+    names = [each.name for each in SALES]
+    assert [each.split("'")[1] for each in misnamed(names, read_wish(request_, names))] == told
+
+
+def test_who_misspells_a_column_hears_what_is_called_nearly_so_and_else_what_there_is() -> None:
+    names = [each.name for each in SALES]
+    [near] = misnamed(names, read_wish("revenue by regoin", names))
+    assert near.endswith("Called nearly so: 'region'.")
+    [far] = misnamed(names, read_wish("revenue by country", names))
+    assert "There are: 'order_id'" in far
+    assert not misnamed(names, read_wish("profit by country", names), Asked(x="region", y="revenue"))
+
+
+def test_a_request_that_quotes_columns_and_names_none_that_is_there_is_refused() -> None:
+    names = [each.name for each in SALES]
+    quoted = read_wish('"profit" by "country"', names)
+    with pytest.raises(InvalidArgument, match="no column 'profit' or 'country'") as refused:
+        misnamed(names, quoted)
+    assert "'region'" in refused.value.next
+    assert len(misnamed(names, quoted, Asked(x="region"))) == 2
+    assert len(misnamed(names, quoted, strict=False)) == 2  # a model is asked
+    assert len(misnamed(names, read_wish('revenue by "country"', names))) == 1
