@@ -27,8 +27,9 @@ from typing import Any
 
 from anyio import create_task_group
 
+from core.fiedler.store import NO_MODEL
 from core.strict import strict_json
-from protos.errors import Error, InvalidArgument
+from protos.errors import Error, InvalidArgument, NotFound
 from protos.llm import Completion, Llm, complete, prompt
 from protos.v1.llm_pb2 import CompleteRequest
 
@@ -81,10 +82,17 @@ async def ask_panel(llm: Llm, question: str, models: Sequence[str], *, id: str, 
 
     Raises:
         InvalidArgument: fewer than two models, too many, or one twice.
+        NotFound: the lab has not all of them, or not the judge; then nobody is asked.
         Error: as the port's, where not one of them answered.
     """
     if not 2 <= len(models) <= MODELS or len(set(models)) < len(models):
         raise InvalidArgument(f"A panel has 2 to {MODELS} different models.", next="Name them: --models A,B,C")
+    known = {each.alias for each in await llm.models()}
+    if missing := [each for each in (*models, judge) if each and each not in known]:
+        raise NotFound(
+            f"There is no model {' and no model '.join(repr(each[:64]) for each in missing)}.",
+            next=f"There are: {', '.join(sorted(known))}." if known else NO_MODEL,
+        )
     voices = [Voice(each) for each in models]
     errors: list[Error] = []
 

@@ -80,9 +80,10 @@ def test_models_and_costs_are_shown(stage: Stage) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (["ask", "Is it?", "--model", "nobody"], 4, "There is no model 'nobody'."),
+        (["ask", "Is it?", "--model", "nobody"], 2, "There is no model 'nobody'."),
         (["ask", "Is it?", "--model", "broke"], 4, "is spent"),
-        (["panel", "Is it?", "--models", "agreeable"], 4, "A panel has 2 to 16 different models."),
+        (["panel", "Is it?", "--models", "agreeable,nobody"], 2, "There is no model 'nobody'."),
+        (["panel", "Is it?", "--models", "agreeable"], 2, "A panel has 2 to 16 different models."),
         (["costs", "--by", "colour"], 2, "colour"),
     ],
 )

@@ -107,6 +107,9 @@ def test_the_command_line_lets_a_browser_in_and_shows_it_to_nobody_else(madlab: 
     seen, script = tmp_path / "seen", tmp_path / "browser"
     script.write_text(f'#!/bin/sh\necho "$@" > {seen}.part\nmv {seen}.part {seen}\n')
     script.chmod(0o700)
+    nobody = environment(madlab.home.path) | {"BROWSER": str(tmp_path / "none"), "PATH": str(tmp_path)}
+    refused = subprocess.run([*COMMAND, "open"], env=nobody, capture_output=True, text=True, timeout=120)
+    assert (refused.returncode, "madlab open --print" in refused.stderr) == (2, True), refused.stderr
     surroundings = environment(madlab.home.path) | {"BROWSER": str(script)}
     done = subprocess.run([*COMMAND, "open"], env=surroundings, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

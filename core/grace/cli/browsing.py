@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from core.grace.cli import screen
-from core.grace.cli.client import Client
+from core.grace.cli.client import Client, Fault
 from core.grace.cli.life import Json
 from core.grace.cli.runs import tell_waiting
 from core.grace.cli.scanning import failed, watch
 from core.grace.cli.talk import fault
-from protos.errors import InvalidArgument, Unavailable
+from protos.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from core.grace.cli.pages import Browsed
@@ -112,11 +112,11 @@ def _answer(run: dict[str, Any]) -> dict[str, Any]:
 def _download(client: Client, blobs: Sequence[dict[str, Any]], name: str) -> bytes:
     """
     Raises:
-        Unavailable: there is none of that name, or it is far too big.
+        Fault: there is none of that name, or it is far too big.
     """
     found = next((each for each in blobs if each["name"] == name), None)
     if found is None or found["size"] > RESULT_BYTES:
-        raise Unavailable(f"the answer has no {name} that can be read", next="see: madlab runs")
+        raise Fault("no_result", f"the answer has no {name} that can be read", next="see: madlab runs")
     with TemporaryFile() as file:
         client.download(found["digest"], file)
         file.seek(0)

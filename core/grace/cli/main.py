@@ -3,7 +3,8 @@
 Rules of the file and of the commands beside it
   1. stdout holds data only. Progress, notes and errors go to stderr.
   2. An error is one sentence and the next step; with `--json` it is `{"error": {code, message, next}}`.
-  3. Exit codes: 0 ok, 1 the work says no, 2 usage, 3 the lab cannot be reached, 4 the run failed.
+  3. Exit codes: 0 ok, 1 the work says no, 2 usage, 3 the lab cannot be reached, 4 the run failed. An error's code picks
+     one, whoever found the mistake: that there is no such model is 2 also where a MAD says so, and not this program.
   4. What a command needs is imported when it runs: `madlab status` should feel instant.
 """
 
@@ -60,6 +61,10 @@ EXIT_CODES = {
     Unavailable.code: UNREACHABLE,
     Exhausted.code: FAILED,
 }
+
+# What a MAD answers; whatever else it says, its work failed.
+OF_FAULTS = {each.code.lower(): USAGE for each in (InvalidArgument, NotFound)}
+MISNAMED = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 
 app = typer.Typer(
     name="madlab",
@@ -124,7 +129,7 @@ def run(arguments: list[str]) -> int:
             completion.answer(app, os.environ.get("MADLAB_HOME"))
         result = app(arguments, prog_name="madlab", standalone_mode=False)
     except Fault as fault:
-        return _fail(fault.said, fault.message, fault.next, FAILED, as_json)
+        return _fail(fault.said, fault.message, fault.next, OF_FAULTS.get(fault.said, FAILED), as_json)
     except Error as error:
         return _fail(error.code, error.message, error.next, EXIT_CODES.get(error.code, FAILED), as_json)
     except TyperException as error:
@@ -140,7 +145,7 @@ def run(arguments: list[str]) -> int:
         return 128 + signal.SIGPIPE
     except OSError as error:
         message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        return _fail("OS", message, "mend it and try again", FAILED, as_json)
+        return _fail("OS", message, "mend it and try again", USAGE if isinstance(error, MISNAMED) else FAILED, as_json)
     return result if isinstance(result, int) else 0
 
 

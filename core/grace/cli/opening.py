@@ -10,7 +10,7 @@ import typer
 from core.grace.cli import screen
 from core.grace.cli.client import Client
 from core.home import Home
-from protos.errors import InvalidArgument, Unavailable
+from protos.errors import Conflict, InvalidArgument
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 PAGE = "open.html"  # in the runtime directory
@@ -54,7 +54,7 @@ def _open(home: Home, url: str) -> None:
         file.write(content)
     if not webbrowser.open(Path(place).as_uri()):
         place.unlink(missing_ok=True)
-        raise Unavailable("There is no browser to open here.", next="Print the address instead: madlab open --print")
+        raise Conflict("There is no browser to open here.", next="Print the address instead: madlab open --print")
 
 
 sessions = typer.Typer(

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from core.grace.cli import screen
-from protos.errors import Exhausted, Unavailable
+from core.grace.cli.client import Fault
+from protos.errors import Exhausted
 
 QUARANTINE = "quarantine"
 _UNSAFE = re.compile(r"[^A-Za-z0-9.()+@_-]+")
@@ -90,14 +91,15 @@ class Browsed(_Part):
 def parse(content: Any, run: str) -> Browsed:
     """
     Raises:
-        Unavailable: it is not what Marco says.
+        Fault: it is not what Marco says.
     """
     try:
         return Browsed.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(each) for each in first["loc"])
-        raise Unavailable(f"the run {run} left a result that is none: {place}: {first['msg']}") from None
+        said = f"the run {run} left a result that is none: {place}: {first['msg']}"
+        raise Fault("no_result", said, next=f"see: madlab show {run}") from None
 
 
 def show(found: Browsed) -> None:

@@ -14,7 +14,7 @@ from core.grace.cli import screen
 from core.grace.cli.client import Client, Fault
 from core.grace.cli.runs import place, tell_waiting
 from core.home import Home
-from protos.errors import Conflict, Exhausted, InvalidArgument, Unavailable
+from protos.errors import Conflict, Exhausted, InvalidArgument
 
 if TYPE_CHECKING:
     from core.grace.cli.packing import Source
@@ -191,12 +191,12 @@ def _artifact(client: Client, run: dict[str, Any], name: str) -> bytes:
     """A file that the run left.
 
     Raises:
-        Unavailable: there is none of that name, or it is far too big.
+        Fault: there is none of that name, or it is far too big.
     """
     found = next((each for each in run["artifacts"] if each["name"] == name), None)
     if found is None or found["size"] > REPORT_BYTES:
         what = "no" if found is None else "an oversized"
-        raise Unavailable(f"the run {run['id']} left {what} {name}", next=f"see: madlab show {run['id']}")
+        raise Fault("no_result", f"the run {run['id']} left {what} {name}", next=f"see: madlab show {run['id']}")
     with TemporaryFile() as file:
         client.download(found["digest"], file)
         file.seek(0)

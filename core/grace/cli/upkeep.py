@@ -7,7 +7,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from core.grace.cli import screen
-from core.grace.cli.client import CHUNK, Client
+from core.grace.cli.client import CHUNK, Client, Fault
 from core.grace.cli.life import Json
 from core.grace.cli.progress import Progress, progress
 from core.grace.cli.runs import tell_waiting
@@ -160,7 +160,7 @@ def _index(client: Client, source: "Source", as_json: bool) -> None:
     if run["outcome"] not in GREEN:
         raise failed(run)
     if not run["artifacts"]:
-        raise Unavailable(f"the run {run['id']} left no index", next=f"see: madlab show {run['id']}")
+        raise Fault("no_result", f"the run {run['id']} left no index", next=f"see: madlab show {run['id']}")
     found = client.put(f"/api/v1/files/{INDEX}", {"digest": run["artifacts"][0]["digest"]})
     if as_json:
         screen.data({"installed": True, "database": found, "run": run["id"], "evidence": run["evidence"]})

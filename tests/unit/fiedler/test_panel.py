@@ -7,10 +7,10 @@ import pytest
 
 from core.fiedler.panel import ask_panel, derived_id, fleiss, likeness
 from core.fiedler.requests import check_id
-from protos.errors import Denied, Error, InvalidArgument, Unavailable
+from protos.errors import Denied, Error, InvalidArgument, NotFound, Unavailable
 from protos.ids import new_id
 from protos.llm import NoLlm
-from protos.v1.llm_pb2 import CompleteRequest, CompletionEvent, Started, Usage
+from protos.v1.llm_pb2 import CompleteRequest, CompletionEvent, Model, Started, Usage
 
 
 class Choir(NoLlm):
@@ -18,6 +18,9 @@ class Choir(NoLlm):
 
     def __init__(self, says: Mapping[str, str | Error]) -> None:
         self.says, self.asked = says, list[CompleteRequest]()
+
+    async def models(self) -> Sequence[Model]:
+        return [Model(alias=each) for each in self.says]
 
     async def complete(self, request: CompleteRequest) -> AsyncIterator[CompletionEvent]:
         self.asked.append(request)
@@ -115,6 +118,15 @@ async def test_who_does_not_answer_is_shown_and_the_others_count() -> None:
     assert (alone.agreement, alone.best) == (None, "a")
     with pytest.raises(Denied):
         await ask_panel(Choir({"a": Denied("no"), "b": Denied("no")}), "?", ["a", "b"], id=new_id())
+
+
+async def test_where_a_model_is_none_nobody_is_asked() -> None:
+    llm = Choir({"a": "one", "b": "one"})
+    for models, judge in ((["a", "nobody"], ""), (["a", "b"], "nobody")):
+        with pytest.raises(NotFound, match="There is no model 'nobody'") as refused:
+            await ask_panel(llm, "?", models, id=new_id(), judge=judge)
+        assert refused.value.next == "There are: a, b."
+    assert not llm.asked
 
 
 @pytest.mark.parametrize("models", [[], ["a"], ["a", "a"], [str(n) for n in range(17)]])

@@ -7,7 +7,8 @@ import pytest
 
 from core.grace.cli import pages
 from core.grace.cli.browsing import told_apart
-from protos.errors import Exhausted, InvalidArgument, Unavailable
+from core.grace.cli.client import Fault
+from protos.errors import Exhausted, InvalidArgument
 
 PAGE: dict[str, Any] = {
     "url": "http://a.test/", "address": "http://a.test/", "title": "A\x1b[31m", "status": 404, "markdown": "# Hi\n",
@@ -60,7 +61,7 @@ def test_an_answer_of_another_shape_is_refused() -> None:
     bad: list[dict[str, Any]] = [{"pages": [{}]}, {"unfounded": "1"}, {"downloads": [{"x": 1}]}, {"answer": None}]
     wrongs: list[Any] = [{}, [], *(BROWSED | each for each in bad)]
     for wrong in wrongs:
-        with pytest.raises(Unavailable):
+        with pytest.raises(Fault):
             pages.parse(wrong, "run")
 
 
