@@ -63,7 +63,7 @@ def main() -> None:
 
 def _read(order: dict[str, Any], limits: Limits) -> dict[str, Any]:
     """Reads a table and chooses a chart of it, or feeds the specification that somebody else has chosen."""
-    from periphery.playfair.rules import check_spec
+    from periphery.playfair.rules import check_fields, check_spec
 
     given = order.get("spec")
     if given is not None:
@@ -94,6 +94,7 @@ def _read(order: dict[str, Any], limits: Limits) -> dict[str, Any]:
                 f"The data has {table.rows:,} rows, and a specification is fed with {most:,} at most.",
                 next="Aggregate beforehand, or leave the choice to Playfair, who aggregates while reading.",
             )
+        check_fields(given, [each.name for each in facts])
         spec = _dressed(given, order)
         spec["data"] = {"values": _values(table, json.dumps(given))}
         return said | {"spec": spec, "description": _described(given), "title": _title(given)}

@@ -31,6 +31,17 @@ SAMPLE = 5_000  # rows that the kinds are guessed from
 BATCH = 4_096
 FIELD_CHARACTERS = 1_000_000
 STRANGE = 0.05  # of a column's values that may be none of its kind
+LOOKED_AT = 65_536  # bytes at the beginning that tell text from other things
+CONTROLS = 0.02  # of them that may drive a terminal: text has none, chance makes every tenth byte one
+BEGINNINGS = {  # what is given most often instead of a table
+    b"PK\x03\x04": "a ZIP archive, as Excel's files are",
+    b"\x1f\x8b": "something packed by gzip",
+    b"\xd0\xcf\x11\xe0": "an old Office file",
+    b"SQLite format 3\0": "an SQLite database",
+    b"%PDF": "a PDF",
+    b"\x89PNG": "a picture",
+    b"\xff\xd8\xff": "a picture",
+}
 
 Rows = Callable[[], Iterator[Sequence[str]]]
 
@@ -71,22 +82,41 @@ _WORDS = {"quantitative": "numbers", "temporal": "dates", "nominal": "texts"}
 
 def _format(path: Path, name: str, asked: str) -> Format:
     with path.open("rb") as file:
-        head = file.read(4096)
-    if asked:
-        if asked not in ENDINGS.values():
-            raise InvalidArgument(f"{clean(asked, 30)!r} is no format of data.", next=_NEXT)
-        return asked  # type: ignore[return-value]  # looked up in the line above
-    if head.startswith(b"PAR1"):
+        head = file.read(LOOKED_AT)
+    if asked and asked not in ENDINGS.values():
+        raise InvalidArgument(f"{clean(asked, 30)!r} is no format of data.", next=_NEXT)
+    if asked == "parquet" or (not asked and head.startswith(b"PAR1")):
         return "parquet"
+    _check_text(head)
+    if asked:
+        return asked  # type: ignore[return-value]  # looked up above
+    head = head[:4096]
     known = ENDINGS.get(Path(name).suffix.lower())
     if known and known != "parquet":
         return known
     if head.lstrip()[:1] in (b"{", b"["):
         first = head.lstrip().split(b"\n", 1)[0].strip()
         return "ndjson" if first[:1] == b"{" and first[-1:] == b"}" and b"\n" in head.strip() else "json"
-    if b"\0" in head and not head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise InvalidArgument("The data is binary and no Parquet.", next=_NEXT)
     return "tsv" if head.count(b"\t") > head.count(b",") + head.count(b";") else "csv"
+
+
+def _check_text(head: bytes) -> None:
+    """
+    Raises:
+        InvalidArgument: it is something else, which would come out as a chart of nonsense.
+    """
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return
+    seen = next((what for start, what in BEGINNINGS.items() if head.startswith(start)), "")
+    if not seen and b"\0" in head:
+        seen = f"binary data: byte {head.index(0):,} is zero"
+    controls = sum(each < 32 and each not in b"\t\n\v\f\r\x1a\x1b" for each in head)
+    if not seen and controls > CONTROLS * len(head):
+        seen = f"binary data: {controls:,} of its first {len(head):,} bytes are no characters"
+    if seen:
+        raise InvalidArgument(
+            f"The data is no table: expected was CSV, TSV, JSON, JSON lines or Parquet, and this is {seen}.", next=_NEXT
+        )
 
 
 def _encoding(path: Path) -> tuple[str, list[str]]:

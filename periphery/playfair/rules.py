@@ -6,7 +6,8 @@ is not tried.
 """
 
 import json
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,35 @@ def check_spec(spec: Any, limits: Limits) -> None:
         raise InvalidArgument(
             f"The specification is no Vega-Lite: {sentence}", next="Mend it, or leave the choice to us."
         )
+
+
+def check_fields(spec: dict[str, Any], columns: Sequence[str]) -> None:
+    """Whether each field that a specification shows is a column of the data that comes with it.
+
+    One that computes fields, or has data further within, is believed.
+
+    Raises:
+        InvalidArgument: one is no column: Vega would draw it as if it were empty.
+    """
+    shown: list[str] = []
+    parts: list[Any] = [{key: each for key, each in spec.items() if key not in ("data", "datasets", "usermeta")}]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, list):
+            parts += part
+        elif isinstance(part, dict):
+            if "transform" in part or "data" in part:
+                return
+            parts += part.values()
+            if isinstance(part.get("field"), str):
+                shown.append(part["field"])
+    for each in shown:
+        plain = re.sub(r"\\(.)", r"\1", each)
+        if plain not in columns and re.split(r"[.\[]", each)[0] not in columns:  # the second is a path into a value
+            listed = ", ".join(repr(name[:60]) for name in columns[:20])
+            raise InvalidArgument(
+                f"The specification shows a column {plain[:60]!r}, which is not there.", next=f"There are: {listed}."
+            )
 
 
 def _type(mark: Any) -> Any:

@@ -5,6 +5,7 @@ import struct
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 from xml.etree import ElementTree
 
@@ -137,6 +138,8 @@ def test_a_specification_of_ones_own_is_drawn_with_its_data_or_with_other(worker
     other = worker(data="a,b\nfirst,1\nsecond,2\n", spec=json.dumps(SPEC | {"title": "Mine"}))
     assert {"first", "second", "Mine"} <= set(drawn(other.picture)[1])
     assert other.result["chosen"]["by"] == "specification"
+    wrong = worker(data="a,c\nfirst,1\n", spec=json.dumps(SPEC))
+    assert (wrong.fault["code"], wrong.fault["next"]) == ("INVALID_ARGUMENT", "There are: 'a', 'c'.")
 
 
 def test_diagrams_are_drawn_with_their_words(worker: Worker) -> None:
@@ -273,7 +276,16 @@ def test_a_diagram_is_known_by_its_name_and_mistakes_say_what_to_do(madlab: Madl
     assert {"core", "playfair"} <= set(drawn(done.out.encode())[1])
     (tmp_path / "x.csv").write_text("a,b\nx,1\n")
     wrong = madlab("chart", tmp_path / "x.csv", "--x", "nowhere", "--json")
-    assert (wrong.code, "'a'" in wrong.error["next"]) == (4, True)
+    assert (wrong.code, "'a'" in wrong.error["next"]) == (2, True)
+    (tmp_path / "junk.csv").write_bytes(Random(1).randbytes(5000))
+    junk = madlab("chart", tmp_path / "junk.csv")
+    assert junk.code == 2
+    assert "holds binary data: expected was CSV" in junk.err
+    assert "Run " not in junk.err, "it is not sent"
+    (tmp_path / "sly.csv").write_bytes(bytes(range(1, 256)) * 20)
+    sly = madlab("chart", tmp_path / "sly.csv", "--json")
+    assert (sly.code, sly.error["code"]) == (2, "invalid_argument")
+    assert "this is binary data" in sly.error["message"]
     for arguments in (
         [tmp_path / "none.csv"],
         [tmp_path / "x.csv", "--size", "big"],

@@ -24,6 +24,7 @@ from core.grace.cli.talk import fault
 from protos.errors import InvalidArgument, NotFound, Unavailable
 
 INPUT_BYTES = 256 * 1024**2
+HEAD_BYTES = 65_536  # that are looked at before anything is sent
 PICTURE_BYTES = 64 * 1024**2
 RESULT_BYTES = 4 * 1024**2
 DIAGRAMS = {".dot": "dot", ".gv": "dot", ".mmd": "mermaid", ".mermaid": "mermaid"}
@@ -241,7 +242,7 @@ def _send(client: Client, path: Path) -> dict[str, Any]:
 
     Raises:
         NotFound: there is no such file.
-        InvalidArgument: it cannot be read, or is too large.
+        InvalidArgument: it cannot be read, is too large, or neither text nor Parquet.
     """
     try:
         content = sys.stdin.buffer.read(INPUT_BYTES + 1) if str(path) == "-" else _read(path)
@@ -251,6 +252,10 @@ def _send(client: Client, path: Path) -> dict[str, Any]:
         raise InvalidArgument(f"{path} cannot be read: {error.strerror}", next="mend its permissions") from None
     if len(content) > INPUT_BYTES:
         raise InvalidArgument(f"{path} is larger than {screen.size(INPUT_BYTES)}", next="aggregate it beforehand")
+    head = content[:HEAD_BYTES]
+    if b"\0" in head and not head.startswith((b"PAR1", b"\xff\xfe", b"\xfe\xff")):  # these begin UTF-16
+        expected = "expected was CSV, TSV, JSON, JSON lines, Parquet, or a diagram or specification as text"
+        raise InvalidArgument(f"{path} holds binary data: {expected}", next="save what it holds as CSV, and chart that")
     name = "data" if str(path) == "-" else path.name
     return client.upload(lambda: _chunks(content), name=name, media_type="application/octet-stream")
 

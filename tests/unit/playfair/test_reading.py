@@ -1,6 +1,7 @@
 """Tables of strangers: what their columns are taken for, and what is wrong with them."""
 
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -62,6 +63,7 @@ def test_columns_are_taken_for_what_they_hold(tmp_path: Path) -> None:
         ('{"a": "x", "b": 1}\n\n{"a": "y", "b": 2}', ""),
         ("\ufeffa,b\r\nx,1\r\ny,2\r\n", ""),
         ("a,b\nx,1\ny,2\n".encode("utf-16"), ""),
+        ("a,b\nx,1\ny,2\n".encode("utf-16"), "t.csv"),
     ],
 )
 def test_the_same_table_comes_out_of_every_way_to_write_it(tmp_path: Path, content: str | bytes, name: str) -> None:
@@ -110,7 +112,11 @@ def test_formulas_stay_the_text_they_are(tmp_path: Path) -> None:
         ("3", "x.json", "no JSON"),
         ("[" * 100_000 + "]" * 100_000, "x.json", "too deeply"),
         ('{"a":' * 200 + "1" + "}" * 200, "x.json", "too deeply"),
-        (b"\x00\x01\x02" * 100, "", "binary"),
+        (b"\x00\x01\x02" * 100, "", "expected was CSV, .* and this is binary data: byte 0 is zero"),
+        (Random(1).randbytes(5000), "x.csv", "this is binary data: byte"),
+        (Random(1).randbytes(5000).replace(b"\0", b""), "x.csv", "of its first .* bytes are no characters"),
+        (Random(1).randbytes(5000), "x.json", "binary data"),
+        (b"PK\x03\x04" + b"sheet" * 10, "x.csv", "this is a ZIP archive, as Excel's files are"),
         ('a\n"' + "x" * 2_000_000 + '"\n', "", "field larger"),
     ],
 )

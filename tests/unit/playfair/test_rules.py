@@ -8,7 +8,7 @@ import pytest
 from periphery.playfair.expressions import check_expression
 from periphery.playfair.limits import Limits
 from periphery.playfair.proposing import as_spec, form
-from periphery.playfair.rules import check_spec
+from periphery.playfair.rules import check_fields, check_spec
 from protos.errors import Error, Exhausted, InvalidArgument
 
 SPEC: dict[str, Any] = {
@@ -55,6 +55,29 @@ def test_a_plain_specification_is_taken() -> None:
 def test_what_reaches_out_computes_or_multiplies_is_refused(change: dict[str, Any], says: str) -> None:
     with pytest.raises(InvalidArgument, match=says):
         check_spec(SPEC | change, Limits())
+
+
+def showing(field: str, **more: Any) -> dict[str, Any]:
+    """A specification that shows a field."""
+    return {"mark": "bar", "encoding": {"x": {"field": field}, "y": {"aggregate": "count"}}, **more}
+
+
+def test_a_field_that_is_no_column_is_refused_with_the_columns_there_are() -> None:
+    columns = ["region", "unit.price", "meta"]
+    with pytest.raises(InvalidArgument, match="shows a column 'regoin', which is not there") as refused:
+        check_fields(showing("regoin"), columns)
+    assert "'region'" in refused.value.next
+    with pytest.raises(InvalidArgument, match="'nowhere'"):
+        check_fields({"layer": [showing("region"), showing("nowhere")]}, columns)
+    for spec in (
+        showing("region"),
+        showing("unit\\.price"),
+        showing("meta.inner"),
+        showing("made", transform=[{"calculate": "1", "as": "made"}]),
+        {"layer": [showing("region"), showing("own", data={"values": [{"own": 1}]})]},
+        {"repeat": {"column": ["region"]}, "spec": {"mark": "bar", "encoding": {"x": {"field": {"repeat": "column"}}}}},
+    ):
+        check_fields(spec | {"data": {"values": []}}, columns)
 
 
 def test_size_depth_and_rows_are_capped() -> None:
