@@ -4,6 +4,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -40,6 +41,20 @@ def test_every_command_stands_in_a_panel_and_each_that_works_alone_has_examples(
     assert set(EXAMPLES) <= set(top)
     assert {name for name, each in top.items() if not hasattr(each, "commands")} == set(EXAMPLES)
     assert all(line.split()[0] in ("madlab", "claude") for lines in EXAMPLES.values() for line in lines)
+
+
+def test_examples_name_what_every_lab_has_and_those_that_need_nothing_else_work(madlab: Madlab) -> None:
+    lines = [line for examples in EXAMPLES.values() for line in examples]
+    shipped = {path.name for path in (ROOT / "periphery").iterdir() if (path / "manifest.toml").exists()}
+    known = shipped | {"dewey", "fiedler", "foreman"}
+    named = {mad for line in lines for mad in re.findall(r"madlab (?:call|say|tools) ([a-z]+)", line)}
+    named |= {mad for line in lines for mad in re.findall(r"--mad ([a-z]+)", line)}
+    assert {"dewey", "hopper", "mcnamara"} <= named <= known, "echo, say, is a MAD of the tests alone"
+    without_a_model = ("status", "tools", "call", "runs", "models", "costs", "approvals", "audit", "incidents")
+    for line in [each for name in without_a_model for each in EXAMPLES[name]]:
+        if not re.search(r" -f| [|<] | hopper", line):
+            told = madlab(*shlex.split(line)[1:])
+            assert told.code == 0, f"{line}: {told.err}"
 
 
 def test_whatever_prints_data_prints_json_too() -> None:

@@ -18,9 +18,9 @@
     tokens = 200000
     seconds = 1800
 
-    [jobs.greet]
-    call = "echo.say"
-    arguments = { text = "hello" }
+    [jobs.look]
+    call = "dewey.search"
+    arguments = { query = "timeout" }
 
 A job's id is made of the lab, the batch's name, the round and all that the job says: the same job again is the same
 message, which is said once. A job that was changed is another one, and so are those of another round.

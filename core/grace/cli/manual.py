@@ -17,7 +17,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "down": ("madlab down", "madlab down --keep-runs"),
     "status": ("madlab status", "madlab status --json | jq .runs"),
     "watch": ("madlab watch", "madlab watch --once", "madlab watch --json | jq .id"),
-    "open": ("madlab open",),
+    "open": ("madlab open", "madlab open --print"),
     "doctor": ("madlab doctor", "madlab doctor --json"),
     "support-bundle": ("madlab support-bundle", "madlab support-bundle --out help.tar.gz"),
     "code": ('madlab code "make the tests pass"', 'madlab code "add a --json flag" --test "pytest -q" --budget 0.50'),
@@ -34,9 +34,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "madlab dispatch nightly.toml --round 2026-11-22",
     ),
     "ask": ('madlab ask "what is a monad?"', "madlab ask - < question.txt"),
-    "panel": ('madlab panel "is this safe?" --models one,two',),
-    "say": ('madlab say hopper "what can you do?"',),
-    "call": ("""madlab call echo.say '{"text": "hello"}'""", "madlab call playfair.list_capabilities"),
+    "panel": ('madlab panel "is this safe?" --models local,coder',),
+    "say": ('madlab say MAD "what have you found so far?"',),
+    "call": ("madlab call dewey.status", """madlab call dewey.search '{"query": "timeout"}'"""),
     "tools": ("madlab tools", "madlab tools hopper"),
     "history": ("madlab history CONVERSATION", "madlab history CONVERSATION -f"),
     "search": ('madlab search "timeout in the parser"',),
@@ -53,11 +53,15 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "incidents": ("madlab incidents",),
     "mcp": ("claude mcp add madlab -- madlab mcp",),
 }  # fmt: skip
-SCHEMA = """
+NOTES = {
+    "say": "For MADs that read prose, as one of your own may. Those that come with the lab take calls: madlab call.",
+    "panel": "A panel needs two models. A lab begins with one, local; madlab provider add brings more.",
+    "dispatch": """
 The file: [batch] with name, at_once = 4, usd (of all jobs together); and a [jobs.NAME] for each job, which is one of
 call = "MAD.TOOL" with arguments = {…}; scan = "PATH"; code = "PATH" with goal, test, model, agent. Each may have
 after = ["NAME"], usd, tokens and seconds. Paths are beside the file.
-"""
+""",
+}
 
 
 def add_to(app: typer.Typer) -> None:
@@ -67,7 +71,7 @@ def add_to(app: typer.Typer) -> None:
         name = _called(each)
         each.rich_help_panel = panels.get(name)
         examples = "\n".join(f"  $ {line}" for line in EXAMPLES.get(name, ()))
-        more = f"{' '.join(SCHEMA.split())}\n\n" if name == "dispatch" else ""
+        more = f"{' '.join(NOTES[name].split())}\n\n" if name in NOTES else ""
         each.epilog = f"{more}Examples:\n{examples}".replace("[", "\\[") if examples else None
     for group in app.registered_groups:
         name = group.name or (group.typer_instance.info.name if group.typer_instance else "") or ""
