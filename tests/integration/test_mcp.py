@@ -3,6 +3,8 @@
 import json
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +22,7 @@ from mcp_types import (
 )
 
 from core.grace.cli.client import Client as Door
-from tests.commands import Madlab, a_lab
+from tests.commands import COMMAND, Madlab, a_lab, environment
 from tests.labs import a_home
 from tests.mcp_clients import MODES, Mode, Told, command, content_of, over_stdio, text_of
 from tests.sizes import full
@@ -367,6 +369,12 @@ async def test_with_a_token_it_is_a_client_that_may_what_was_named(madlab: Madla
 
 def test_without_a_lab_it_says_so_and_ends() -> None:
     with a_home() as home:
-        done = Madlab(home)("mcp")
-    assert done.code == 3
-    assert "madlab up" in done.err
+        done = subprocess.run(
+            [sys.executable, "-X", "importtime", *COMMAND[1:], "mcp"],
+            env=environment(home.path), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT_S,
+        )  # fmt: skip
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.endswith(f"madlab: the lab in {home.path} is not running\n  start it with: madlab up\n")
+    loaded = set(re.findall(r"\| +([\w.]+)$", done.stderr, re.M))
+    assert "core.grace.cli.mcp" in loaded
+    assert not loaded & {"mcp", "httpx2", "anyio"}, "it is said before the SDK is loaded"

@@ -36,11 +36,12 @@ def mcp(
     It is the operator, or with a token (madlab client add) a client that may call what was named for it. What is for
     a person goes to stderr. How to register it with each editor stands in core/grace/gateway/README.md.
     """
-    import anyio
+    home, token = _running(context.obj), _token(token_file)
+
+    import anyio  # the SDK takes a second: an editor that starts this without a lab is told before
 
     from core.grace.gateway.stdio import over_loopback, over_socket, serve
 
-    home, token = _home(context.obj), _token(token_file)
     roots = [each.expanduser().resolve() for each in root or [Path.cwd()]]
 
     async def run() -> None:
@@ -82,15 +83,18 @@ def _origin(home: Home) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _home(place: str | None) -> Home:
+def _running(place: str | None) -> Home:
     """
     Raises:
-        Unavailable: there is no such lab.
+        Unavailable: there is no such lab, or it is not running.
     """
     try:
-        return Home.find(place)
+        home = Home.find(place)
     except NotFound as error:
         raise Unavailable(error.message, next=error.next) from None
+    if home.holder() is None:
+        raise Unavailable(f"the lab in {home.path} is not running", next="start it with: madlab up")
+    return home
 
 
 def _opened(path: Path, home: Home, roots: list[Path], *, history: bool) -> "Source":
