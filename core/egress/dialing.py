@@ -57,10 +57,10 @@ class Dialer:
                 except Denied:
                     traffic.why = "nobody knows the name"
                     raise
-                for each in addresses:
-                    if not may_reach(each, limits):
-                        traffic.address, traffic.why = str(each), f"the address is {special(each)}"
-                        raise not_reached(url.host)
+                if forbidden := [each for each in addresses if not may_reach(each, limits)]:
+                    traffic.address = ", ".join(map(str, forbidden))
+                    traffic.why = f"the address is {special(forbidden[0])}"
+                    raise not_reached(url.host)
                 stream, address = await _connect(addresses[:ADDRESSES], url, limits.connect_s)
                 return Connection(await self._secured(stream, url), address)
         except TimeoutError:

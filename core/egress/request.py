@@ -26,6 +26,6 @@ class Traffic:
 
     sent: int = 0  # bytes of the body
     received: int = 0
-    address: str = ""  # where it went
+    address: str = ""  # where it went; or where it may not, of several all
     why: str = ""  # it went nowhere: what is not the caller's to know
     is_whole: bool = False  # the answer came as a whole: nothing of it is waited for any more

@@ -31,6 +31,7 @@ from core.policy.targets import host_pattern
 from protos.errors import InvalidArgument
 
 BUILT_IN = Path(__file__).with_name("default.toml")
+BUILT_IN_NAME = "the built-in policy"
 OURS = frozenset({"default", "taint", "address", "port", "terms"})  # names that no rule of a file may have
 UNSAID = Limits()
 WEB_FIELDS = ("hosts", "paths", "schemes", "limits")
@@ -150,7 +151,7 @@ def read_policy(path: Path) -> PolicyFile:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
         raise InvalidArgument(f"{path}: {reason}", next="mend `policy` in madlab.toml, or the file") from None
-    return parse_policy(text, str(path) if path != BUILT_IN else "the built-in policy")
+    return parse_policy(text, str(path) if path != BUILT_IN else BUILT_IN_NAME)
 
 
 def parse_policy(text: str, name: str) -> PolicyFile:

@@ -115,6 +115,15 @@ def test_the_operators_own_calls_are_decided_about_too(madlab: Madlab) -> None:
     explained = madlab("policy", "explain", id, "--json").json
     assert explained["rule"]["name"] == "never-hangs"
     assert explained["now"]["verdict"] == "deny"
+    file = madlab.home.path / "policy.toml"
+    assert explained["place"] == str(file)
+    assert f"for the top of {file}. Try it first" in madlab("policy", "explain", id).out
+    file.write_text(f"{explained['suggestion']}\n{POLICY}")
+    assert madlab("policy", "reload").code == 0
+    again = madlab("policy", "explain", id, "--json").json
+    assert (again["now"]["verdict"], again["suggestion"]) == ("allow", "")
+    file.write_text(POLICY)
+    assert madlab("policy", "reload").code == 0
 
 
 def test_the_policy_is_shown_and_checked(madlab: Madlab) -> None:

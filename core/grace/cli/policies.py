@@ -100,13 +100,24 @@ def explain(
         screen.say(f"  taint    {', '.join(line['taint'])}")
     if rule:
         screen.say(f"  stands   in {rule['file']}: {rule['verdict']} {_more(rule)}".rstrip())
+    if why := line["details"].get("why"):
+        address = line["details"].get("address")
+        screen.say(f"  why      {why}{f' ({address})' if address else ''}")
     if found["next"]:
         screen.say(f"  needed   {found['next']}")
     if now:
         screen.say(f"  today    {now['verdict']}, {_by(now)}: {now['reason']}")
     if found["suggestion"]:
-        screen.say("\nThe narrowest rule that would allow it, for policy.toml:\n")
-        screen.say(found["suggestion"])
+        screen.say(f"\n{suggested(found)}")
+
+
+def suggested(explained: dict[str, Any]) -> str:
+    """The rule that would allow an act, with where to put it and how to try it."""
+    return (
+        f"The narrowest rule that would allow it, for the top of {explained['place']}. Try it first, in a copy of that"
+        " file: madlab policy backtest COPY. Where it stands in the file itself: madlab policy reload\n\n"
+        f"{explained['suggestion']}"
+    )
 
 
 def backtest(

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from core.config import load
+from core.egress.addresses import Address
 from core.grace.door import answers
 from core.grace.door.answers import Answer
 from core.grace.door.callers import caller_of
@@ -27,9 +28,9 @@ from core.policy.approvals import MOST_USES, Approval
 from core.policy.backtest import Backtest, recorded
 from core.policy.capabilities import Identity, may_reach, may_use
 from core.policy.checkpoints import KEY, LINE_BYTES, MOST_LINES, name_of, open_key, read_lines
+from core.policy.needed import addresses_in, rule_for, unreached
 from core.policy.policy import Policy, load_policy
-from core.policy.rules import BUILT_IN, OURS, Label, Rule, parse_policy, read_policy
-from core.policy.targets import address_of
+from core.policy.rules import BUILT_IN, BUILT_IN_NAME, Label, Rule, parse_policy, read_policy
 from core.policy.versions import Version, record, versions
 from core.ports.acting import denial
 from core.turing.principals import principal_of
@@ -129,7 +130,8 @@ class Explained(Answer):
     next: str
     now: Decided | None
     rule: dict[str, Any] | None
-    suggestion: str
+    suggestion: str  # the narrowest rule that would allow it; empty where none would
+    place: str  # the file for it, at its top
 
 
 class Backtested(Answer):
@@ -316,28 +318,24 @@ async def _explain(request: Request) -> Response:
     rule = next((each for each in policy.rules if each.name == line["rule"]), None)
     if rule is not None:
         told["rule"] = _rule_json(policy, rule)
+    why, addresses = str(line["details"].get("why", "")), list[Address]()
+    if why and line["outcome"].startswith("failed"):
+        addresses = addresses_in(str(line["details"].get("address", "")))
+        told["next"] = unreached(why, addresses)
     if act is not None:
-        told["now"] = _decision_json(policy, act, _capable(lab, act) or policy.decide(act))
-        if line["outcome"] == "denied" and (line["rule"] in ("default", "taint") or line["rule"] not in OURS):
-            told["suggestion"] = _suggestion(act)
+        refusal = _capable(lab, act)
+        told["now"] = _decision_json(policy, act, refusal or policy.decide(act))
+        if refusal is None:
+            refused_by = line["rule"] if line["outcome"] == "denied" else ""
+            told["suggestion"] = rule_for(policy, act, refused_by=refused_by, addresses=addresses)
+    told["place"] = _place(lab) if told["suggestion"] else ""
     return JSONResponse(told)
 
 
-def _suggestion(act: Act) -> str:
-    """The narrowest rule that would allow an act."""
-    lines = ["[[rules]]", 'name = "a-name-of-yours"', f"kinds = {json.dumps([act.kind])}"]
-    lines.append(f"principals = {json.dumps([act.principals[-1]])}")
-    address = address_of(act.target) if act.kind == "web.fetch" else None
-    if address is not None:
-        usual = address_of(f"{address.scheme}://{address.host}")
-        port = "" if usual is not None and usual.port == address.port else f":{address.port}"
-        lines.append(f"hosts = {json.dumps([address.host + port])}")
-        lines.append(f"methods = {json.dumps([act.details.get('method', 'GET')])}")
-    elif not act.kind.startswith("files."):
-        lines.append(f"targets = {json.dumps([act.target])}")
-    if act.leaves and act.taint - {"worker"}:
-        lines.append(f"carries = {json.dumps(sorted(act.taint))}")
-    return "\n".join([*lines, 'verdict = "allow"'])
+def _place(lab: Lab) -> str:
+    """The file at whose top a rule stands before all others."""
+    own = [each.name for each in lab.services.policy.files if each.name != BUILT_IN_NAME]
+    return own[0] if own else str(lab.home.path / "policy.toml")
 
 
 async def _backtest(request: Request) -> Response:
