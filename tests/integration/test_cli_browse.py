@@ -25,6 +25,7 @@ emads = ["{ROOT / "periphery/marco"}"]
 [egress.names]
 "site.test" = ["127.0.0.1"]
 "other.test" = ["127.0.0.1"]
+"inside.example" = ["127.0.0.1", "127.0.0.2"]
 """
 RULES = """
 [[rules]]
@@ -115,3 +116,43 @@ def test_a_refusal_says_the_rule_and_what_would_be_needed(madlab: Madlab, port: 
     assert "rule" in done.error["message"]
     assert done.error["next"]
     assert madlab("browse", "find the price").code == 2
+
+
+def test_whoever_runs_the_lab_is_told_a_name_that_nobody_knows_from_one_that_leads_inside(
+    madlab: Madlab, port: int, tmp_path: Path
+) -> None:
+    unknown = madlab("browse", "http://no-such-name.invalid/")
+    assert unknown.code == 4
+    assert "madlab: http://no-such-name.invalid/ was not reached: nobody knows the name\n" in unknown.err
+    assert "Check the name" in unknown.err
+    assert "[[rules]]" not in unknown.err
+
+    address = f"http://inside.example:{port}/"
+    denied = madlab("browse", address)
+    assert "rule default: no rule allows it" in denied.err
+    advice = "[[rules]]" + denied.err.partition("[[rules]]")[2]
+    (madlab.home.path / "policy.toml").write_text(f"{advice}\n{RULES}")
+    assert madlab("policy", "reload").code == 0
+
+    inside = madlab("browse", address, "--json")
+    assert inside.error["code"] == "not_reached"
+    assert "the address is loopback (127.0.0.1, 127.0.0.2)" in inside.error["message"]
+    act = inside.error["next"].rpartition(" ")[2]
+    explained = madlab("policy", "explain", act).out
+    assert "why      the address is loopback (127.0.0.1, 127.0.0.2)" in explained
+    assert f"for the top of {madlab.home.path / 'policy.toml'}" in explained
+    assert "madlab policy backtest" in explained
+    rule = "[[rules]]" + explained.partition("[[rules]]")[2]
+    new = tmp_path / "new.toml"
+    new.write_text(f"{rule}\n{advice}\n{RULES}")
+    assert madlab("policy", "backtest", new, "--json").code == 0
+    (madlab.home.path / "policy.toml").write_text(new.read_text())
+    assert madlab("policy", "reload").code == 0
+    assert "# Hello" in madlab("browse", address).out
+
+    # Where something came, the rest is told beside it; and a run still hears one answer for both.
+    mixed = madlab("browse", address, "http://no-such-name.invalid/", "--json").json
+    assert [(each["url"], each["reason"]) for each in mixed["unreached"]] == [
+        ("http://no-such-name.invalid/", "nobody knows the name")
+    ]
+    assert "leads to no address that may be reached" in mixed["pages"][1]["problem"]

@@ -9,6 +9,7 @@ import pytest
 from anyio import fail_after
 from typing_extensions import TypedDict
 
+from core.grace.door.activity import _Told, _window
 from core.lab import Lab
 from core.rogers.entry import Entry
 from core.rogers.retention import Retention, retain
@@ -150,16 +151,24 @@ async def test_requests_and_models_are_told_from_their_acts_and_by_pages(lab: La
         act("w1", "outcome", act="web.fetch", status=200, bytes_sent=3, bytes_received=4),
         act("w2", "started", **web),
         act("w3", "denied", **web, reason="rule default: no."),
+        act("w4", "started", **web),
+        act("w4", "outcome", act="web.fetch", failed="PERMISSION_DENIED", why="it is private", address="10.0.0.1"),
         act("llm:r.1", "started", **llm, **started),
         act("llm:r.1", "first", **llm),
         act("llm:r.1", "outcome", **llm, **ended, request="r"),
         Entry(f"run:{id}:note:{new_id()}", "run", json.dumps({"id": id}).encode(), where, "core", "worker"),
     )
     did = await page.get(f"/runs/{id}/activity")
-    done, open_, denied = did["web"]
+    done, open_, denied, inside = did["web"]
     assert (done["host"], done["status"], done["received"], done["outcome"]) == ("example.org", 200, 4, "done")
     assert (open_["outcome"], open_["status"]) == ("open", None)
     assert (denied["outcome"], denied["reason"]) == ("denied", "rule default: no.")
+    assert (inside["outcome"], inside["reason"]) == ("failed: PERMISSION_DENIED", "it is private (10.0.0.1)")
+    family = [await lab.runs.get(id)]
+    client = _Told(family, hears_why=False)  # as a run, it could ask for one name after the other
+    for row in (await _window(lab, family, 1 << 62, 500))[0]:
+        client.hear(row)
+    assert [each["reason"] for each in client.web] == ["", "", "rule default: no.", ""]
     (asked,) = did["llm"]
     assert (asked["model"], asked["input"], asked["output"], asked["usd"]) == ("m", 10, 5, 2.0)
     assert asked["first_s"] >= 0

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
 
 import typer
 
 from core.grace.cli import screen
 from core.grace.cli.client import Client, Fault
 from core.grace.cli.life import Json
-from core.grace.cli.runs import tell_waiting
+from core.grace.cli.runs import place, tell_waiting
 from core.grace.cli.scanning import failed, watch
 from core.grace.cli.talk import fault
 from protos.errors import InvalidArgument
@@ -62,16 +63,21 @@ def browse(
         run = watch(client, client.publish(message)["run"], shown)
     said = _answer(run)
     if said["kind"] == "fault":
-        raise fault(said)
+        error = fault(said)
+        raise _explained(client, error, _unreached(client, run, [error.message]), as_json=json)
     if run["outcome"] not in GREEN:
         raise failed(run)
     content = said["data"] or jsons.loads(_download(client, said["blobs"], "result.json"))
     found = pages.parse(content, run["id"])
     written = _write(client, run, found, out) if out is not None else []
+    unreached = _unreached(client, run, [each.problem for each in found.pages])
     if json:
-        screen.data({"run": run["id"]} | found.model_dump() | {"written": [str(each) for each in written]})
+        told = {"written": [str(each) for each in written], "unreached": unreached}
+        screen.data({"run": run["id"]} | found.model_dump() | told)
         return
     pages.show(found)
+    for row in unreached:
+        screen.note(f"{row['url']}: {row['reason']}. See: madlab policy explain {row['act']}")
     for each in written:
         screen.note(f"Written: {each}")
 
@@ -107,6 +113,39 @@ def _answer(run: dict[str, Any]) -> dict[str, Any]:
             found: dict[str, Any] = each
             return found
     raise failed(run)
+
+
+def _unreached(client: Client, run: dict[str, Any], problems: Sequence[str]) -> list[dict[str, str]]:
+    """The requests that the core did not make, of those hosts that Marco's problems speak of; with the core's reason.
+
+    Marco hears one answer for a name that nobody knows and for one that leads inside. Whoever runs the lab hears which.
+    """
+    if not any(problems):
+        return []
+    rows = client.get(place(run["id"]) + "/activity", limit=1000)["web"]
+    found = [
+        each
+        for each in rows
+        if each["reason"] and each["host"] and any(each["host"] in problem for problem in problems)
+    ]
+    return [{name: each[name] for name in ("url", "outcome", "reason", "act")} for each in found]
+
+
+def _explained(client: Client, told: Fault, unreached: Sequence[dict[str, str]], *, as_json: bool) -> Fault:
+    """What Marco says of addresses that were not reached, as the lab knows it, with the rule that would be needed."""
+    from core.grace.cli.policies import suggested
+
+    if not unreached:
+        return told
+    row = unreached[-1]
+    known = client.get("/api/v1/policy/explain/" + quote(row["act"], safe=""))
+    code, message, next = told.said, told.message, told.next
+    if known["act"]["details"].get("why"):
+        code, message = "not_reached", f"{row['url']} was not reached: {row['reason']}"
+        next = f"{known['next']} See: madlab policy explain {row['act']}"
+    if known["suggestion"] and not as_json:
+        next = f"{next}\n\n{suggested(known)}"
+    return Fault(code, message, next=next)
 
 
 def _download(client: Client, blobs: Sequence[dict[str, Any]], name: str) -> bytes:

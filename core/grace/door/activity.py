@@ -78,7 +78,7 @@ class Fetched(Answer):
     sent: int | None  # bytes
     received: int | None
     outcome: str  # "done", "denied", "failed: …", or "open"
-    reason: str
+    reason: str  # of a denial; and why it went nowhere, which only the operator hears
     act: str
 
 
@@ -147,12 +147,12 @@ def routes() -> Iterator[Endpoint]:
 
 
 async def _activity(request: Request) -> Response:
-    lab = lab_of(request)
-    run = await seen_run(lab, caller_of(request), request.path_params["id"])
+    lab, caller = lab_of(request), caller_of(request)
+    run = await seen_run(lab, caller, request.path_params["id"])
     before, limit = number_of(request, "before", 0, 2**62), number_of(request, "limit", WINDOW, PAGE, least=1)
     family = await lab.runs.family(run.id)
     rows, more = await _window(lab, family, before or 1 << 62, limit)
-    told = _Told(family)
+    told = _Told(family, hears_why=caller.is_operator)
     for row in rows:
         told.hear(row)
     for row in await _endings(lab, told):
@@ -209,7 +209,10 @@ async def _window(lab: Lab, family: Sequence[Run], before: int, limit: int) -> t
 class _Told:
     """What the entries of a window say, put together."""
 
-    def __init__(self, family: Sequence[Run]) -> None:
+    def __init__(self, family: Sequence[Run], *, hears_why: bool) -> None:
+        """`hears_why`: may be told which names nobody knows and which lead inside. A run is told one thing for both,
+        and so is a client, who could ask for any name by one."""
+        self._hears_why = hears_why
         self.tools: list[dict[str, Any]] = []
         self.files: list[dict[str, Any]] = []
         self.web: list[dict[str, Any]] = []
@@ -253,6 +256,9 @@ class _Told:
             outcome = f"failed: {body['failed']}" if "failed" in body else "done"
             entry |= {"outcome": outcome, "seconds": _seconds(entry, row), "status": body.get("status")}
             entry |= {"sent": body.get("bytes_sent"), "received": body.get("bytes_received")}
+            if self._hears_why and (why := body.get("why")):
+                address = body.get("address")
+                entry["reason"] = f"{why} ({address})" if address else str(why)
         else:
             entry |= {"size": body.get("size"), "digest": body.get("digest", "")}
             entry["how"] = f"not {entry['how']}" if "failed" in body else entry["how"]
