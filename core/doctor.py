@@ -1,7 +1,8 @@
 """Examines this machine: whether the lab can run here, what is weak, and how to mend it.
 
-Nothing is concluded from a version where it can be tried. What is found is one of three: `ok`; `weak`, when the lab
-runs and is less safe, less durable or slower for it; `bad`, when it cannot run. Nothing is changed or made, but one
+Nothing is concluded from a version where it can be tried. What is found is one of four: `ok`; `weak`, when the lab
+runs and is less safe, less durable or slower for it; `bad`, when it cannot run; `unseen`, when the lab does without it
+and nobody has seen it work here, as a runtime whose image is not built. Nothing is changed or made, but one
 small file in the home that is written, synced and removed to time the disk, and sandboxes that the probe opens.
 """
 
@@ -38,6 +39,7 @@ from sandbox.profile import GRADES, Grade
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 NO_LAB = "00000000"
+TRY_IT = "no profile needs it; to have it tried, do what is said there and run madlab doctor again"
 PYTHONS = ((3, 11), (3, 13))
 FREE_BYTES = 5 * 1000**3
 SYNCS = 15
@@ -48,7 +50,7 @@ VOLATILE = {"tmpfs", "ramfs"}
 REMOTE = {"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs"}
 
 
-State = Literal["ok", "weak", "bad"]
+State = Literal["ok", "weak", "bad", "unseen"]
 
 
 @dataclass(frozen=True)
@@ -345,6 +347,11 @@ def _runtime(rank: Rank, needs: dict[str, Grade]) -> Finding:
         return Finding(name, "bad", detail, mend, rank.grade)
     if rank.runtime == "runsc" and "runc" in needs and not is_enough(rank.grade, "container"):
         return Finding(name, "weak", detail, rank.mend, rank.grade)  # one that stops more could be had
+    if rank.runtime == "process" and least is None:
+        return Finding(name, "unseen", rank.detail, "", rank.grade)
+    if least is None and not (rank.offered and rank.tried):
+        words = "it did not start when it was tried" if rank.tried else "not tried here"
+        return Finding(name, "unseen", f"{words}: {rank.detail}", rank.mend or TRY_IT, rank.grade)
     return Finding(name, "ok", detail, "", rank.grade)
 
 

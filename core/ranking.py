@@ -40,7 +40,8 @@ class Rank:
     detail: str
     failed: tuple[str, ...] = ()  # walls of a container that did not hold
     mend: str = ""
-    offered: bool = True  # False where it is not there, or could not be tried
+    offered: bool = True  # False where it is not there, could not be tried, or did not start
+    tried: bool = True  # here and now
 
 
 def needed(config: Config | None) -> dict[str, Grade]:
@@ -66,7 +67,7 @@ async def ranks(lab: str) -> AsyncIterator[Rank]:
     finally:
         await docker.aclose()
     detail = "nothing is between a host process and the machine, so nothing is tried: for residents of yours alone"
-    yield Rank("process", "none", detail)
+    yield Rank("process", "none", detail, tried=False)
 
 
 async def try_browser(lab: str, runtime: str) -> Check:
@@ -86,10 +87,17 @@ async def _rank(seen: Seen, engine: Engine, runtime: str) -> Rank:
     try:
         if isinstance(engine, DockerEngine) and runtime not in await engine.runtimes():
             mend = "run ./deploy.sh as root, which offers gVisor where it can be had" if runtime == "runsc" else ""
-            return Rank(runtime, "none", "the engine does not have it", mend=mend or "mend the engine", offered=False)
+            return Rank(
+                runtime,
+                "none",
+                "the engine does not have it",
+                mend=mend or "mend the engine",
+                offered=False,
+                tried=False,
+            )
         checks = await seen.checks(engine, runtime, again=True)
     except SandboxError as error:
-        return Rank(runtime, "none", str(error), offered=False)
+        return Rank(runtime, "none", str(error), offered=False, tried=False)
     if starts := [each for each in checks if each.name == "starts"]:
         return Rank(runtime, "none", starts[0].detail, mend=starts[0].mend, offered=False)
     found, failed = grade(checks), missing(checks, "container")

@@ -222,7 +222,10 @@ def _vault(vault: dict[str, Any]) -> str:
 
 
 def doctor(context: typer.Context, json: Json = False) -> None:
-    """Check this machine: what is weak, and how to mend it."""
+    """Check this machine: what is weak, and how to mend it.
+
+    What is ok was tried. A - stands where the lab does without, and nobody has seen it work here.
+    """
     import anyio
 
     from core.doctor import Finding, as_json, can_run, examine
@@ -246,6 +249,7 @@ def doctor(context: typer.Context, json: Json = False) -> None:
 
 
 def _show(finding: "Finding") -> None:
-    screen.say(f"{finding.state:<5} {finding.name:<17} {finding.detail}")
+    sign = "-" if finding.state == "unseen" else finding.state
+    screen.say(f"{sign:<5} {finding.name:<17} {finding.detail}")
     if finding.mend:
         screen.say(f"{'':<23} → {finding.mend}")

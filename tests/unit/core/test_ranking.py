@@ -36,8 +36,8 @@ def test_a_runtime_is_needed_for_the_most_that_a_profile_wants(
     assert needed(settings(**table)) == found
 
 
-def rank(runtime: str, grade: Grade, *failed: str, offered: bool = True) -> Rank:
-    return Rank(runtime, grade, "seen", failed, "mend it" if failed else "", offered)
+def rank(runtime: str, grade: Grade, *failed: str, offered: bool = True, tried: bool = True) -> Rank:
+    return Rank(runtime, grade, "seen", failed, "mend it" if failed else "", offered, tried)
 
 
 @pytest.mark.parametrize(
@@ -47,10 +47,14 @@ def rank(runtime: str, grade: Grade, *failed: str, offered: bool = True) -> Rank
         (rank("runc", "none", "network"), {"runc": "container"}, "bad"),
         (rank("bwrap", "namespace", "memory"), {"bwrap": "container"}, "bad"),
         (rank("bwrap", "namespace", "memory"), {"bwrap": "namespace"}, "ok"),
-        (rank("bwrap", "none", offered=False), {"runc": "container"}, "ok"),  # nobody asks for it
+        (rank("bwrap", "none", offered=False, tried=False), {"runc": "container"}, "unseen"),  # nobody asks for it
+        (rank("bwrap", "none", offered=False, tried=False), {"bwrap": "container"}, "bad"),
+        (rank("bwrap", "none", offered=False), {"runc": "container"}, "unseen"),  # it did not start
+        (rank("bwrap", "container"), {"runc": "container"}, "ok"),
         (rank("runsc", "none", offered=False), {"runc": "container"}, "weak"),  # more could be had
-        (rank("runsc", "none", offered=False), {"bwrap": "container"}, "ok"),  # without Docker it could not
-        (rank("process", "none"), {"runc": "container"}, "ok"),
+        (rank("runsc", "none", offered=False, tried=False), {"bwrap": "container"}, "unseen"),  # without Docker
+        (rank("process", "none", tried=False), {"runc": "container"}, "unseen"),
+        (rank("process", "none", tried=False), {"process": "none"}, "ok"),  # whoever asks for it knows that
     ],
 )
 def test_a_runtime_is_bad_where_a_profile_wants_more_than_was_seen(
@@ -59,6 +63,14 @@ def test_a_runtime_is_bad_where_a_profile_wants_more_than_was_seen(
     finding = _runtime(looked, needs)
     assert (finding.state, finding.grade) == (state, looked.grade)
     assert finding.mend or state != "bad"
+
+
+def test_what_was_not_tried_is_told_from_what_did_not_start() -> None:
+    needs: dict[str, Grade] = {"runc": "container"}
+    found = _runtime(rank("bwrap", "none", offered=False, tried=False), needs)
+    assert found.detail.startswith("not tried here: ")
+    assert "run madlab doctor again" in found.mend
+    assert _runtime(rank("bwrap", "none", offered=False), needs).detail.startswith("it did not start when it was tried")
 
 
 def test_the_one_that_stops_most_is_first() -> None:

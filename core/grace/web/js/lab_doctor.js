@@ -19,7 +19,7 @@ export async function part(_params, page) {
   function draw(found) {
     clearTimeout(timer);
     if (found.running) timer = setTimeout(() => look().catch((error) => page.signal.aborted || console.warn(error)), LOOK_MS);
-    const rank = {bad: 0, weak: 1, ok: 2};
+    const rank = {bad: 0, weak: 1, unseen: 2, ok: 3};
     const checks = [...found.checks].sort((a, b) => rank[a.state] - rank[b.state]);
     replace(node, card([found.running ? "Looking…" : "What it found", found.at && !found.running ? state(found.ok ? "good" : "bad", found.ok ? "the lab can run here" : "the lab cannot run here") : null],
       {acts: found.running ? state("busy", "trying things out") : actButton("Look now", async () => draw(await post("/lab/doctor")), {kind: "primary"})},
