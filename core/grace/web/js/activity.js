@@ -21,7 +21,7 @@ function ending(word) {
 const TABLES = {
   tools: ["Tools", [at, {name: "Tool", class: "short", cell: (each) => h("code", null, shown(each.name, 80))}, {name: "With", class: "cut", cell: (each) => h("span", {class: "clamp", title: shown(each.detail, 600)}, foreign(undigested(each.detail), 300))},
     {name: "Outcome", class: "short", cell: (each) => ending(each.outcome)}, took, who]],
-  web: ["Web requests", [at, {name: "Method", class: "short", cell: (each) => h("code", null, shown(each.method, 10))}, {name: "Address", class: "cut", cell: (each) => [foreign(each.url, 400), each.reason && h("p", {class: "about"}, foreign(each.reason, 300))]},
+  web: ["Web requests", [at, {name: "Method", class: "short", cell: (each) => h("code", null, shown(each.method, 10))}, {name: "Address", class: "cut", cell: (each) => [foreign(each.url, 400), each.reason && h("p", {class: "quiet-text", title: shown(each.reason, 300)}, foreign(each.reason, 300))]},
     {name: "Outcome", class: "short", cell: (each) => ending(each.outcome === "done" && each.status ? (each.status < 400 ? "done" : `answer ${each.status}`) : each.outcome)},
     {name: "Came", class: "number short", cell: (each) => bytes(each.received)}, took, who]],
   llm: ["Model calls", [at, {name: "Model", class: "cut", cell: (each) => h("code", null, shown(each.alias === each.model ? each.model : `${each.alias} → ${each.model}`, 90))},
