@@ -186,6 +186,17 @@ async def test_requests_and_models_are_told_from_their_acts_and_by_pages(lab: La
     assert paged["files"] == did["files"]
 
 
+async def test_of_a_long_address_that_was_refused_the_rule_has_whole_segments(lab: Lab, page: Looker) -> None:
+    form = {"principals": ["mad:worker"], "target": "https://site.test/a/bcd", "details": {"method": "GET"}}
+    said = form | {"act": "web.fetch", "step": "denied", "rule": "default", "verdict": "deny", "taint": []}
+    for name, cut in (("long", {"cut": {"target": "sha256:…"}}), ("short", {})):
+        body = json.dumps(said | cut).encode()
+        await lab.journal.append(Entry(f"act:{name}:denied", "act", body, "", "worker", at=time.time()))
+    told = {name: (await page.get(f"/policy/explain/{name}"))["suggestion"] for name in ("long", "short")}
+    assert 'paths = ["/a/bcd"]' in told["short"]
+    assert 'paths = ["/a/"]' in told["long"]
+
+
 async def test_the_same_again_is_a_new_run_of_the_same_call(lab: Lab, page: Looker) -> None:
     run = await ran(page, "worker", "work", goal="once more", fails=True)
     async with page.following("runs") as stream:

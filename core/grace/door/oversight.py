@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, Any, Literal
 
 from anyio import to_thread
@@ -327,6 +327,8 @@ async def _explain(request: Request) -> Response:
         told["now"] = _decision_json(policy, act, refusal or policy.decide(act))
         if refusal is None:
             refused_by = line["rule"] if line["outcome"] == "denied" else ""
+            if "target" in body.get("cut", {}):  # its last segment is a part of one
+                act = replace(act, target=act.target.rpartition("/")[0] + "/")
             told["suggestion"] = rule_for(policy, act, refused_by=refused_by, addresses=addresses)
     told["place"] = _place(lab) if told["suggestion"] else ""
     return JSONResponse(told)
