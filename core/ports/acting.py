@@ -55,16 +55,20 @@ class Permit:
 class Added(dict[str, object]):
     """What a body adds to its act's outcome; and under which decision it acts."""
 
-    def __init__(self, permit: Permit, *, waits: bool) -> None:
+    def __init__(self, permit: Permit, append: Callable[[str, dict[str, object]], Awaitable[object]]) -> None:
         super().__init__()
         self.id = permit.id
         self.decision = permit.decision
-        self.waits = waits  # for its outcome to be durable
+        self._append = append
 
     @property
     def limits(self) -> Limits:
         """What the rule that allows it says of its size, time and rate."""
         return self.decision.limits
+
+    async def note(self, step: str, **facts: object) -> None:
+        """Makes durable what others build on before the act is over."""
+        await self._append(step, facts)
 
 
 @asynccontextmanager
@@ -103,7 +107,7 @@ async def acting(
     if act.kind == "web.fetch":
         opened = any(each.kind == "secret.use" for each in needs)
         await services.taints.add(identity, ("web", PRIVATE) if opened else ("web",))
-    added = Added(permit, waits=waits)
+    added = Added(permit, lambda step, facts: services.journal.append(entry(permit, step, facts)))
     try:
         yield added
     except BaseException as error:
@@ -112,7 +116,7 @@ async def acting(
         services.journal.append_soon(entry(permit, "outcome", {**fields, **added, "failed": failed}))
         raise
     outcome = entry(permit, "outcome", {**fields, **added})
-    if added.waits:
+    if waits:
         await services.journal.append(outcome)
     else:
         services.journal.append_soon(outcome)

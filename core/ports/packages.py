@@ -3,14 +3,14 @@
 A file comes from the index once. It goes into Horace as it comes, is compared with the digest that the listing told,
 and only then to the sandbox; whoever asks for it again gets it from there. So the cache is the files room, with its
 quota, and a package that was changed on its way is an error and never a byte in a sandbox. (apt compares for itself, by
-signed lists; of its packages the age is looked at on their way.) What was fetched is in the outcome of its act, which
-is the list of what a run has installed.
+signed lists; of its packages the age is looked at on their way.) What is about to be handed on is
+written down first (*brought*), whatever becomes of it: that is the list of what a run has installed.
 """
 
 import hashlib
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, replace
 from json import loads
@@ -59,12 +59,12 @@ class InstalledView:
     """
 
     def apply(self, db: sqlite3.Connection, row: Row) -> None:
-        """Takes in the outcome of a request that brought a package."""
+        """Takes in what a request brought: a step of its own, in older journals a part of its outcome."""
         if b'"package"' not in (row.body or b""):
             return
         body = loads(row.body or b"{}")
         package = body.get("package")
-        if body.get("step") == "outcome" and "failed" not in body and isinstance(package, dict):
+        if body.get("step") in ("brought", "outcome") and "failed" not in body and isinstance(package, dict):
             values = [package[each] for each in ("ecosystem", "project", "version", "name", "digest", "uploaded")]
             db.execute("INSERT OR IGNORE INTO installed VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (row.sender, *values, row.at))
 
@@ -83,19 +83,20 @@ class PackageDesk:
     """Where requests under a rule with `packages = true` are served.
 
     `take_in` counts what a run has read: what comes from an index as it comes, since it is kept from then on; what was
-    here already as it is handed on.
+    here already as it is handed on. `brought` makes durable, as `package`, what is about to be.
     """
 
     broker: Broker
     horace: Horace
     take_in: Callable[[int], None]
+    brought: Callable[..., Awaitable[None]]
 
     @property
     def _packages(self) -> Packages:
         return self.broker.packages
 
-    def serve(self, request: Request, traffic: Traffic, added: dict[str, object]) -> Pieces:
-        """The answer to a request for a listing or a listed file; what it brought goes into `added`.
+    def serve(self, request: Request, traffic: Traffic) -> Pieces:
+        """The answer to a request for a listing or a listed file.
 
         Raises:
             Denied: rule *packages*: it is neither.
@@ -107,13 +108,13 @@ class PackageDesk:
         url = str(request.url)
         file = self._packages.file(request.owner, url, time.time())
         if file is not None:
-            return self._file(request, file, traffic, added)
+            return self._file(request, file, traffic)
         index = self._packages.index(url)
         if index is not None:
             return self._listing(request, index, traffic)
         deb = self._packages.deb(url)
         if deb is not None:
-            return self._deb(request, deb, traffic, added)
+            return self._deb(request, deb, traffic)
         if self._packages.is_list(url):
             return self._fetched(request, traffic)  # signed: apt itself sees whether it is what it should be
         raise Denied(
@@ -146,7 +147,7 @@ class PackageDesk:
         self._packages.learn(owner, files)
         return sifted
 
-    async def _file(self, request: Request, file: File, traffic: Traffic, added: dict[str, object]) -> Pieces:
+    async def _file(self, request: Request, file: File, traffic: Traffic) -> Pieces:
         size = await self._size(self._packages.stored(file))
         was_here = size is not None
         if size is None:
@@ -162,11 +163,11 @@ class PackageDesk:
         digest = self._packages.stored(file)
         if file.is_package and request.method == "GET":
             about = Installed(file.ecosystem, file.project, file.version, file.name, digest, file.uploaded)
-            added["package"] = asdict(about)
+            await self.brought(package=asdict(about))
         async for piece in self._kept(request, digest, size, is_paid=not was_here):
             yield piece
 
-    async def _deb(self, request: Request, deb: Deb, traffic: Traffic, added: dict[str, object]) -> Pieces:
+    async def _deb(self, request: Request, deb: Deb, traffic: Traffic) -> Pieces:
         """
         Raises:
             Denied: rule *packages*: it is too young.
@@ -196,7 +197,8 @@ class PackageDesk:
             packages.keep_deb(url, digest, uploaded)
         packages.check_age(deb, uploaded, time.time())
         if request.method == "GET":
-            added["package"] = asdict(Installed("apt", deb.project, deb.version, deb.name, digest, uploaded))
+            about = Installed("apt", deb.project, deb.version, deb.name, digest, uploaded)
+            await self.brought(package=asdict(about))
         async for piece in self._kept(request, digest, size, is_paid=not was_here):
             yield piece
 

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from ipaddress import ip_network
 
 from anyio import current_time
@@ -109,9 +110,10 @@ class LocalWeb(Web):
             together = head.together and not added.limits.packages
             request = Request(act.principals[0], method, url, sealed.revealed(), content.length, limits, together)
             if added.limits.packages:
-                added.waits = True  # what was installed is known as soon as it is
-                desk = PackageDesk(broker, self.services.horace, self.allowance.take_in)
-                source = desk.serve(request, traffic, added)
+                brought = partial(added.note, "brought")
+                source = PackageDesk(broker, self.services.horace, self.allowance.take_in, brought).serve(
+                    request, traffic
+                )
             else:
                 source = broker.fetch(request, content.paid(self.allowance, standing.check), traffic)
             try:

@@ -13,6 +13,7 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from functools import cache, partial
@@ -27,6 +28,8 @@ from core.ports.packages import installed
 from core.ports.web import LocalWeb
 from periphery.proxy import open_proxy
 from protos.errors import Denied, Exhausted, Unavailable
+from protos.ids import new_id
+from protos.v1.web_pb2 import RequestHead
 from tests.security.egress_world import World, a_world, fetch
 from tests.servers.site import ok
 
@@ -356,3 +359,18 @@ async def test_what_a_run_has_installed_is_shown_with_it(world: World) -> None:
     }
     await world.lab.journal.rebuild("installed")
     assert await packages_json(world.lab, web.identity.run) == [found]
+
+
+async def test_who_hangs_up_as_soon_as_it_has_a_package_has_it_on_its_list(world: World) -> None:
+    content = wheel("hasty", "1.0")
+    world.answers["/simple/hasty/"] = simple("hasty", listed("hasty", "1.0", OLD, content))
+    world.answers["/files/hasty-1.0-py3-none-any.whl"] = ok(content)
+    web = world.web("installer")
+    await fetch(web, world.https("/simple/hasty/"))
+    head = RequestHead(id=new_id(), method="GET", url=world.https("/files/hasty-1.0-py3-none-any.whl"))
+    async with aclosing(web.fetch(head)) as events:  # type: ignore[type-var]
+        async for event in events:
+            if event.bytes:
+                break
+        assert [each.project for each in await installed(world.lab.journal, web.identity.run)] == ["hasty"]
+    assert [each.project for each in await installed(world.lab.journal, web.identity.run)] == ["hasty"]
