@@ -8,10 +8,11 @@ that nobody knows and for one that leads inside (`core/egress/README.md`).
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import ip_address
 
-from core.egress.addresses import METADATA, Address, is_within, meant, network
-from core.policy.acts import Act
+from core.egress.addresses import METADATA, Address, is_within, meant, network, parse, special
+from core.policy.acts import Act, Decision
 from core.policy.policy import Policy
 from core.policy.rules import parse_policy
 from core.policy.targets import address_of
@@ -19,6 +20,30 @@ from protos.errors import InvalidArgument
 
 NAME_CHARACTERS = 40
 TARGET_CHARACTERS = 255  # of a target that a rule may name
+LATER = (
+    "To which address the name leads is judged when it is reached: one that is not public is refused, unless the rule"
+    " names it in limits.addresses."
+)
+
+
+def reached(act: Act, decision: Decision) -> Decision:
+    """`decision` with what the broker will add to it: of a host that is a number at once, of a name only that it will.
+
+    A host with an address that may not be reached is refused after every rule, so whoever asks what would happen is
+    told so, and nobody is told to approve it.
+    """
+    address = address_of(act.target) if act.kind == "web.fetch" else None
+    if address is None or decision.verdict == "deny":
+        return decision
+    try:
+        where = parse(address.host.strip("[]"))
+    except ValueError:
+        return replace(decision, next=f"{decision.next} {LATER}".strip())
+    what = special(where)
+    if not what or is_within(where, [network(each) for each in decision.limits.addresses]):
+        return decision
+    why = f"the address is {what}"
+    return Decision("deny", "address", why, unreached(why, [where]))
 
 
 def unreached(why: str, addresses: Sequence[Address]) -> str:

@@ -146,6 +146,12 @@ def test_the_policy_is_shown_and_checked(madlab: Madlab) -> None:
         *("--taint", "web", "--json"),
     )
     assert (asked.code, asked.json["verdict"], asked.json["rule"]) == (1, "ask", "taint")
+    assert "judged when it is reached" in yes.out
+    inside = madlab("policy", "check", "web.fetch", "HTTP://2130706433/latest", "--as", "marco", "--json")
+    assert (inside.code, inside.json["verdict"], inside.json["rule"]) == (1, "deny", "address")
+    assert inside.json["says"].startswith("rule address: the address is loopback")
+    nowhere = madlab("policy", "check", "web.fetch", "http://me@docs.test/", "--as", "marco", "--json")
+    assert (nowhere.code, nowhere.json["rule"]) == (1, "address")
 
 
 def test_a_new_policy_is_tried_on_what_was_done(madlab: Madlab, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 
 from core.config import load
 from core.egress.addresses import Address
+from core.egress.urls import canonical
 from core.grace.door import answers
 from core.grace.door.answers import Answer
 from core.grace.door.callers import caller_of
@@ -28,7 +29,7 @@ from core.policy.approvals import MOST_USES, Approval
 from core.policy.backtest import Backtest, recorded
 from core.policy.capabilities import Identity, may_reach, may_use
 from core.policy.checkpoints import KEY, LINE_BYTES, MOST_LINES, name_of, open_key, read_lines
-from core.policy.needed import addresses_in, rule_for, unreached
+from core.policy.needed import addresses_in, reached, rule_for, unreached
 from core.policy.policy import Policy, load_policy
 from core.policy.rules import BUILT_IN, BUILT_IN_NAME, Label, Rule, parse_policy, read_policy
 from core.policy.versions import Version, record, versions
@@ -262,8 +263,19 @@ async def _reload(request: Request) -> Response:
 async def _check(request: Request) -> Response:
     lab, body = lab_of(request), await json_of(request, CheckBody)
     act = Act(body.kind, await _principals(lab, body.principals), body.target, body.details, frozenset(body.taint))
-    decision = _capable(lab, act) or lab.services.policy.decide(act)
-    return JSONResponse(_decision_json(lab.services.policy, act, decision))
+    if act.kind == "web.fetch":
+        try:
+            act = replace(act, target=str(canonical(act.target)))
+        except InvalidArgument as error:
+            refusal = Decision("deny", "address", error.message, error.next)
+            return JSONResponse(_decision_json(lab.services.policy, act, refusal))
+    return JSONResponse(_decision_json(lab.services.policy, act, _decided(lab, act)))
+
+
+def _decided(lab: Lab, act: Act) -> Decision:
+    """What would come of an act today: what its manifest, the rules and the broker say, in the order in which they are
+    asked."""
+    return _capable(lab, act) or reached(act, lab.services.policy.decide(act))
 
 
 async def _principals(lab: Lab, named: list[str]) -> tuple[str, ...]:
@@ -323,9 +335,8 @@ async def _explain(request: Request) -> Response:
         addresses = addresses_in(str(line["details"].get("address", "")))
         told["next"] = unreached(why, addresses)
     if act is not None:
-        refusal = _capable(lab, act)
-        told["now"] = _decision_json(policy, act, refusal or policy.decide(act))
-        if refusal is None:
+        told["now"] = _decision_json(policy, act, _decided(lab, act))
+        if _capable(lab, act) is None:
             refused_by = line["rule"] if line["outcome"] == "denied" else ""
             if "target" in body.get("cut", {}):  # its last segment is a part of one
                 act = replace(act, target=act.target.rpartition("/")[0] + "/")

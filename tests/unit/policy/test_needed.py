@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from core.egress.urls import canonical
 from core.policy.acts import Act
-from core.policy.needed import addresses_in, rule_for, unreached
+from core.policy.needed import addresses_in, reached, rule_for, unreached
 from core.policy.policy import Policy
 from core.policy.rules import BUILT_IN, parse_policy, read_policy
 
@@ -125,3 +126,44 @@ def test_whoever_runs_the_lab_is_told_a_name_nobody_knows_from_one_that_leads_in
     assert "the address is loopback (127.0.0.1)" in inside
     assert "limits.addresses" in inside
     assert "credentials" in unreached("the address is link-local", addresses_in("169.254.169.254"))
+
+
+MARCO = ("run:r-3", "mad:marco")
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("http://127.0.0.1/", "loopback (127.0.0.1)"),
+        ("http://2130706433/", "loopback (127.0.0.1)"),
+        ("http://0x7f.1/", "loopback (127.0.0.1)"),
+        ("http://[::1]/", "loopback (::1)"),
+        ("http://[::ffff:10.0.0.1]/", "private"),
+        ("http://169.254.169.254/latest/meta-data", "credentials"),
+    ],
+)
+def test_a_host_that_is_a_number_nobody_may_be_sent_to_is_refused_although_a_rule_allows_it(
+    url: str, says: str
+) -> None:
+    act = Act("web.fetch", MARCO, str(canonical(url)), {"method": "GET"})
+    allowed = POLICY.decide(act)
+    assert (allowed.verdict, allowed.rule) == ("allow", "marco-reads")
+    decision = reached(act, allowed)
+    assert (decision.verdict, decision.rule) == ("deny", "address")
+    assert says in f"{decision.reason}. {decision.next}"
+
+
+def test_of_a_number_that_is_public_or_named_by_the_rule_nothing_is_added_and_of_a_name_that_it_is_judged_later() -> (
+    None
+):
+    public = Act("web.fetch", MARCO, "https://8.8.8.8/", {"method": "GET"})
+    assert reached(public, POLICY.decide(public)) == POLICY.decide(public)
+    inside = web("http://127.0.0.1/")
+    named = with_rule(rule_for(POLICY, inside, refused_by="default", addresses=addresses_in("127.0.0.1")))
+    assert reached(inside, named.decide(inside)).verdict == "allow"
+    name = Act("web.fetch", MARCO, "https://localhost/", {"method": "GET"})
+    decision = reached(name, POLICY.decide(name))
+    assert (decision.verdict, decision.rule) == ("allow", "marco-reads")
+    assert "limits.addresses" in decision.next
+    denied = web("http://127.0.0.1/")
+    assert reached(denied, POLICY.decide(denied)).rule == "default"
