@@ -35,6 +35,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from core.grace.cli.files import check_regular
 from protos.errors import InvalidArgument
 from protos.ids import id_from
 
@@ -151,6 +152,7 @@ def read_batch(path: Path) -> Batch:
         InvalidArgument: it cannot be read, or says something no batch says; every mistake is named with its place.
     """
     try:
+        check_regular(path, streams=True)
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InvalidArgument(f"{path} does not exist", next="name a file; see: madlab dispatch --help") from None

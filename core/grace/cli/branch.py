@@ -10,6 +10,7 @@ import typer
 
 from core.grace.cli import screen
 from core.grace.cli.client import Client
+from core.grace.cli.files import named
 from core.grace.cli.life import Json
 from core.grace.cli.runs import RunId, place, tell_waiting
 from protos.errors import Error, InvalidArgument, NotFound
@@ -30,7 +31,7 @@ def apply(
     context: typer.Context,
     run: RunId,
     branch: Annotated[str, typer.Option(metavar="NAME", help="The new branch; else madlab/RUN.")] = "",
-    repo: Annotated[Path, typer.Option(metavar="PATH", help="The git repository.")] = Path("."),
+    repo: Annotated[Path, typer.Option(parser=named, metavar="PATH", help="The git repository.")] = Path("."),
     below: Annotated[
         str, typer.Option(metavar="DIR", help="Where in the repository, if the run was given that directory only.")
     ] = "",

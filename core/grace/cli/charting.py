@@ -17,6 +17,7 @@ import typer
 
 from core.grace.cli import screen
 from core.grace.cli.client import Client
+from core.grace.cli.files import check_regular
 from core.grace.cli.life import Json
 from core.grace.cli.runs import tell_waiting
 from core.grace.cli.scanning import failed, watch
@@ -261,6 +262,7 @@ def _send(client: Client, path: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> bytes:
+    check_regular(path, streams=True)
     with path.open("rb") as file:
         return file.read(INPUT_BYTES + 1)
 

@@ -12,6 +12,7 @@ import typer
 
 from core.grace.cli import screen
 from core.grace.cli.client import Client, Fault
+from core.grace.cli.files import named
 from core.grace.cli.life import Json
 from core.grace.cli.runs import RunId, place, tell_waiting
 from core.grace.cli.scanning import check_writable, failed
@@ -44,7 +45,9 @@ def add_to(app: typer.Typer) -> None:
 def code(
     context: typer.Context,
     goal: Annotated[str, typer.Argument(metavar="GOAL", help="What shall be reached; - reads it from stdin.")],
-    repo: Annotated[Path, typer.Option(metavar="PATH", help="The repository, or any directory.")] = Path("."),
+    repo: Annotated[Path, typer.Option(parser=named, metavar="PATH", help="The repository, or any directory.")] = Path(
+        "."
+    ),
     test: Annotated[str, typer.Option(metavar="CMD", help="What tests it; else it is detected.")] = "",
     model: Annotated[str, typer.Option(metavar="ALIAS", help="Which model; else the lab's default.")] = "",
     agent: Annotated[str, typer.Option(metavar="NAME", help="Who writes: the lab's own agent, or another.")] = "hopper",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from core.grace.cli import screen
+from core.grace.cli.files import check_regular, named
 from core.home import Home
 from protos.errors import Denied, InvalidArgument, NotFound, Unavailable
 
@@ -24,7 +25,11 @@ def mcp(
     context: typer.Context,
     root: Annotated[
         list[Path] | None,
-        typer.Option(metavar="DIR", help="The client may name folders below DIR, and no others; may be given again."),
+        typer.Option(
+            parser=named,
+            metavar="DIR",
+            help="The client may name folders below DIR, and no others; may be given again.",
+        ),
     ] = None,
     token_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Be the client whose token is in FILE, or in $MADLAB_TOKEN.")
@@ -59,6 +64,8 @@ def _token(file: Path | None) -> str:
         InvalidArgument: there is none in the file.
         OSError: it cannot be read.
     """
+    if file:
+        check_regular(file.expanduser(), streams=True)
     token = file.expanduser().read_text(encoding="utf-8").strip() if file else os.environ.get(TOKEN, "").strip()
     if file and not token:
         raise InvalidArgument(f"{file} holds no token", next="write into it what `madlab client add` prints")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.config import load
+from core.grace.cli.files import check_regular
 from core.home import Home
 from core.horace.snapshot import take
 from protos.errors import InvalidArgument, NotFound
@@ -36,6 +37,7 @@ def open_source(path: Path, home: Home, *, history: bool, note: Callable[[str], 
     if path.is_dir():
         return _directory(path, home, history, note)
     try:
+        check_regular(path)
         with path.open("rb") as file:
             head, size = file.read(512), path.stat().st_size
     except FileNotFoundError:

@@ -8,6 +8,7 @@ import typer
 
 from core.grace.cli import screen
 from core.grace.cli.client import Client
+from core.grace.cli.files import check_regular
 from core.grace.cli.life import Json
 from protos.errors import InvalidArgument
 
@@ -127,6 +128,7 @@ def backtest(
     json: Json = False,
 ) -> None:
     """Decide about recorded acts again, under another policy: what would be newly allowed, asked and blocked."""
+    check_regular(path, streams=True)
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from core.grace.cli import screen
+from core.grace.cli.files import check_regular
 from core.grace.cli.life import Json
 from core.grace.cli.supply import settings_in, tell_restart
 from core.home import Home
@@ -167,6 +168,7 @@ def _place_of_key(provider: "Provider", home: Home) -> str | None:
 
 def _read_key(source: str) -> bytes:
     if source != "-":
+        check_regular(Path(source), streams=True)
         with open(source, "rb") as file:
             return file.read(KEY_BYTES + 1)
     if sys.stdin.isatty():

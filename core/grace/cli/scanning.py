@@ -12,6 +12,7 @@ import typer
 
 from core.grace.cli import screen
 from core.grace.cli.client import Client, Fault
+from core.grace.cli.files import check_regular, named
 from core.grace.cli.runs import place, tell_waiting
 from core.home import Home
 from protos.errors import Conflict, Exhausted, InvalidArgument
@@ -49,7 +50,9 @@ def add_to(app: typer.Typer) -> None:
 
 def scan(
     context: typer.Context,
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="A directory, a git repository, or an archive.")],
+    path: Annotated[
+        Path, typer.Argument(parser=named, metavar="PATH", help="A directory, a git repository, or an archive.")
+    ],
     format: Annotated[Format, typer.Option(help="How to print the report.")] = Format.TABLE,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report there instead.")] = None,
     fail_on: Annotated[Threshold | None, typer.Option(help="Exit with 1 if anything is at least so bad.")] = None,
@@ -141,6 +144,7 @@ def _read_baseline(path: Path) -> str:
         InvalidArgument: it cannot be read, or is no JSON.
     """
     try:
+        check_regular(path, streams=True)
         text = path.read_bytes()[: BASELINE_BYTES + 1].decode()
         json.loads(text)
     except (OSError, ValueError) as error:

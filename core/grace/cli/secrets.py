@@ -13,6 +13,7 @@ import typer
 
 from core.grace.cli import screen
 from core.grace.cli.client import Client
+from core.grace.cli.files import check_regular
 from core.grace.cli.life import Json
 from protos.errors import InvalidArgument
 
@@ -339,6 +340,7 @@ def import_file(
     json: Json = False,
 ) -> None:
     """Take in the values of an exported file, all or none. A name that is there is left as it is."""
+    check_regular(file, streams=True)
     content = file.read_bytes()
     client = Client.to(context.obj)
     before = client.get("/api/v1/vault")
@@ -422,6 +424,7 @@ def _value(name: str, from_stdin: bool, from_file: Path | None) -> str:
     if from_stdin and from_file is not None:
         raise InvalidArgument("The value comes from stdin or from a file, not from both.", next="Leave one away.")
     if from_file is not None:
+        check_regular(from_file, streams=True)
         with from_file.open("rb") as file:
             content = file.read(VALUE_BYTES + 2)
     elif from_stdin:
@@ -448,6 +451,8 @@ def _passphrase(what: str, file: str = "", descriptor: int | None = None, *, is_
         )
     if file or descriptor is not None:
         source: str | int = descriptor if descriptor is not None else 0 if file == "-" else file
+        if isinstance(source, str):
+            check_regular(Path(source), streams=True)
         with open(source, encoding="utf-8", closefd=source != 0) as opened:
             return opened.read(4096).removesuffix("\n")
     typed = _typed(what)

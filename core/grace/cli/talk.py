@@ -11,6 +11,7 @@ import typer
 
 from core.grace.cli import screen
 from core.grace.cli.client import CHUNK, Client, Fault
+from core.grace.cli.files import check_regular
 from core.grace.cli.life import Json
 from core.grace.cli.runs import Follow, one_line, pages, tell_waiting
 from protos.errors import InvalidArgument, Unavailable
@@ -138,8 +139,10 @@ def upload_file(client: Client, path: Path) -> dict[str, Any]:
     """Stores a file as a blob.
 
     Raises:
+        InvalidArgument: it is no regular file.
         OSError: it cannot be read.
     """
+    check_regular(path)
 
     def chunks() -> Iterator[bytes]:
         with path.open("rb") as file:

@@ -8,6 +8,7 @@ import typer
 
 from core.grace.cli import screen
 from core.grace.cli.client import CHUNK, Client, Fault
+from core.grace.cli.files import check_regular, named
 from core.grace.cli.life import Json
 from core.grace.cli.progress import Progress, progress
 from core.grace.cli.runs import tell_waiting
@@ -48,6 +49,7 @@ def verify(
     if checkpoint is None:
         found: dict[str, Any] = client.get("/api/v1/journal/verify")
     else:
+        check_regular(checkpoint, streams=True)
         lines = [line for line in checkpoint.read_text(errors="replace").splitlines() if line.strip()]
         if not lines:
             raise NotFound(f"{checkpoint} holds no checkpoint", next="see [audit] in core/policy/README.md")
@@ -80,7 +82,9 @@ def verify(
 
 def import_file(
     context: typer.Context,
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="An OSV zip, or a directory of OSV records.")],
+    path: Annotated[
+        Path, typer.Argument(parser=named, metavar="FILE", help="An OSV zip, or a directory of OSV records.")
+    ],
     json: Json = False,
 ) -> None:
     """Take in an OSV database. It is read in a sandbox; scans use it from then on."""
