@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 from anyio.from_thread import start_blocking_portal
 
+from core.grace.cli.client import Client
 from core.grace.cli.main import run
+from protos.errors import InvalidArgument
 from tests.commands import COMMAND, ROOT, Madlab, a_lab, environment
 from tests.labs import a_home
 from tests.model_server import ModelServer, Play, model_server
@@ -132,6 +134,19 @@ def test_what_is_granted_is_shown_to_whoever_asks_and_ends_when_it_is_revoked(ma
     assert madlab("secret", "uses", "token", "--json").json == {"uses": [], "providers": []}
 
 
+def test_every_method_is_granted_to_whoever_says_any_and_to_nobody_who_says_nothing(madlab: Madlab) -> None:
+    told = madlab("secret", "grant", "token", "--to", "run:1", "--for", "example.org", "--methods", "any", "--json")
+    assert (told.code, told.json["methods"]) == (0, []), told.err
+    assert "run:1 " in (shown := madlab("secret", "who-could", "token").out)
+    assert " any " in shown
+    door, grant = Client(madlab.home), {"id": "grant12", "to": "run:1", "place": "example.org"}
+    for methods in ([], ["any", "GET"]):
+        with pytest.raises(InvalidArgument, match="methods"):
+            door.post("/api/v1/secrets/token/grants", grant | {"methods": methods})
+    assert door.post("/api/v1/secrets/token/grants", grant)["methods"] == ["GET"]
+    assert len(door.post("/api/v1/secrets/token/revoke", {"to": "run:1"})["revoked"]) == 2
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -146,6 +161,9 @@ def test_what_is_granted_is_shown_to_whoever_asks_and_ends_when_it_is_revoked(ma
         (["remove", "nothing"], "There is no secret 'nothing'."),
         (["grant", "nothing", "--to", "marco", "--for", "example.org"], "There is no secret 'nothing'."),
         (["grant", "token", "--to", "a b", "--for", "example.org"], "is no principal"),
+        (["grant", "token", "--to", "marco", "--for", "example.org", "--methods", ""], "does not say which methods"),
+        (["grant", "token", "--to", "marco", "--for", "example.org", "--methods", " ,"], "does not say which methods"),
+        (["grant", "token", "--to", "marco", "--for", "example.org", "--methods", "any,GET"], "`any` alone"),
         (["grant", "token", "--to", "marco", "--for", "http://example.org"], "A secret travels over https"),
         (["grant", "token", "--to", "marco", "--for", "u@example.org"], "no absolute http or https address"),
         (["grant", "token", "--to", "marco", "--for", "example.org/.."], "in different ways"),

@@ -163,7 +163,13 @@ class Place:
 
     def grant(self, name: str, use: str) -> None:
         """Lets the snoop use a secret below a path of its own."""
-        body = {"id": secrets.token_hex(5), "to": "mad:snoop", "place": self.url(f"/{name}"), "methods": [], "use": use}
+        body = {
+            "id": secrets.token_hex(5),
+            "to": "mad:snoop",
+            "place": self.url(f"/{name}"),
+            "methods": ["any"],
+            "use": use,
+        }
         self.client.post(f"/api/v1/secrets/{name}/grants", body)
 
 

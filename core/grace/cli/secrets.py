@@ -172,7 +172,7 @@ def grant(
         "id": token_hex(5),
         "to": to,
         "place": place,
-        "methods": [] if methods == "any" else sorted({each.strip().upper() for each in methods.split(",")} - {""}),
+        "methods": _methods(methods),
         "use": use,
         "ttl_s": seconds(ttl) if ttl else None,
         "uses": uses,
@@ -399,6 +399,21 @@ def _at(name: str, what: str = "") -> str:
             f"{screen.plain(name[:64])!r} is no name for a secret.", next="Use letters, digits, dots, _ and -."
         )
     return f"/api/v1/secrets/{name}" + (f"/{what}" if what else "")
+
+
+def _methods(text: str) -> list[str]:
+    """Which methods are meant. What names none is a slip (an empty variable of a script), and not all of them.
+
+    Raises:
+        InvalidArgument: it names none, or `any` beside others.
+    """
+    named = sorted({each.strip() for each in text.split(",")} - {""})
+    if not named or ("any" in named and len(named) > 1):
+        raise InvalidArgument(
+            f"--methods: {screen.plain(text[:40])!r} does not say which methods.",
+            next="Write GET or GET,POST; `any` alone grants all of them.",
+        )
+    return named if named == ["any"] else sorted({each.upper() for each in named})
 
 
 def _limits(made: dict[str, Any]) -> str:

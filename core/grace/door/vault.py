@@ -30,7 +30,8 @@ from protos.errors import InvalidArgument, NotFound
 
 VAULT_BYTES = 64 << 20  # of an exported vault
 MOST_USES = 1000
-METHOD = r"^[A-Z][A-Z-]{0,19}$"
+ANY = "any"  # method
+METHOD = rf"^({ANY}|[A-Z][A-Z-]{{0,19}})$"
 
 Passphrase = Annotated[str | None, Field(max_length=1024)]
 
@@ -67,7 +68,10 @@ class GrantBody(Strict):
     id: Annotated[str, Field(pattern="^[a-z0-9]{6,32}$")]
     to: Annotated[str, Field(max_length=200)]
     place: Annotated[str, Field(max_length=2000)]
-    methods: Annotated[tuple[Annotated[str, Field(pattern=METHOD)], ...], Field(max_length=20)] = ()
+    methods: Annotated[
+        tuple[Annotated[str, Field(pattern=METHOD)], ...],
+        Field(min_length=1, max_length=20, description=f'["{ANY}"] for every method; an empty list is refused'),
+    ] = ("GET",)
     use: Annotated[str, Field(max_length=500)] = ""
     ttl_s: Annotated[float | None, Field(gt=0, le=10 * 366 * 86_400)] = None
     uses: Annotated[int | None, Field(ge=1, le=2**53)] = None
@@ -381,12 +385,21 @@ async def _grant(request: Request) -> Response:
         request.path_params["name"],
         principal_of(body.to),
         place_of(body.place),
-        frozenset(body.methods),
+        _methods(body),
         body.use,
         expires=time.time() + body.ttl_s if body.ttl_s is not None else 0.0,
         uses=body.uses,
     )
     return JSONResponse(_grant_json(made, time.time()), 201)
+
+
+def _methods(body: GrantBody) -> frozenset[str]:
+    """As a grant has them: none for any."""
+    if body.methods == (ANY,):
+        return frozenset()
+    if ANY in body.methods:
+        raise InvalidArgument(f"methods: {ANY} stands alone.", next=f'Write ["{ANY}"], or the methods.')
+    return frozenset(body.methods)
 
 
 async def _revoke(request: Request) -> Response:
