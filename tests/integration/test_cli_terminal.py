@@ -82,6 +82,17 @@ def test_help_fits_eighty_columns_and_needs_no_lab(
         assert max(len(line) for line in shown.splitlines()) <= 80, path
 
 
+@pytest.mark.parametrize("words", [[], ["index"], ["completion"]])
+def test_a_group_alone_is_2_and_tells_its_commands_where_errors_go(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(words) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert f"Usage: {' '.join(['madlab', *words])} [OPTIONS] COMMAND" in told.err
+    assert "madlab: " not in told.err
+
+
 @pytest.mark.parametrize(("slip", "meant"), [("statsu", "status"), ("dispach", "dispatch"), ("sacn", "scan")])
 def test_a_slip_of_the_finger_is_answered_by_what_was_meant(slip: str, meant: str) -> None:
     with a_home() as home:

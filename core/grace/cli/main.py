@@ -13,9 +13,11 @@ import os
 import re
 import signal
 import sys
-from typing import Annotated
+from contextlib import redirect_stdout
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from core import VERSION
 from core.grace.cli import (
@@ -61,13 +63,23 @@ EXIT_CODES = {
     Unavailable.code: UNREACHABLE,
     Exhausted.code: FAILED,
 }
-
-# What a MAD answers; whatever else it says, its work failed.
-OF_FAULTS = {each.code.lower(): USAGE for each in (InvalidArgument, NotFound)}
 MISNAMED = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+
+
+class Group(TyperGroup):
+    """A group that, named alone, tells its commands where errors go, and no data."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args and not ctx.resilient_parsing:
+            with redirect_stdout(sys.stderr):
+                ctx.get_help()  # prints it
+            ctx.exit(USAGE)
+        return super().parse_args(ctx, args)
+
 
 app = typer.Typer(
     name="madlab",
+    cls=Group,
     help="A laboratory of AI agents that is safe to let loose.",
     no_args_is_help=True,
     add_completion=False,
@@ -94,6 +106,8 @@ for module in (
 ):
     module.add_to(app)
 manual.add_to(app)
+for each in app.registered_groups:
+    each.cls = Group
 
 
 def _tell_version(is_asked: bool) -> None:
@@ -129,7 +143,7 @@ def run(arguments: list[str]) -> int:
             completion.answer(app, os.environ.get("MADLAB_HOME"))
         result = app(arguments, prog_name="madlab", standalone_mode=False)
     except Fault as fault:
-        return _fail(fault.said, fault.message, fault.next, OF_FAULTS.get(fault.said, FAILED), as_json)
+        return _fail(fault.said, fault.message, fault.next, USAGE if fault.is_mistake else FAILED, as_json)
     except Error as error:
         return _fail(error.code, error.message, error.next, EXIT_CODES.get(error.code, FAILED), as_json)
     except TyperException as error:
