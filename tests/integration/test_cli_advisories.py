@@ -79,7 +79,7 @@ def test_what_is_no_database_is_a_sentence_and_changes_nothing(madlab: Madlab, t
     assert madlab("advisories", "import", tmp_path / "text").code == 2
     assert madlab("advisories", "import", tmp_path / "missing").code == 2
     empty = madlab("advisories", "import", a_database(tmp_path / "empty.zip", []), "--json")
-    assert (empty.code, empty.out) == (4, "")
+    assert (empty.code, empty.out) == (2, "")
     assert "advisor" in empty.error["message"]
     update = madlab("advisories", "update", "--json")
     assert (update.code, update.out) == (3, "")

@@ -101,10 +101,11 @@ def test_a_report_that_cannot_be_written_is_told_before_or_after(madlab: Madlab,
     assert "/dev/full cannot be written: No space left on device" in full.err
 
 
-@pytest.mark.parametrize("kind", ["missing", "empty", "text", "unreadable baseline"])
+@pytest.mark.parametrize("kind", ["missing", "empty", "text", "cut off", "unreadable baseline"])
 def test_bad_input_is_2_and_one_sentence(madlab: Madlab, work: Path, tmp_path: Path, kind: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "text").write_text("words")
+    (tmp_path / "cut off").write_bytes(b"PK\x03\x04 and nothing more")  # which the sandbox alone can tell
     arguments: list[object] = [tmp_path / kind]
     if kind == "unreadable baseline":
         arguments = [work, "--baseline", tmp_path / "text"]

@@ -28,6 +28,7 @@ CHUNK = 256 * 1024
 REMEMBERED = 10_000  # events given before they were durable
 PAUSE_S = 0.1  # between two tries
 LEASE_HEADER = "Madlab-Lease-Seconds"
+MISTAKES = (InvalidArgument.code.lower(), NotFound.code.lower())  # as a MAD's faults name them
 
 T = TypeVar("T")
 
@@ -50,6 +51,11 @@ class Fault(Error):
     def __init__(self, said: str, message: str, *, next: str = "") -> None:
         super().__init__(message, next=next)
         self.said = said
+
+    @property
+    def is_mistake(self) -> bool:
+        """Whether what was asked for is wrong, rather than that the work failed."""
+        return self.said in MISTAKES
 
 
 class _Gone(Exception):

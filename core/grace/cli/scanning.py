@@ -14,6 +14,7 @@ from core.grace.cli import screen
 from core.grace.cli.client import Client, Fault
 from core.grace.cli.files import check_regular, named
 from core.grace.cli.runs import place, tell_waiting
+from core.grace.cli.talk import fault
 from core.home import Home
 from protos.errors import Conflict, Exhausted, InvalidArgument
 
@@ -94,7 +95,12 @@ def watch(client: Client, run: str, shown: "Progress") -> dict[str, Any]:
 
 
 def failed(run: dict[str, Any]) -> Fault:
-    """What to say of a run that is not green."""
+    """What to say of a run that is not green: where its MAD found a mistake in what was asked for, that."""
+    for each in run["messages"]:
+        if run["outcome"] == "failed" and each["kind"] == "fault" and each["sender"] == run["mad"]:
+            told = fault(each)
+            if told.is_mistake:
+                return Fault(told.said, told.message, next=f"{told.next} See: madlab show {run['id']}".strip())
     reason = screen.plain(run["reason"] or "no reason was given")
     return Fault(
         str(run["outcome"]),

@@ -1,0 +1,33 @@
+"""What `scan` makes of how a run ended, and of the files that a person hands it."""
+
+from typing import Any
+
+import pytest
+
+from core.grace.cli.scanning import failed
+
+
+def a_run(outcome: str, sender: str, code: str) -> dict[str, Any]:
+    said = {"code": code, "message": "'x' is no archive.", "next": "Give a zip."}
+    fault = {"kind": "fault", "sender": sender, "text": "", "data": said}
+    return {"id": "mcnamara-1", "mad": "mcnamara", "outcome": outcome, "reason": "it ended", "messages": [fault]}
+
+
+def test_a_run_that_failed_for_a_mistake_in_what_was_asked_says_the_mistake() -> None:
+    told = failed(a_run("failed", "mcnamara", "invalid_argument"))
+    assert told.is_mistake
+    assert (told.message, told.next) == ("'x' is no archive.", "Give a zip. See: madlab show mcnamara-1")
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        a_run("failed", "mcnamara", "internal"),
+        a_run("failed", "hopper", "invalid_argument"),  # who worked for it, and was asked wrongly by it
+        a_run("timed_out", "mcnamara", "invalid_argument"),
+    ],
+)
+def test_whatever_else_ended_a_run_is_its_failure(run: dict[str, Any]) -> None:
+    told = failed(run)
+    assert not told.is_mistake
+    assert (told.said, told.message) == (run["outcome"], f"the run mcnamara-1 ended {run['outcome']}: it ended")
