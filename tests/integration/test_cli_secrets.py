@@ -2,6 +2,7 @@
 
 import fcntl
 import io
+import json
 import os
 import pty
 import select
@@ -11,6 +12,7 @@ import termios
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from anyio.from_thread import start_blocking_portal
@@ -227,6 +229,33 @@ def test_a_vault_moves_in_a_file_that_its_own_passphrase_seals(madlab: Madlab, t
     taken = madlab("secret", "import", file, "--passphrase-file", passphrase, "--replace", "--json").json
     assert taken["taken"] == ["model-key", "token"]
     assert madlab("secret", "versions", "token", "--json").json["versions"][-1]["version"] == 4
+
+
+def test_the_audit_says_what_was_done_to_the_vault_and_how_it_ended(madlab: Madlab) -> None:
+    def done(acts: list[dict[str, Any]]) -> list[tuple[str, str, str, str]]:
+        return [(each["act"], each["target"], each["verdict"], each["outcome"]) for each in acts]
+
+    acts = madlab("audit", "--principal", "operator", "--json").json["acts"]
+    found = done(acts)
+    assert ("vault.create", "", "allow", "done") in found
+    for each in (("secret.set", "token"), ("secret.remove", "typed"), ("secret.rotate", "token"), ("vault.export", "")):
+        assert (*each, "allow", "done") in found
+    assert ("secret.set", "token", "allow", "failed: FAILED_PRECONDITION") in found
+    assert ("vault.export", "", "allow", "failed: INVALID_ARGUMENT") in found
+    export = next(each for each in acts if each["act"] == "vault.export" and each["outcome"] == "done")
+    assert (export["ended"] >= export["at"], export["details"]["secrets"]) == (True, 2)
+    assert madlab("policy", "explain", export["id"], "--json").json["act"] == export
+    shown = madlab("audit", "--principal", "operator").out
+    assert "operator  vault.export  allowed  done" in shown
+    assert "secret:" in shown
+    assert ":outcome" not in shown
+    with madlab.started("audit", "--principal", "operator", "-f", "--json") as following:
+        assert following.stdout is not None
+        assert done([json.loads(following.stdout.readline()) for _ in acts]) == found
+        assert madlab("secret", "rotate", "token", "--from-stdin", stdin="tok-fifth-value").code == 0
+        began, ended = (json.loads(following.stdout.readline()) for _ in range(2))
+    assert (began["act"], began["outcome"], began["ended"]) == ("secret.rotate", "", None)
+    assert (ended["id"], ended["act"], ended["outcome"]) == (began["id"], "secret.rotate", "done")
 
 
 def test_the_master_key_changes_and_a_core_without_it_is_locked_and_says_so(madlab: Madlab, config: Path) -> None:

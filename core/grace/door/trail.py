@@ -88,6 +88,7 @@ class Trail:
     async def entries_of(self, id: str) -> list[Row]:
         """What the journal has of one act, by the id that its line shows."""
         ids = [id, *(f"act:{id}:{step}" for step in ("started", "denied", "outcome")), f"approval:{id}:asked"]
+        ids += [f"{id}:{step}" for step in ("started", "outcome")]  # of what was done to the vault
         marks = ", ".join("?" * len(ids))
         sql = f"{_READ} AND j.id IN ({marks}) ORDER BY j.sequence"
         return [Row(*values) for values in await self._journal.query(sql, ids)]
@@ -136,6 +137,8 @@ def line_of(row: Row) -> dict[str, Any] | None:
             return line | _of_approval(body)
         case "policy":
             return line | {"target": f"version {body.get('version')}", "outcome": "loaded"}
+        case "secret" if "step" in body:
+            return line | _of_custody(row, body)
     if (row.kind, body.get("step")) == ("token", "used"):
         return None
     what = body.get("step") or body.get("act") or ""
@@ -156,6 +159,17 @@ def _of_act(row: Row, body: dict[str, Any], line: dict[str, Any]) -> dict[str, A
     line |= {"target": body.get("target", body.get("alias", "")), "rule": body.get("rule", "")}
     line |= {"verdict": body.get("verdict", "allow")}
     return line | ({"outcome": "denied", "ended": row.at} if step == "denied" else {})
+
+
+def _of_custody(row: Row, body: dict[str, Any]) -> dict[str, Any]:
+    """What the operator did with the vault or with a secret: "vault.export", "secret.rotate"."""
+    step = body["step"]
+    rest = {key: value for key, value in body.items() if key not in ("step", "act", "name", "failed")}
+    said = {"id": row.id.removesuffix(f":{step}"), "act": body["act"], "target": body.get("name", "")}
+    said |= {"verdict": "allow", "details": rest}
+    if step == "outcome":
+        said |= {"outcome": f"failed: {body['failed']}" if body.get("failed") else "done", "ended": row.at}
+    return said
 
 
 def _of_approval(body: dict[str, Any]) -> dict[str, Any]:

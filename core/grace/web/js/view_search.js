@@ -107,6 +107,6 @@ export async function view({query}, page) {
 function hrefOf(hit) {
   if (hit.kind === "run") return runHref(hit.run || hit.id);
   if (hit.kind === "finding" && hit.run) return reportHref(hit.run);
-  if (hit.kind === "act") return `/lab/audit?q=${encodeURIComponent(hit.id)}`;
+  if (hit.kind === "act") return `/lab/audit?q=${encodeURIComponent(hit.id.replace(/:(started|outcome)$/, ""))}`;
   return talkHref(hit.conversation, hit.sequence || "");
 }
