@@ -12,15 +12,15 @@ so in the outcome, and never counts it again.
 import json
 import sqlite3
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal
 
 from core.fiedler.escrow import Account, Escrow
-from core.fiedler.money import Amount, Bound, Price, Used, dollars
+from core.fiedler.money import Amount, Bound, Price, Used, dollars, total
 from core.fiedler.policy import Leg
 from core.rogers.entry import Entry, Row
 from core.rogers.journal import Journal
@@ -34,8 +34,10 @@ OUTCOME = ("outcome", "reason", "input", "cached", "cache_write", "output", "rea
 LOST = "the core ended while it ran: what it cost is not known, and counted at its worst case"
 
 By = Literal["run", "mad", "model", "day"]
+NO_RUN = "-"  # where no run and no conversation is known: people ask Fiedler himself
+COSTS = 100  # that are told one by one; the rest is told as one sum
 COLUMNS: dict[By, str] = {
-    "run": "coalesce(nullif(run, ''), nullif(conversation, ''), mad)",
+    "run": f"coalesce(nullif(run, ''), nullif(conversation, ''), '{NO_RUN}')",
     "mad": "mad",
     "model": "alias",
     "day": "date(at, 'unixepoch')",
@@ -361,28 +363,38 @@ class Ledger:
         answer = Answer.FromString(kept[0][0]) if kept else None
         return Earlier(principal, digest, attempts, with_output == 0, answer)
 
-    async def costs(self, by: By, *, since: float = 0.0, run: str = "", limit: int = 100) -> Sequence[pb.Cost]:
-        """What was spent, the most first (days: the newest first), of one run or of all."""
-        order = "1 DESC" if by == "day" else "6 DESC, 2 DESC"
+    async def costs(self, by: By, *, since: float = 0.0, run: str = "") -> Sequence[pb.Cost]:
+        """What was spent, the most first (days: the newest first), of one run or of all.
+
+        By run, the runs that somebody asked for are told, each with those that it began.
+        """
         rows = await self._journal.query(
-            f"SELECT {COLUMNS[by]}, count(*), sum(input), sum(cached), sum(output), sum(usd), sum(assumed),"
-            " sum(outcome NOT IN ('finished', '')) FROM calls WHERE at >= ? AND (run = ? OR ? = '')"
-            f" GROUP BY 1 ORDER BY {order} LIMIT ?",
-            (since, run, run, limit),
+            f"SELECT {COLUMNS[by]}, account, count(*), sum(input), sum(cached), sum(output), sum(usd), sum(assumed),"
+            " sum(outcome NOT IN ('finished', '')) FROM calls WHERE at >= ? AND (run = ? OR ? = '') GROUP BY 1, 2",
+            (since, run, run),
         )
-        return [
-            pb.Cost(
-                name=name,
-                calls=calls,
-                input_tokens=input,
-                cached_tokens=cached,
-                output_tokens=output,
-                usd=dollars(usd),
-                assumed=assumed,
-                failed=failed,
-            )
-            for name, calls, input, cached, output, usd, assumed, failed in rows
-        ]
+        roots = await self._roots(since) if by == "run" and not run else {}
+        sums: defaultdict[str, _Sum] = defaultdict(_Sum)
+        for name, account, *figures in rows:
+            root = roots.get(account, name)
+            sums[root].add(figures)
+            if root != name:
+                sums[root].children[name].add(figures)
+        if by == "day":
+            return [sums[name].told(name) for name in sorted(sums, reverse=True)]
+        return _told(sums)
+
+    async def _roots(self, since: float) -> dict[str, str]:
+        """The account of each run that has asked since then, and the run at the top of those it draws from."""
+        rows = await self._journal.query(
+            "WITH RECURSIVE above (account, name, parent) AS ("
+            " SELECT name, name, parent FROM budgets WHERE name IN (SELECT account FROM calls WHERE at >= ?)"
+            " UNION SELECT above.account, budgets.name, budgets.parent FROM above JOIN budgets"
+            " ON budgets.name = above.parent WHERE above.parent LIKE 'run:%')"
+            " SELECT account, substr(name, 5) FROM above WHERE name LIKE 'run:%' AND parent NOT LIKE 'run:%'",
+            (since,),
+        )
+        return dict(rows)
 
     async def report(self, by: str, caller: Caller, *, since: float = 0.0) -> pb.CostsReply:
         """What `caller` may know of costs: a run of itself, others of everything.
@@ -394,7 +406,7 @@ class Ledger:
             raise InvalidArgument(f"Costs are not kept by {by[:64]!r}.", next=f"Use one of: {', '.join(COLUMNS)}.")
         async with self.account_of(caller) as name:
             accounts = [_described(each) for each in self.escrow.lineage(name)]
-        return pb.CostsReply(costs=await self.costs(by, since=since, run=caller.run), accounts=accounts)
+        return shortened(await self.costs(by, since=since, run=caller.run), accounts)
 
     def _today(self) -> str:
         return f"day:{datetime.now(UTC).date().isoformat()}"
@@ -409,6 +421,50 @@ class Ledger:
         needed |= {each.parent for each in accounts.values()}
         for name in [each for each in accounts if each not in needed]:
             del accounts[name]
+
+
+@dataclass
+class _Sum:
+    """What was spent on one thing, in the ledger's own units."""
+
+    figures: list[int] = field(default_factory=lambda: [0] * 7)
+    children: "defaultdict[str, _Sum]" = field(default_factory=lambda: defaultdict(_Sum))
+
+    def add(self, figures: Iterable[int]) -> None:
+        self.figures = [mine + more for mine, more in zip(self.figures, figures, strict=True)]
+
+    def told(self, name: str) -> pb.Cost:
+        calls, input, cached, output, usd, assumed, failed = self.figures
+        return pb.Cost(
+            name=name,
+            calls=calls,
+            input_tokens=input,
+            cached_tokens=cached,
+            output_tokens=output,
+            usd=dollars(usd),
+            assumed=assumed,
+            failed=failed,
+            children=_told(self.children),
+        )
+
+
+def _told(sums: Mapping[str, _Sum]) -> list[pb.Cost]:
+    def rank(name: str) -> tuple[int, int, str]:
+        calls, *_, usd, _assumed, _failed = sums[name].figures
+        return -usd, -calls, name
+
+    return [sums[name].told(name) for name in sorted(sums, key=rank)]
+
+
+def shortened(costs: Sequence[pb.Cost], accounts: Iterable[pb.Account] = (), *, most: int = COSTS) -> pb.CostsReply:
+    """The first of `costs`, and the rest as one sum: so they add up, however many there are."""
+    rest = costs[most:]
+    reply = pb.CostsReply(costs=costs[:most], accounts=accounts, more=len(rest))
+    if rest:
+        for figure in ("calls", "input_tokens", "cached_tokens", "output_tokens", "assumed", "failed"):
+            setattr(reply.others, figure, sum(getattr(each, figure) for each in rest))
+        reply.others.usd = total(each.usd for each in rest)
+    return reply
 
 
 def _described(account: Account) -> pb.Account:

@@ -94,6 +94,20 @@ class Spent(TypedDict):
     usd: float
     assumed: int
     failed: int
+    children: NotRequired[list["Spent"]]  # of a run: the runs that it began, whose share is in its own figures
+
+
+class Rest(TypedDict):
+    """What was spent on all that is not told one by one."""
+
+    more: int  # how many those are
+    calls: int
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    usd: float
+    assumed: int
+    failed: int
 
 
 class Capped(TypedDict):
@@ -112,6 +126,7 @@ class Booked(TypedDict):
 
     by: str
     costs: list[Spent]
+    others: Rest | None
     accounts: list[Capped]
 
 
@@ -138,7 +153,7 @@ class Fiedler:
     @tool(effects="read", idempotent=True)
     async def models(self, call: Call) -> Known:
         """Lists the models there are, the default first, with prices and how they fare."""
-        return {"models": [_described(each) for each in await call.ctx.llm.models()]}
+        return {"models": [described(each) for each in await call.ctx.llm.models()]}
 
     @tool(effects="read", idempotent=True)
     async def costs(
@@ -150,19 +165,8 @@ class Fiedler:
         reply = await call.ctx.llm.costs(by, since=since)
         return {
             "by": by,
-            "costs": [
-                {
-                    "name": each.name,
-                    "calls": each.calls,
-                    "input_tokens": each.input_tokens,
-                    "cached_tokens": each.cached_tokens,
-                    "output_tokens": each.output_tokens,
-                    "usd": each.usd,
-                    "assumed": each.assumed,
-                    "failed": each.failed,
-                }
-                for each in reply.costs
-            ],
+            "costs": [spent(each) for each in reply.costs],
+            "others": others(reply),
             "accounts": [
                 {
                     "name": each.name,
@@ -175,6 +179,40 @@ class Fiedler:
                 for each in reply.accounts
             ],
         }
+
+
+def spent(cost: pb.Cost) -> Spent:
+    """A cost as JSON."""
+    told: Spent = {
+        "name": cost.name,
+        "calls": cost.calls,
+        "input_tokens": cost.input_tokens,
+        "cached_tokens": cost.cached_tokens,
+        "output_tokens": cost.output_tokens,
+        "usd": cost.usd,
+        "assumed": cost.assumed,
+        "failed": cost.failed,
+    }
+    if cost.children:
+        told["children"] = [spent(each) for each in cost.children]
+    return told
+
+
+def others(reply: pb.CostsReply) -> Rest | None:
+    """What is not among the costs of `reply`, as JSON; None where they are all there."""
+    if not reply.more:
+        return None
+    rest = reply.others
+    return {
+        "more": reply.more,
+        "calls": rest.calls,
+        "input_tokens": rest.input_tokens,
+        "cached_tokens": rest.cached_tokens,
+        "output_tokens": rest.output_tokens,
+        "usd": rest.usd,
+        "assumed": rest.assumed,
+        "failed": rest.failed,
+    }
 
 
 def _only_the_lab(asked: Message) -> None:
@@ -238,7 +276,8 @@ def _voice(voice: Voice) -> Said:
     }
 
 
-def _described(model: pb.Model) -> Described:
+def described(model: pb.Model) -> Described:
+    """A model, as people and programs are told of it."""
     can = [name for name in ("chat", "tools", "images", "embeddings") if getattr(model, name)]
     return {
         "alias": model.alias,

@@ -27,6 +27,7 @@ from typing import Any
 
 from anyio import create_task_group
 
+from core.fiedler.money import total
 from core.fiedler.store import NO_MODEL
 from core.strict import strict_json
 from protos.errors import Error, InvalidArgument, NotFound
@@ -112,7 +113,7 @@ async def ask_panel(llm: Llm, question: str, models: Sequence[str], *, id: str, 
     answered = [each for each in voices if not each.error]
     if not answered:
         raise errors[0]
-    panel = Panel(voices, usd=sum(each.usd for each in voices))
+    panel = Panel(voices, usd=total(each.usd for each in voices))
     if len(answered) > 1:
         verdict = await _judge(llm, panel, question, answered, id, judge) if judge else None
         if verdict is None:
@@ -195,7 +196,7 @@ async def _judge(
     except Error as error:
         panel.reason = f"The judge {judge} gave no verdict: {error.message}"
         return None
-    panel.usd += made.usage.usd
+    panel.usd = total((panel.usd, made.usage.usd))
     verdict: Any = strict_json(made.text)
     places = set(range(len(order)))
     try:

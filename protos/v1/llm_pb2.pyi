@@ -1128,6 +1128,10 @@ class CostsReply(_message.Message):
 
     COSTS_FIELD_NUMBER: _builtins.int
     ACCOUNTS_FIELD_NUMBER: _builtins.int
+    OTHERS_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    more: _builtins.int
+    """how many those are"""
     @_builtins.property
     def costs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cost]:
         """the most first; days: the newest first"""
@@ -1136,15 +1140,21 @@ class CostsReply(_message.Message):
     def accounts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Account]:
         """whose caps count for the caller, its own first"""
 
+    @_builtins.property
+    def others(self) -> Global___Cost:
+        """the sum of what is not among them"""
+
     def __init__(
         self,
         *,
         costs: _abc.Iterable[Global___Cost] | None = ...,
         accounts: _abc.Iterable[Global___Account] | None = ...,
+        others: Global___Cost | None = ...,
+        more: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["others", b"others"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accounts", b"accounts", "costs", b"costs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accounts", b"accounts", "costs", b"costs", "more", b"more", "others", b"others"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1162,6 +1172,7 @@ class Cost(_message.Message):
     USD_FIELD_NUMBER: _builtins.int
     ASSUMED_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
+    CHILDREN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     calls: _builtins.int
     input_tokens: _builtins.int
@@ -1171,6 +1182,10 @@ class Cost(_message.Message):
     assumed: _builtins.int
     """calls of which the provider did not tell everything"""
     failed: _builtins.int
+    @_builtins.property
+    def children(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cost]:
+        """of a run: the runs that it began, whose share is in its own figures"""
+
     def __init__(
         self,
         *,
@@ -1182,10 +1197,11 @@ class Cost(_message.Message):
         usd: _builtins.float = ...,
         assumed: _builtins.int = ...,
         failed: _builtins.int = ...,
+        children: _abc.Iterable[Global___Cost] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assumed", b"assumed", "cached_tokens", b"cached_tokens", "calls", b"calls", "failed", b"failed", "input_tokens", b"input_tokens", "name", b"name", "output_tokens", b"output_tokens", "usd", b"usd"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assumed", b"assumed", "cached_tokens", b"cached_tokens", "calls", b"calls", "children", b"children", "failed", b"failed", "input_tokens", b"input_tokens", "name", b"name", "output_tokens", b"output_tokens", "usd", b"usd"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

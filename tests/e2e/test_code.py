@@ -38,6 +38,10 @@ def test_the_good_agent_solves_it_and_the_repository_is_untouched(lab: Stage, na
     assert said["patch"]["files"] == len(coded.seeded.changed)
     assert said["cost"]["tokens"] > 0
     assert said["cost"]["usd"] > 0
+    booked = {each["name"]: each for each in lab.madlab("costs", "--by", "run", "--json").json["costs"]}[said["run"]]
+    assert booked["usd"] == said["cost"]["usd"]
+    assert booked["input_tokens"] + booked["output_tokens"] == said["cost"]["tokens"]
+    assert {each["name"].partition("-")[0] for each in booked["children"]} == {"hopper"}
     check_patch(lab, coded)
 
 

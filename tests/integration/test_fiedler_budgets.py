@@ -12,10 +12,12 @@ import anyio
 import pytest
 from anyio import create_task_group, fail_after, move_on_after, sleep
 
-from core.fiedler.ledger import Caller
-from core.fiedler.money import picodollars
+from core.fiedler.ledger import COSTS, Caller, shortened
+from core.fiedler.mad import others
+from core.fiedler.money import dollars, picodollars
 from protos.errors import Conflict, Error, Exhausted
 from protos.llm import prompt
+from protos.v1.llm_pb2 import Cost
 from tests.model_server import ModelServer, Play, model_server
 from tests.orchestras import CALLER, Hall, a_model, hall
 
@@ -170,6 +172,30 @@ async def test_costs_are_shown_by_run_mad_model_and_day(server: ModelServer, tmp
         (day,) = await tried.ledger.costs("day")
         assert day.calls == 2
         assert day.usd == pytest.approx(sum(each.usd for each in by_mad.values()))
+
+
+async def test_costs_by_run_are_told_of_the_run_that_was_asked_for(server: ModelServer, tmp_path: Path) -> None:
+    async with hall(server, tmp_path) as tried:
+        await tried.ledger.open_account("run:top")
+        await tried.ledger.open_account("run:child", parent="run:top")
+        await tried.ledger.open_account("run:grandchild", parent="run:child")
+        for run, times in (("top", 1), ("child", 2), ("grandchild", 3)):
+            for _ in range(times):
+                await tried.ask(prompt("Hello?"), Caller(run, "hopper", f"c/{run}", run, f"run:{run}"))
+        await tried.ask(prompt("Hello?"), Caller("fiedler", "fiedler"))
+        top, nobodys = await tried.ledger.costs("run")
+        assert (top.name, top.calls, nobodys.name, nobodys.calls) == ("top", 6, "-", 1)
+        assert top.usd == dollars((await tried.ledger.account("run:top")).spent.usd)
+        assert [(each.name, each.calls) for each in top.children] == [("grandchild", 3), ("child", 2)]
+        assert [each.name for each in await tried.ledger.costs("run", run="child")] == ["child"]
+
+
+def test_costs_add_up_however_many_there_are() -> None:
+    costs = [Cost(name=f"run-{number}", calls=2, input_tokens=5, usd=0.000117) for number in range(COSTS + 3)]
+    reply = shortened(costs)
+    assert (len(reply.costs), reply.more) == (COSTS, 3)
+    assert (reply.others.calls, reply.others.input_tokens, reply.others.usd) == (6, 15, 0.000351)
+    assert others(shortened(costs[:COSTS])) is None
 
 
 async def test_a_core_that_dies_in_the_middle_of_a_stream_is_booked_once_at_the_worst_case(

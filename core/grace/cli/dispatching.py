@@ -374,13 +374,15 @@ def _shown(results: Mapping[str, Result]) -> Iterator[_Tell]:
 
 def _tell(batch: "Batch", results: Mapping[str, Result], *, json: bool) -> None:
     if json:
+        from core.fiedler.money import total
+
         jobs = [
             {name: value for name, value in asdict(each).items() if name not in ("held", "over")}
             for each in results.values()
         ]
         ok = all(each.state is State.DONE for each in results.values())
         screen.data(
-            {"batch": batch.batch.name, "ok": ok, "usd": sum(each.usd for each in results.values()), "jobs": jobs}
+            {"batch": batch.batch.name, "ok": ok, "usd": total(each.usd for each in results.values()), "jobs": jobs}
         )
         return
     screen.table(

@@ -3,6 +3,7 @@
 import io
 import json as json_module
 import sys
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -124,23 +125,26 @@ def costs(
         return
     screen.table(
         (by.upper(), "CALLS", "FAILED", "IN", "CACHED", "OUT", "COST", "ASSUMED"),
-        [
-            (
-                each["name"],
-                each["calls"],
-                each["failed"],
-                each["input_tokens"],
-                each["cached_tokens"],
-                each["output_tokens"],
-                money(each["usd"]),
-                each["assumed"] or "",
-            )
-            for each in found["costs"]
-        ],
+        list(_cost_rows(found)),
     )
     for each in found["accounts"]:
         cap = "no cap" if each["cap_usd"] is None else f"of {money(each['cap_usd'])}"
         screen.note(f"{each['name']}: {money(each['spent_usd'])} spent, {money(each['held_usd'])} set aside, {cap}.")
+
+
+def _cost_rows(found: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
+    """Each cost; below a run, and further in, those that it began; and last what is told as one sum."""
+    for each in found["costs"]:
+        yield _cost_row(each["name"], each)
+        for child in each.get("children", ()):
+            yield _cost_row(f"  {child['name']}", child)
+    if found["others"]:
+        yield _cost_row(f"others ({found['others']['more']})", found["others"])
+
+
+def _cost_row(name: str, cost: Mapping[str, Any]) -> tuple[object, ...]:
+    figures = (cost[each] for each in ("calls", "failed", "input_tokens", "cached_tokens", "output_tokens"))
+    return name, *figures, money(cost["usd"]), cost["assumed"] or ""
 
 
 def money(usd: float) -> str:

@@ -1,4 +1,4 @@
-"""The door's route for what models have cost, and what may still be spent today."""
+"""The door's routes for the models there are, what they have cost, and what may still be spent today."""
 
 import time
 from collections.abc import Iterator
@@ -8,16 +8,19 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from core.fiedler.escrow import Account
-from core.fiedler.ledger import By
+from core.fiedler.ledger import By, shortened
+from core.fiedler.mad import Known, described, others, spent
 from core.fiedler.money import dollars
 from core.grace.door.edge import lab_of, number_of
 from core.grace.door.routes import Endpoint, choice, number
 
 DAY_S = 86_400.0
+ROWS = 1000  # that the page has at hand; it shows them by and by
 
 
 def routes() -> Iterator[Endpoint]:
     """All of them, below `/api/v1`."""
+    yield Endpoint("GET", "/models", _models, "The models there are, the default first.", answer=Known)
     yield Endpoint(
         *("GET", "/costs", _costs, "What models have cost, by day, model, MAD or run, and the account of today."),
         query=(
@@ -27,26 +30,20 @@ def routes() -> Iterator[Endpoint]:
     )
 
 
+async def _models(request: Request) -> Response:
+    fiedler = lab_of(request).services.fiedler
+    return JSONResponse({"models": [described(each) for each in (fiedler.models() if fiedler else ())]})
+
+
 async def _costs(request: Request) -> Response:
     by, days = cast(By, request.query_params.get("by", "model")), number_of(request, "days", 0, 36_600)
     fiedler = lab_of(request).services.fiedler
     if fiedler is None:
-        return JSONResponse({"by": by, "costs": [], "today": None})
+        return JSONResponse({"by": by, "costs": [], "others": None, "today": None})
     found = await fiedler.ledger.costs(by, since=time.time() - days * DAY_S if days else 0.0)
-    costs = [
-        {
-            "name": each.name,
-            "calls": each.calls,
-            "failed": each.failed,
-            "input_tokens": each.input_tokens,
-            "cached_tokens": each.cached_tokens,
-            "output_tokens": each.output_tokens,
-            "usd": each.usd,
-            "assumed": each.assumed,
-        }
-        for each in found
-    ]
-    return JSONResponse({"by": by, "costs": costs, "today": _account_json(await fiedler.ledger.today())})
+    reply = shortened(found, most=ROWS)
+    costs = {"costs": [spent(each) for each in reply.costs], "others": others(reply)}
+    return JSONResponse({"by": by, **costs, "today": _account_json(await fiedler.ledger.today())})
 
 
 def _account_json(account: Account) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import random
 from decimal import Decimal
 
 from core.fiedler.escrow import Account, Escrow
-from core.fiedler.money import Amount, Bound, Price, Used, bound_of, picodollars, price_of, used_of
+from core.fiedler.money import Amount, Bound, Price, Used, bound_of, dollars, picodollars, price_of, total, used_of
 from core.fiedler.provider import Reported
 from protos.errors import Exhausted
 from protos.llm import prompt
@@ -19,6 +19,12 @@ def test_prices_are_exact() -> None:
     assert picodollars(0.1) + picodollars(0.2) == picodollars(0.3)
     price = Price(input=3, output=15, cached=1, cache_write=4)
     assert price.of(Used(input=100, cached=20, cache_write=10, output=5)) == 70 * 3 + 20 * 1 + 10 * 4 + 5 * 15
+
+
+def test_dollars_are_told_and_added_as_they_are_counted() -> None:
+    assert 0.000117 + 0.000117 + 0.000117 != 0.000351, "floats alone add up to something else"
+    assert total([0.000117] * 3) == dollars(351_000_000) == 0.000351
+    assert total([]) == 0
 
 
 def test_the_bound_holds_for_any_text() -> None:
