@@ -19,6 +19,7 @@ from protos.tree import members
 
 AT_ONCE = 2  # scanners; as many as the profile has processors
 LISTED = 20_000  # findings in a report
+SKIPPED = 50_000  # rows in a report about what was not scanned
 FOR_HISTORY = ("betterleaks", "secrets")  # the scanners that read earlier versions of files, too
 
 Progress = Callable[[str, int, int], Awaitable[None]]  # what, done, of how many
@@ -164,15 +165,22 @@ def _coverage(
     files: Sequence[File], staged: Staged, covered: Sequence[Coverage], unread: dict[str, str]
 ) -> CoverageReport:
     seen = set().union(*(each.scanned for each in covered))
-    skipped = {**staged.skipped, **unread}
+    skipped = {**unread, **{path: reason for path, reason in staged.skipped.items() if path not in unread}}
     for path, reason in _unseen(files, seen):
         skipped.setdefault(path, reason)
     return CoverageReport(
         files=len({each.path for each in files} | staged.unread.keys() - {"(the archive)"}),
         scanned=len(seen),
-        skipped=[{"path": path, "reason": reason} for path, reason in sorted(skipped.items())],
+        skipped=[{"path": path, "reason": reason} for path, reason in _folded(list(skipped.items()))],
         scanners=[{"name": each.name, "version": each.version, "state": each.state} for each in covered],
     )
+
+
+def _folded(rows: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The rows in order of their paths; of too many the first ones, which weigh most, and one about the others."""
+    if len(rows) <= SKIPPED:
+        return sorted(rows)
+    return [*sorted(rows[: SKIPPED - 1]), (f"({len(rows) - SKIPPED + 1:,} more)", "not scanned either, and not listed")]
 
 
 def _unseen(files: Sequence[File], seen: set[str]) -> Iterator[tuple[str, str]]:

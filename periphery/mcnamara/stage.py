@@ -31,7 +31,7 @@ class Stage:
     max_bytes: int = 2 * 1024**3
     files: list[File] = field(default_factory=list)
     total: int = 0  # bytes
-    _taken: set[str] = field(default_factory=set)
+    _taken: dict[str, int] = field(default_factory=dict)  # how often each name was asked for
 
     def __post_init__(self) -> None:
         self.root.mkdir(mode=0o700)
@@ -75,16 +75,16 @@ class Stage:
 
     def _place(self, shown: str) -> list[str]:
         parts = [harmless(each) for each in shown.split("/") if each not in ("", ".")][-DEPTH:] or ["unnamed"]
-        key, count = "/".join(parts), 1
+        key = first = "/".join(parts)
         while key.casefold() in self._taken:
-            count += 1
-            key = "/".join([*parts[:-1], f"~{count}", parts[-1]])
+            self._taken[first.casefold()] += 1
+            key = "/".join([*parts[:-1], f"~{self._taken[first.casefold()]}", parts[-1]])
         # A file's name may be another's directory; both are kept.
         parts = key.split("/")
         for depth in range(1, len(parts)):
             if (self.root.joinpath(*parts[:depth])).is_file():
                 parts[depth - 1] += "~"
-        self._taken.add("/".join(parts).casefold())
+        self._taken.setdefault("/".join(parts).casefold(), 1)
         return parts
 
     def _open(self, parts: list[str]) -> int:

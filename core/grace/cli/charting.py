@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -16,13 +17,13 @@ from typing import Annotated, Any
 import typer
 
 from core.grace.cli import screen
-from core.grace.cli.client import Client
+from core.grace.cli.client import Client, Fault
 from core.grace.cli.files import check_regular
 from core.grace.cli.life import Json
 from core.grace.cli.runs import tell_waiting
 from core.grace.cli.scanning import failed, watch
 from core.grace.cli.talk import fault
-from protos.errors import InvalidArgument, NotFound, Unavailable
+from protos.errors import InvalidArgument, NotFound
 
 INPUT_BYTES = 256 * 1024**2
 HEAD_BYTES = 65_536  # that are looked at before anything is sent
@@ -289,7 +290,7 @@ def _result(client: Client, said: dict[str, Any], run: str) -> dict[str, Any]:
     """The answer's data, looked at as what a stranger says.
 
     Raises:
-        Unavailable: it is not what Playfair says.
+        Fault: it is not what Playfair says.
     """
     found = said["data"]
     if not found:
@@ -298,7 +299,8 @@ def _result(client: Client, said: dict[str, Any], run: str) -> dict[str, Any]:
             with TemporaryFile() as file:
                 client.download(blob["digest"], file)
                 file.seek(0)
-                found = jsons.loads(file.read())
+                with suppress(ValueError, RecursionError):
+                    found = jsons.loads(file.read())
     picture = found.get("picture") if isinstance(found, dict) else None
     if (
         not isinstance(picture, dict)
@@ -306,7 +308,7 @@ def _result(client: Client, said: dict[str, Any], run: str) -> dict[str, Any]:
         or not _DIGEST.fullmatch(str(picture.get("digest")))
         or not 0 < picture["size"] <= PICTURE_BYTES
     ):
-        raise Unavailable(f"the run {run} left a result without a picture", next=f"see: madlab show {run}")
+        raise Fault("no_result", f"the run {run} left a result without a picture", next=f"see: madlab show {run}")
     result: dict[str, Any] = found
     return result
 

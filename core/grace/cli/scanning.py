@@ -16,11 +16,12 @@ from core.grace.cli.files import check_regular, named
 from core.grace.cli.runs import place, tell_waiting
 from core.grace.cli.talk import fault
 from core.home import Home
-from protos.errors import Conflict, Exhausted, InvalidArgument
+from protos.errors import Conflict, Exhausted, InvalidArgument, Unavailable
 
 if TYPE_CHECKING:
     from core.grace.cli.packing import Source
     from core.grace.cli.progress import Progress
+    from core.grace.reports import Report
 
 BASELINE_BYTES = 4 * 1024**2
 REPORT_BYTES = 64 * 1024**2
@@ -171,11 +172,16 @@ def check_writable(out: Path) -> None:
 def _judge(
     client: Client, run: dict[str, Any], format: Format, out: Path | None, fail_on: Threshold | None, *, strict: bool
 ) -> int:
-    """Prints or writes the report, and returns the exit code."""
-    from core.grace.cli import report
-    from core.grace.reports import Severity, parse
+    """Prints or writes the report, and returns the exit code.
 
-    found = parse(_artifact(client, run, "report.json"), run)
+    Raises:
+        Fault: the run left no report, or none of the shape that one has.
+        Exhausted: it cannot be written.
+    """
+    from core.grace.cli import report
+    from core.grace.reports import Severity
+
+    found = parsed(_artifact(client, run, "report.json"), run)
     if format is Format.SARIF:
         text = json.dumps(json.loads(_artifact(client, run, "report.sarif")), indent=2)
     else:
@@ -195,6 +201,20 @@ def _judge(
     if report.says_no(found, Severity(fail_on) if fail_on else None):
         return NO
     return FAILED if strict and run["outcome"] == "partial" else 0
+
+
+def parsed(content: bytes, run: dict[str, Any]) -> "Report":
+    """The report of a run.
+
+    Raises:
+        Fault: it is not of the shape that a report has. The lab was reached: it is the worker that failed.
+    """
+    from core.grace.reports import parse
+
+    try:
+        return parse(content, run)
+    except Unavailable as error:
+        raise Fault("no_result", error.message, next=error.next) from None
 
 
 def _artifact(client: Client, run: dict[str, Any], name: str) -> bytes:

@@ -96,9 +96,11 @@ def read_zip(file: BinaryIO, stage: Stage, names: Names) -> None:
     if len(entries) != count:
         names.report("count-lie", "", f"{count:,} promised, {len(entries):,} listed")
     spans: list[_Span] = []
-    for entry in entries:
+    for number, entry in enumerate(entries):
         try:
             _member(file, entry, shift, stage, names, spans)
+        except Full as full:
+            raise Full(f"{full}, with {len(entries) - number:,} more members") from full
         except _Bomb as bomb:
             names.report("bomb", entry.name, str(bomb))
             names.leave(entry.name, str(bomb))

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from core.grace.cli.scanning import failed
+from core.grace.cli.client import Fault
+from core.grace.cli.scanning import failed, parsed
 
 
 def a_run(outcome: str, sender: str, code: str) -> dict[str, Any]:
@@ -31,3 +32,10 @@ def test_whatever_else_ended_a_run_is_its_failure(run: dict[str, Any]) -> None:
     told = failed(run)
     assert not told.is_mistake
     assert (told.said, told.message) == (run["outcome"], f"the run mcnamara-1 ended {run['outcome']}: it ended")
+
+
+@pytest.mark.parametrize("content", [b"[]", b"[" * 100_000, b"\xff"])
+def test_a_malformed_report_is_the_runs_failure_and_no_lab_that_cannot_be_reached(content: bytes) -> None:
+    with pytest.raises(Fault, match="the report of mcnamara-1 is malformed") as told:
+        parsed(content, a_run("succeeded", "mcnamara", ""))
+    assert not told.value.is_mistake

@@ -173,7 +173,7 @@ def test_caps_end_the_archive_but_not_the_scan(tmp_path: Path) -> None:
     result, stage = opened(tmp_path, zipped({f"f{number}": b"x" for number in range(20)}), max_files=5)
     assert rules(result) == {"bomb"}
     assert len(stage.files) == 5
-    assert result.unread
+    assert result.unread == [("(the archive)", "more than 5 files, with 15 more members")]
 
 
 def test_archives_within_archives_are_opened_down_to_a_depth(tmp_path: Path) -> None:
