@@ -140,6 +140,33 @@ class Turing:
         """What was granted to any of `principals` and still holds."""
         return self.grants.of(principals, time.time())
 
+    def check_use(self, principals: Sequence[str], name: str, method: str = "", url: str = "") -> None:
+        """Whether one of `principals` could use a secret now: anywhere, or for that method and address.
+
+        Raises:
+            InvalidArgument: `url` is no address.
+            Denied: rule *grant*: there is no such grant, or no such secret.
+        """
+        address = address_of(url) if url else None
+        for each in self.grants.of(principals, time.time()):
+            by_method = not method or not each.methods or method in each.methods
+            if each.name == name and by_method and (address is None or each.place.holds(address)):
+                return
+        where = f"{address.origin}{address.path[:200]}" if address is not None else "HOST[/PATH]"
+        word = quote(name[:64])
+        command = f"madlab secret grant {word} --to {principals[-1]} --for {where}"
+        if method:
+            command += f" --methods {quote(method[:20])}"
+        if self.state.state != "damaged" and name not in self.names():
+            raise Denied(
+                f"rule grant: there is no secret {name[:64]}.", next=f"madlab secret set {word}, and then: {command}"
+            )
+        what = " ".join(each for each in (method[:20], where if address is not None else "") if each)
+        raise Denied(
+            f"rule grant: {principals[-1]} has no grant of {name[:64]}{f' for {what}' if what else ''}.",
+            next=f"The operator can make one: {command}",
+        )
+
     def open(self, name: str) -> Secret:
         """The current value, for the core's own use: a key that the operator's settings name.
 

@@ -117,6 +117,12 @@ def test_what_is_granted_is_shown_to_whoever_asks_and_ends_when_it_is_revoked(ma
     assert "marco is understood as mad:marco." in told.err
     assert "GET, POST https://api.example.org/repos, added as header:Authorization; until " in told.err
     assert "There is no MAD marco in this lab" in told.err, "a slip of the pen is seen"
+    check = ("policy", "check", "secret.use")
+    assert madlab(*check, "token", "--as", "marco").code == 0
+    no = madlab(*check, "token", "--as", "marco", "--method", "PUT", "--json")
+    assert (no.code, no.json["verdict"], no.json["rule"]) == (1, "deny", "grant")
+    assert no.json["next"].endswith("madlab secret grant token --to mad:marco --for HOST[/PATH] --methods PUT")
+    assert "rule grant: there is no secret nothing" in madlab(*check, "nothing", "--as", "marco").out
     assert madlab("secret", "grant", "token", "--to", "run:1", "--for", "api.example.org").code == 0
     found = madlab("secret", "who-could", "token", "--json").json
     assert [(each["principal"], each["place"], each["uses_left"]) for each in found["grants"]] == [

@@ -267,15 +267,20 @@ async def _check(request: Request) -> Response:
         try:
             act = replace(act, target=str(canonical(act.target)))
         except InvalidArgument as error:
-            refusal = Decision("deny", "address", error.message, error.next)
+            refusal = Decision("deny", "address", error.message.removesuffix("."), error.next)
             return JSONResponse(_decision_json(lab.services.policy, act, refusal))
     return JSONResponse(_decision_json(lab.services.policy, act, _decided(lab, act)))
 
 
 def _decided(lab: Lab, act: Act) -> Decision:
-    """What would come of an act today: what its manifest, the rules and the broker say, in the order in which they are
-    asked."""
-    return _capable(lab, act) or reached(act, lab.services.policy.decide(act))
+    """What would come of an act today: what its manifest, the rules, the grants and the broker say, in their order."""
+    refusal = _capable(lab, act)
+    if refusal is not None:
+        return refusal
+    decision = lab.services.policy.decide(act)
+    if act.kind == "secret.use" and decision.verdict != "deny":
+        return _ungranted(lab, act) or decision
+    return reached(act, decision)
 
 
 async def _principals(lab: Lab, named: list[str]) -> tuple[str, ...]:
@@ -309,9 +314,26 @@ def _capable(lab: Lab, act: Act) -> Decision | None:
             case "files.put" | "files.get":
                 may_use(identity, "files")
     except Denied as error:
-        rule, _, reason = error.message.removeprefix("rule ").partition(": ")
-        return Decision("deny", rule, reason, error.next)
+        return _said(error)
     return None
+
+
+def _ungranted(lab: Lab, act: Act) -> Decision | None:
+    """The denial of a secret that nobody who acts was granted; None where somebody was."""
+    if lab.services.turing is None:
+        return None
+    details = {name: str(act.details.get(name, "")) for name in ("method", "url")}
+    try:
+        lab.services.turing.check_use(act.principals, act.target, **details)
+    except Denied as error:
+        return _said(error)
+    return None
+
+
+def _said(error: Denied) -> Decision:
+    """A denial as a decision."""
+    rule, _, reason = error.message.removeprefix("rule ").partition(": ")
+    return Decision("deny", rule, reason.removesuffix("."), error.next)
 
 
 async def _explain(request: Request) -> Response:

@@ -106,6 +106,29 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
 # --- what goes into a request
 
 
+async def test_who_could_use_a_secret_is_known_without_using_it_and_whoever_could_not_is_told_the_command(
+    place: Place,
+) -> None:
+    for name, said in (("token", "has no grant of token"), ("nothing", "there is no secret nothing")):
+        with pytest.raises(Denied, match=f"rule grant: .*{said}") as caught:
+            place.turing.check_use(ME, name, "POST")
+        assert f"madlab secret grant {name} --to mad:marco --for HOST[/PATH] --methods POST" in caught.value.next
+    grant = await place.granted()
+    place.turing.check_use(ME, "token")
+    place.turing.check_use(ME, "token", "GET", URL)
+    for who, method, url in (
+        (("mad:other",), "", ""),
+        (ME, "POST", ""),
+        (ME, "GET", "https://api.example.org/"),
+        (ME, "", "https://elsewhere.test/repos"),
+    ):
+        with pytest.raises(Denied, match="rule grant"):
+            place.turing.check_use(who, "token", method, url)
+    await place.turing.revoke([grant])
+    with pytest.raises(Denied, match="rule grant"):
+        place.turing.check_use(ME, "token")
+
+
 async def test_a_handle_is_replaced_where_it_was_granted_and_the_use_is_told(place: Place) -> None:
     grant = await place.granted()
     revealed = place.revealed(("Accept", b"*/*"), ("Authorization", b"token secret://token"))
