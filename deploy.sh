@@ -8,12 +8,14 @@ usage() {
   cat <<'TEXT'
 ./deploy.sh             set everything up, start the lab, scan this repository in a sandbox
 ./deploy.sh --no-demo   the same without the scan
-./deploy.sh --no-model  the same without fetching a small local model (1.1 GB); both can be given
+./deploy.sh --no-model  the same without fetching a small local model (1.1 GB)
+./deploy.sh --agents    the same with agents of others for madlab code: codex, mini-swe-agent (about 1 GB)
 ./deploy.sh --stop      stop the lab; everything it knows stays
 ./deploy.sh --unit      print a systemd unit for this lab
 ./deploy.sh --help      this
 
-Safe to run again: what is there already is left as it is. The lab's data is in $MADLAB_HOME, else in .madlab/ here.
+--no-demo, --no-model and --agents can be given together. Safe to run again: what is there already is
+left as it is. The lab's data is in $MADLAB_HOME, else in .madlab/ here.
 TEXT
 }
 
@@ -44,10 +46,12 @@ TEXT
 home=${MADLAB_HOME:-$root/.madlab}
 demo=yes
 model=qwen2.5-coder-1.5b
+agents=
 for word in "$@"; do
   case "$word" in
     --no-demo) demo=no ;;
     --no-model) model= ;;
+    --agents) agents=hopper-agents ;;
     --stop | --unit | --help | -h) if [ $# -gt 1 ]; then usage >&2; exit 2; fi ;;
     *) usage >&2; exit 2 ;;
   esac
@@ -96,6 +100,12 @@ case " $needed " in *" runc "* | *" runsc "*) ensure_images $images ;; esac
 # shellcheck disable=SC2086
 case " $needed " in *" bwrap "*) ensure_images --engine bubblewrap $images ;; esac
 
+if [ -n "$agents" ]; then
+  step "Agents of others: codex, mini-swe-agent (about 1 GB; the first time takes some minutes)"
+  case " $needed " in *" runc "* | *" runsc "*) ensure_images "$agents" ;; esac
+  case " $needed " in *" bwrap "*) ensure_images --engine bubblewrap "$agents" ;; esac
+fi
+
 if [ -n "$model" ]; then
   step "A small local model, so that the lab thinks without a key ($model)"
   .venv/bin/madlab --home "$home" model install "$model" ||
@@ -139,7 +149,8 @@ Try next (or put .venv/bin on your PATH):
   .venv/bin/madlab runs                    the runs of its agents, newest first
   .venv/bin/madlab scan PATH               a directory, a repository, a wheel, a zip or tar of your own
   .venv/bin/madlab code "GOAL" --repo PATH  have code written; you get a patch that was tested in a clean sandbox
-  .venv/bin/madlab browse URL "GOAL"       what stands on a page, and what it says to a question
+${agents:+  .venv/bin/madlab code "GOAL" --agent codex  the same by an agent of others, or mini-swe-agent
+}  .venv/bin/madlab browse URL "GOAL"       what stands on a page, and what it says to a question
   .venv/bin/madlab tools                   what its agents can do
   .venv/bin/madlab doctor                  what is weak on this machine
   ./deploy.sh --stop                       stop it

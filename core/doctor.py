@@ -33,6 +33,7 @@ from sandbox.engine import SandboxError
 from sandbox.engines.docker.engine import DockerEngine
 from sandbox.engines.docker.images import Images
 from sandbox.grades import is_enough
+from sandbox.images import build_command
 from sandbox.images.build import default_cache
 from sandbox.images.unpacked import Images as Unpacked
 from sandbox.profile import GRADES, Grade
@@ -287,7 +288,7 @@ async def _isolation(lab: str, config: Config | None) -> AsyncIterator[Finding]:
             yield finding
     if "bwrap" in needs:
         built = Unpacked(lab, default_cache()).names()
-        yield _built([each for each in names if each not in built], names, lab, " --engine bubblewrap")
+        yield _built([each for each in names if each not in built], names, lab, "bubblewrap")
     found = []
     async for rank in ranks(lab):
         found.append(rank)
@@ -331,9 +332,9 @@ async def _docker(lab: str, names: list[str]) -> AsyncIterator[Finding]:
     yield _built([each for each in names if each not in built], names, lab)
 
 
-def _built(missing: list[str], names: list[str], lab: str, engine: str = "") -> Finding:
+def _built(missing: list[str], names: list[str], lab: str, engine: str = "docker") -> Finding:
     if missing:
-        command = f"{sys.executable} -m sandbox.images --lab {lab} build {' '.join(missing)}{engine}"
+        command = build_command(lab, missing, engine)
         return Finding("images", "bad", f"not built: {', '.join(missing)}", f"run ./deploy.sh, or: {command}")
     return Finding("images", "ok", f"built: {', '.join(names)}")
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox.engine import SandboxError
+from sandbox.images import how_to_make
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Images:
         Raises:
             SandboxError: there is none, or a part of it is gone; the message says how to make it.
         """
-        mend = f"run `python -m sandbox.images build {name} --engine bubblewrap`"
+        mend = how_to_make(self._named.name, name, "bubblewrap")
         try:
             found = json.loads((self._named / f"{name}.json").read_text())
         except (FileNotFoundError, NotADirectoryError):

@@ -12,6 +12,7 @@ import requests
 from docker.errors import APIError, DockerException, ImageNotFound
 
 from sandbox.engine import SandboxError
+from sandbox.images import how_to_make
 
 logger = logging.getLogger(__name__)
 
@@ -45,10 +46,9 @@ def speaking_plainly(image: str = "", runtime: str = "", *, foreign: bool = Fals
             raise SandboxError(
                 f"the engine has no image {image}: nothing is pulled for a sandbox, so `docker pull` or build it first"
             ) from error
-        raise SandboxError(
-            f"the engine has no image {image}: run "
-            f"`python -m sandbox.images build {image.partition('/')[2].partition(':')[0] or image}`"
-        ) from error
+        lab, _, name = image.partition(":")[0].removeprefix("madlab-").partition("/")
+        mend = how_to_make(lab, name) if name else "run `./deploy.sh`"
+        raise SandboxError(f"the engine has no image {image}: {mend}") from error
     except APIError as error:
         said = str(error.explanation or error)
         if "unknown runtime" in said.lower() or "unknown or invalid runtime" in said.lower():

@@ -2,15 +2,20 @@
 
 import io
 import os
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
+from docker.errors import ImageNotFound
 
+from sandbox.engine import SandboxError
+from sandbox.engines.docker.client import speaking_plainly
 from sandbox.images import npm, pulled, tree, wheels
 from sandbox.images.debian import Package, read_lock
 from sandbox.images.spec import Refused, architecture, key, only, read
+from sandbox.images.unpacked import Images
 
 
 def image(folder: Path, text: str) -> Path:
@@ -218,3 +223,16 @@ def test_the_pulled_road_names_the_same_user_and_lock(tmp_path: Path) -> None:
     assert "FROM python:3.13" in text
     assert "--require-hashes" in text
     assert "USER 10001:10001" in text
+
+
+@pytest.mark.parametrize(("name", "deploy"), [("marco", "./deploy.sh`"), ("hopper-agents", "./deploy.sh --agents`")])
+def test_an_image_that_is_missing_is_told_with_what_makes_it_as_one_types_it(
+    name: str, deploy: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SandboxError) as docker, speaking_plainly(f"madlab-01234567/{name}:current"):
+        raise ImageNotFound("no such image")
+    build = f"{sys.executable} -m sandbox.images --lab 01234567 build {name}"
+    assert str(docker.value).endswith(f"run `{deploy}, or `{build}`")
+    with pytest.raises(SandboxError) as unpacked:
+        Images("01234567", tmp_path).find(name)
+    assert str(unpacked.value).endswith(f"run `{deploy}, or `{build} --engine bubblewrap`")
