@@ -20,7 +20,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from core.lives import Live, Lives
 from core.ports.services import Services
 from core.router import Ephemeral, Nobody
-from core.run import TAKEN_BACK, Run, State, title_of
+from core.run import TAKEN_BACK, Run, State, resumed_by, title_of
 from core.runs import Runs
 from core.usage import Series
 from core.workers import Worker, Workers
@@ -161,6 +161,7 @@ class Dispatcher:
             parent=parent,
             terms=terms_of(message),
             title=title_of(message),
+            resumes=resumed_by(message),
             asker=lives.all[parent].run.asker if parent in lives.all else message.sender,
         )
         claims = await self._runs.claims(run.id, mad, message.id)

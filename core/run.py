@@ -30,6 +30,8 @@ GOALS = (  # what a call is about, the arguments that say it best first
     *("goal", "task", "question", "prompt", "command", "url", "query", "q", "text", "message", "target", "path"),
     *("file", "tool", "title", "name"),
 )
+RESUMES = "resumes"  # the argument of a call that names the run it goes on from
+RUN_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}-[0-9a-f]{10}")
 DIGEST = re.compile(r"(?:sha256:)?[0-9a-fA-F]{32,}")  # it says nothing to a person
 
 
@@ -114,6 +116,7 @@ class Run:
     evidence: dict[str, Any] = field(default_factory=dict)
     artifacts: list[dict[str, Any]] = field(default_factory=list)
     title: str = ""  # what it is for, in one line
+    resumes: str = ""  # the run that it goes on from, as whoever asked for it says
     asker: str = ""  # who asked for it, or for the run that it works for: "operator", "client:NAME", a resident
     changed: int = 0  # the sequence of the last entry about it, as of when it was read from the table
 
@@ -136,18 +139,27 @@ def title_of(message: Message) -> str:
     """What a run that `message` starts is for, in one line of at most 160 characters: its goal, or the call itself."""
     if message.kind != KIND_CALL:
         return _one_line(message.text)
-    try:
-        arguments = json.loads(message.data or "{}")
-    except (ValueError, RecursionError):
-        arguments = {}
-    if not isinstance(arguments, dict):
-        arguments = {}
-    arguments = {name: each for name, each in arguments.items() if not _is_mute(each)}
+    arguments = {name: each for name, each in _arguments(message).items() if not _is_mute(each)}
     goal = next((arguments[each] for each in GOALS if isinstance(arguments.get(each), str)), None)
     if goal is not None:
         return _one_line(f"{message.tool}: {goal}")
     shown = ", ".join(f"{key}={_one_line(json.dumps(value, ensure_ascii=False))}" for key, value in arguments.items())
     return _one_line(f"{message.tool}({shown})")
+
+
+def resumed_by(message: Message) -> str:
+    """The run that a call names as the one it goes on from; empty where it names none. Not checked: for people."""
+    named = _arguments(message).get(RESUMES) if message.kind == KIND_CALL else None
+    return named if isinstance(named, str) and RUN_ID.fullmatch(named) else ""
+
+
+def _arguments(message: Message) -> dict[str, Any]:
+    """What a call was asked with; nothing where that cannot be read."""
+    try:
+        arguments = json.loads(message.data or "{}")
+    except (ValueError, RecursionError):
+        return {}
+    return arguments if isinstance(arguments, dict) else {}
 
 
 def _is_mute(value: object) -> bool:

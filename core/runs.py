@@ -45,7 +45,7 @@ class RunsView:
             token TEXT DEFAULT '', credential TEXT DEFAULT '', confirmed INTEGER DEFAULT 0, parent TEXT DEFAULT '',
             terms TEXT DEFAULT '{}', cancel TEXT DEFAULT '', killed INTEGER DEFAULT 0, cost TEXT DEFAULT '{}',
             evidence TEXT DEFAULT '{}', artifacts TEXT DEFAULT '[]', title TEXT DEFAULT '', asker TEXT DEFAULT '',
-            changed INTEGER DEFAULT 0);
+            resumes TEXT DEFAULT '', changed INTEGER DEFAULT 0);
         CREATE INDEX IF NOT EXISTS runs_live ON runs (state) WHERE state != 'destroyed';
         CREATE INDEX IF NOT EXISTS runs_mad ON runs (mad);
         CREATE INDEX IF NOT EXISTS runs_asker ON runs (asker);
@@ -55,6 +55,7 @@ class RunsView:
         CREATE INDEX IF NOT EXISTS runs_trigger ON runs ("trigger");
         CREATE INDEX IF NOT EXISTS runs_conversation ON runs (conversation);
         CREATE INDEX IF NOT EXISTS runs_parent ON runs (parent) WHERE parent != '';
+        CREATE INDEX IF NOT EXISTS runs_resumes ON runs (resumes) WHERE resumes != '';
         CREATE VIRTUAL TABLE IF NOT EXISTS runs_titles USING fts5 (title, tokenize = 'trigram');
     """
 
@@ -120,7 +121,7 @@ class Runs:
             "trigger": run.trigger,
         }
         values |= {"trigger_sequence": run.trigger_sequence, "state": run.state, "created": run.created}
-        values |= {"parent": run.parent, "terms": run.terms, "asker": run.asker}
+        values |= {"parent": run.parent, "terms": run.terms, "asker": run.asker, "resumes": run.resumes}
         await self._journal.append(_entry(run, f"run:{run.id}:requested", values))
 
     async def move(self, run: Run, *states: State, **changes: Any) -> Run:
@@ -240,6 +241,11 @@ class Runs:
         """The runs that one asked for, oldest first, over or not."""
         rows = await self._journal.query(SELECT + "WHERE parent = ? AND parent != '' ORDER BY trigger_sequence", (run,))
         return [_run(each) for each in rows]
+
+    async def resumed(self, run: str, limit: int = 100) -> list[str]:
+        """The ids of the runs that went on from one, oldest first."""
+        sql = "SELECT id FROM runs WHERE resumes = ? AND resumes != '' ORDER BY number LIMIT ?"
+        return [str(id) for (id,) in await self._journal.query(sql, (run, limit))]
 
     async def family(self, run: str, limit: int = 100) -> list[Run]:
         """A run, then those that worked for it, and for these, in the order in which they were asked for.

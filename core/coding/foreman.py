@@ -25,6 +25,7 @@ from anyio import Lock, create_task_group, from_thread, to_thread
 from typing_extensions import TypedDict
 
 from core.coding.answers import claimed, ended, fitting, parsed, result_of_test, worked
+from core.coding.asked import DEFAULT_AGENT, REMARK_CHARACTERS, check_agent, check_goal, image_of
 from core.coding.changes import open_changes, restored
 from core.coding.controls import judged, to_watch
 from core.coding.evidence import Attempt, TestResult, as_json, best, missing_tests, outcome_of
@@ -39,10 +40,7 @@ from protos.v1.message_pb2 import KIND_CALL, KIND_PROSE, KIND_REPLY, Blob, Messa
 from protos.v1.session_pb2 import Outcome as WireOutcome
 
 HAND = "hopper"  # the eMAD that works and tests in a sandbox
-AGENTS_IMAGE = "lab:hopper-agents"  # where the agents are that are not ours
-OWN_AGENTS = frozenset({"", "hopper", "small"})
 MOST_ATTEMPTS = 8
-GOAL_CHARACTERS, REMARK_CHARACTERS = 12_000, 2_000
 CHANGES, DELETED = "changes.tar", "deleted.json"
 PROOF_SHARE, PROOF_S = 0.25, 600.0  # of the time that is left: kept back for the proof, and at most so much
 DELETED_BYTES, RESULT_BYTES = 4 * 1024 * 1024, 1024 * 1024
@@ -92,7 +90,7 @@ class Job:
     @property
     def image(self) -> str:
         """Whose programs the sandboxes have."""
-        return self.call.message.terms.image or ("" if self.agent in OWN_AGENTS else AGENTS_IMAGE)
+        return self.call.message.terms.image or image_of(self.agent)
 
 
 @dataclass
@@ -118,13 +116,14 @@ class Foreman:
         name: str = "",
         test: str = "",
         model: str = "",
-        agent: str = "hopper",
+        agent: str = DEFAULT_AGENT,
         attempts: int = 1,
         base: str = "",
         changes: str = "",
         deleted: str = "",
         remark: str = "",
         repository: str = "",
+        resumes: str = "",
     ) -> Coded:
         """Has `goal` reached in the attached tree `source` and returns the best patch, proved or not.
 
@@ -133,7 +132,7 @@ class Foreman:
         and the commit it was taken from, for people. `changes` and `deleted` are what an earlier run on the same tree
         had come to, which is gone on from; `remark` is what the person says who sent that back. `repository` is the
         directory on the lab's machine that the tree was taken from, so that the patch finds back there; no worker is
-        told of it.
+        told of it. `resumes` is the run that this one goes on from, by which each is shown with the other.
         """
         attached = {each.digest: each for each in call.blobs}
         missing = [each for each in (source, changes, deleted) if each and each not in attached]
@@ -142,8 +141,9 @@ class Foreman:
                 "source, changes, deleted: attach what you name.", next="Attach each blob to the call."
             )
         begun = tuple(_named(attached[each], name) for each, name in ((changes, CHANGES), (deleted, DELETED)) if each)
-        if not goal.strip() or len(goal) > GOAL_CHARACTERS:
-            raise InvalidArgument(f"goal: it has 1 to {GOAL_CHARACTERS} characters.", next="Say what shall be reached.")
+        check_goal(goal)
+        agent = agent or DEFAULT_AGENT
+        check_agent(agent)
         if not 1 <= attempts <= MOST_ATTEMPTS:
             raise InvalidArgument(f"attempts: 1 to {MOST_ATTEMPTS} are made.", next="Choose fewer.")
         if len(remark) > REMARK_CHARACTERS:

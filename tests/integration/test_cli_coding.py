@@ -22,6 +22,7 @@ from protos.tools import Call, tool
 from protos.v1.message_pb2 import KIND_PROSE
 from tests.commands import COMMAND, ROOT, Madlab, environment
 from tests.hand import Edits, Hand, Said
+from tests.integration.completing import completed, pressed
 from tests.integration.gits import a_repository, commit, fingerprint, git, said
 from tests.labs import a_home, opened
 from tests.unit.coding.trees import Tree
@@ -94,10 +95,25 @@ class Talkative(Hand):
                 await sleep(0.05)
 
 
+MODELS = """
+[providers.here]
+kind = "openai"
+base_url = "http://127.0.0.1:9/v1"
+[models.nearby]
+provider = "here"
+model = "a-model"
+[models.vectors]
+provider = "here"
+model = "b-model"
+chat = false
+embeddings = true
+"""
+
+
 @pytest.fixture(scope="module")
 def madlab() -> Iterator[Madlab]:
     with (
-        a_home() as home,
+        a_home(MODELS) as home,
         start_blocking_portal() as portal,
         portal.wrap_async_context_manager(opened(home, hopper=Talkative)),
     ):
@@ -134,10 +150,11 @@ def newest(madlab: Madlab) -> dict[str, Any]:
 
 def test_json_has_exactly_what_programs_rely_on(madlab: Madlab, repo: Path) -> None:
     before = fingerprint(repo)
-    told = madlab("code", "mend it", "--repo", repo, "--json", "--time", "5m", "--budget", "1.5", "--max-tokens", 9000)
+    limits = ("--time", "5m", "--budget", "1.5", "--max-tokens", 9000)
+    told = madlab("code", "mend it", "--repo", repo, "--json", "--model", "nearby", *limits)
     assert told.code == 0, told.err
     found = told.json
-    assert set(found) == {"run", "outcome", "patch", "evidence", "cost", "model"}
+    assert set(found) == {"run", "outcome", "patch", "evidence", "cost", "model", "alias"}
     assert set(found["patch"]) == {"files", "added", "removed", "blob"}
     assert set(found["evidence"]) == {"tests_before", "tests_after", "clean_room"}
     assert set(found["cost"]) == {"tokens", "usd"}
@@ -146,6 +163,8 @@ def test_json_has_exactly_what_programs_rely_on(madlab: Madlab, repo: Path) -> N
     asked = madlab("show", found["run"], "--json").json["messages"][0]["data"]
     assert asked["base"] == said(repo, "rev-parse", "HEAD")
     assert asked["name"] == "repo"
+    assert found["alias"] == "nearby", "what --model takes"
+    assert madlab("code", "mend it", "--repo", repo, "--json").json["alias"] == "nearby", "the default"
 
 
 def test_people_see_what_happens_then_the_diff_and_what_speaks_for_it(madlab: Madlab, repo: Path) -> None:
@@ -187,6 +206,10 @@ def test_a_run_that_had_to_stop_is_gone_on_with_where_it_was(madlab: Madlab, rep
     assert resumed.json["patch"]["files"] == 2
     shown = madlab("show", resumed.json["run"], "--json").json
     assert shown["messages"][0]["terms"] == {"tokens": 5000}
+    assert (shown["resumes"], shown["resumed_as"]) == (stopped["run"], [])
+    assert madlab("show", stopped["run"], "--json").json["resumed_as"] == [resumed.json["run"]]
+    assert f"resumed as {resumed.json['run']}" in madlab("show", stopped["run"]).out
+    assert f"resumes    {stopped['run']}" in madlab("show", resumed.json["run"]).out
     assert madlab("resume", "nothing").code == 2
     count = len(madlab.runs())
     refused = madlab("resume", resumed.json["run"], "--json")
@@ -219,6 +242,33 @@ def test_bad_input_is_2_and_one_sentence(madlab: Madlab, repo: Path, words: list
     assert (told.code, told.out) == (2, "")
     assert told.error["message"]
     assert told.error["next"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "next"),
+    [
+        (["x", "--agent", "nosuch"], "'nosuch'", "There are: codex, hopper, mini-swe-agent, small."),
+        (["x", "--model", "nosuch"], "there is no model 'nosuch'", "there are: nearby"),
+        (["x", "--model", "vectors"], "there is no model 'vectors'", "there are: nearby"),
+        (["x" * 20_000], "20,000 characters, and at most 12,000", "Put the details into a file"),
+        (["界" * 11_000], "33,002 bytes, and at most 14,000", "Put the details into a file"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_2_before_anything_is_sent(
+    madlab: Madlab, repo: Path, words: list[str], message: str, next: str
+) -> None:
+    count = len(madlab.runs())
+    told = madlab("code", *words, "--repo", repo, "--json")
+    assert (told.code, told.out) == (2, "")
+    assert message in told.error["message"]
+    assert told.error["next"].startswith(next)
+    assert "Sending" not in told.err
+    assert len(madlab.runs()) == count
+
+
+def test_names_of_agents_and_models_are_completed(madlab: Madlab) -> None:
+    assert completed(madlab.home.path, "madlab code x --agent c") == ["codex"]
+    pressed(madlab.home.path, "madlab code x --model ne", ["nearby"])
 
 
 def test_apply_puts_it_on_a_branch_twice_the_same(madlab: Madlab, coded: RunOf, repo: Path, tmp_path: Path) -> None:

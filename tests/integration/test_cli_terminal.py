@@ -17,6 +17,7 @@ import typer
 from core.grace.cli.main import app, run
 from core.grace.cli.manual import EXAMPLES, PANELS
 from tests.commands import COMMAND, ECHO, ROOT, Madlab, a_lab, environment
+from tests.integration.completing import completed, pressed
 from tests.labs import a_home
 
 
@@ -101,31 +102,12 @@ def test_a_slip_of_the_finger_is_answered_by_what_was_meant(slip: str, meant: st
     assert f"Did you mean '{meant}'" in told.err
 
 
-def completed(home: Path, line: str) -> list[str]:
-    words = line.split(" ")
-    asked = {"_MADLAB_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
-    done = subprocess.run(
-        [*COMMAND], env=environment(home) | asked, capture_output=True, text=True, cwd=ROOT, timeout=60
-    )
-    assert done.stderr == ""
-    return done.stdout.split()
-
-
 def test_completion_knows_commands_and_the_labs_own_names(madlab: Madlab) -> None:
     home = madlab.home.path
     assert completed(home, "madlab sta") == ["status"]
     assert "--json" in completed(home, "madlab status --j")
     pressed(home, "madlab call echo.say", ["echo.say", "echo.say_later"])
     pressed(home, "madlab say ec", ["echo"])
-
-
-def pressed(home: Path, line: str, names: list[str]) -> None:
-    """Presses tab, and again where the lab had no time to answer at once."""
-    for _ in range(20):
-        if found := completed(home, line):
-            assert found == names
-            return
-    raise AssertionError(f"nothing goes on behind {line!r}")
 
 
 def test_completion_says_nothing_where_the_lab_is_down() -> None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from core.coding.asked import AGENTS, DEFAULT_AGENT, check_agent, check_goal
+from core.fiedler.store import NO_MODEL
 from core.grace.cli import screen
 from core.grace.cli.client import Client, Fault
 from core.grace.cli.files import named
@@ -50,7 +52,7 @@ def code(
     ),
     test: Annotated[str, typer.Option(metavar="CMD", help="What tests it; else it is detected.")] = "",
     model: Annotated[str, typer.Option(metavar="ALIAS", help="Which model; else the lab's default.")] = "",
-    agent: Annotated[str, typer.Option(metavar="NAME", help="Who writes: the lab's own agent, or another.")] = "hopper",
+    agent: Annotated[str, typer.Option(metavar="AGENT", help=f"Who writes: {', '.join(AGENTS)}.")] = DEFAULT_AGENT,
     budget: Annotated[float | None, typer.Option(min=0, metavar="USD", help="The most that it may cost.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=0, metavar="N", help="The most tokens it may take.")] = None,
     time: Annotated[str, typer.Option(metavar="20m", help="The longest that it may take.")] = "",
@@ -63,8 +65,10 @@ def code(
     from core.grace.cli.progress import progress
 
     client = Client.to(context.obj, waiting=tell_waiting)
-    client.get("/api/v1/status")  # is anybody there? Asked before any packing.
+    alias = _alias(client, model)  # is anybody there? Asked before any packing.
     words = _words(goal, "the goal")
+    check_goal(words)
+    check_agent(agent)
     if out is not None:
         check_writable(out)
     source = _source(repo, context.obj)
@@ -73,7 +77,7 @@ def code(
         "name": source.name,
         "goal": words,
         "test": test,
-        "model": model,
+        "model": alias,
         "agent": agent,
         "attempts": attempts,
         "base": _base(repo),
@@ -112,7 +116,7 @@ def resume(
             next=f'take its patch: madlab apply {run}   ask for more: madlab code "GOAL"   '
             "the same once more: Run again, on its page (madlab open)",
         )
-    arguments = asked["data"] | ({"model": model} if model else {})
+    arguments = asked["data"] | {"resumes": run, "model": _alias(client, model or asked["data"].get("model", ""))}
     blobs = [each for each in asked["blobs"] if each["digest"] == arguments["source"]]
     for name, argument in (("changes.tar", "changes"), ("deleted.json", "deleted")):
         if name in kept:
@@ -177,6 +181,22 @@ def steer(
         )
 
 
+def _alias(client: Client, given: str) -> str:
+    """The alias that `given` means: the lab's default where it is empty, and nothing where the lab has none.
+
+    Raises:
+        InvalidArgument: the lab has no such model to talk with.
+    """
+    models = [each for each in client.get("/api/v1/models")["models"] if "chat" in each["can"]]
+    known = [each["alias"] for each in models]
+    if given and given not in known:
+        raise InvalidArgument(
+            f"there is no model '{screen.plain(given[:64])}' to write code with",
+            next=f"there are: {', '.join(known)}" if known else NO_MODEL,
+        )
+    return given or next((each["alias"] for each in models if each["is_default"]), "")
+
+
 def _words(given: str, what: str) -> str:
     """What a person wants to say.
 
@@ -216,6 +236,7 @@ def as_json(run: Mapping[str, Any]) -> dict[str, Any]:
         "evidence": {name: evidence.get(name) for name in ("tests_before", "tests_after", "clean_room")},
         "cost": {"tokens": cost.get("tokens", 0), "usd": cost.get("usd", 0.0)},
         "model": evidence.get("model") or None,
+        "alias": evidence.get("model_alias") or None,
     }
 
 
@@ -300,6 +321,7 @@ def _tell(client: Client, run: dict[str, Any], out: Path | None) -> None:
 
     from core.coding import telling
     from core.grace.cli import patches
+    from core.grace.cli.limits import going_on
     from core.grace.cli.live import summary
     from core.grace.cli.models import money
 
@@ -332,7 +354,7 @@ def _tell(client: Client, run: dict[str, Any], out: Path | None) -> None:
         where = f"It is in {out}. " if out else ""
         screen.note(f"{where}Put it on a branch with: madlab apply {run['id']}")
     if run["outcome"] in UNFINISHED:
-        screen.note(f"Its work is kept. Go on with: madlab resume {run['id']} --budget USD --time 20m")
+        screen.note(going_on(run))
 
 
 def _await_remark(client: Client, run: str, said: Mapping[str, Any], *, json: bool) -> str:

@@ -1,7 +1,7 @@
 """Completion in bash, zsh and fish: commands and options, and the lab's own names, asked of the lab while you type.
 
-What a parameter takes is known by its word in the usage: RUN, MAD, MAD.TOOL, ALIAS, CONVERSATION, the NAME of a
-secret. The lab is given half a second; where it does not run there are no names, and nothing is said.
+What a parameter takes is known by its word in the usage: RUN, MAD, MAD.TOOL, ALIAS, CONVERSATION, AGENT, the NAME of
+a secret. The lab is given half a second; where it does not run there are no names, and nothing is said.
 """
 
 import os
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from core.coding.asked import AGENTS
 from core.grace.cli import screen
 from protos.errors import Error, InvalidArgument
 
@@ -98,7 +99,10 @@ class Names:
         }
         if command.startswith("secret "):
             known["NAME"] = lambda lab: (each["name"] for each in lab.get("/api/v1/secrets")["secrets"])
-        ask = known.get(word.strip("[]").removesuffix("..."))
+        word = word.strip("[]").removesuffix("...")
+        if word == "AGENT":
+            return lambda begun: [each for each in AGENTS if each.startswith(begun)]
+        ask = known.get(word)
         return None if ask is None else lambda begun: self._ask(ask, begun)
 
     def _ask(self, ask: "Callable[[Client], Iterable[str]]", begun: str) -> list[str]:

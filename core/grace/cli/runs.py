@@ -72,6 +72,8 @@ def show(context: typer.Context, run: RunId, json: Json = False) -> None:
         ("evidence", _inline(found["evidence"])),
         ("talk", found["conversation"]),
     ]
+    links = [("resumes", found["resumes"]), ("resumed as", ", ".join(found["resumed_as"]))]
+    facts += [each for each in links if each[1]]
     for name, value in facts:
         screen.say(f"{name:<10} {screen.plain(value)}")
     if found["artifacts"]:

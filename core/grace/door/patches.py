@@ -19,7 +19,7 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from core.coding.foreman import REMARK_CHARACTERS
+from core.coding.asked import REMARK_CHARACTERS
 from core.coding.hunks import DIFF_BYTES, read_diff
 from core.coding.landing import Coded, Landed, check_flags, directory, land, open_coded
 from core.coding.repository import Repository, check_branch
@@ -470,7 +470,7 @@ async def _once_more(lab: Lab, run: Run, body: _SendBackBody) -> Message:
         blobs.append(Blob(digest=str(kept[name]["digest"]), size=int(kept[name]["size"]), name=name))
     for each in blobs:
         await lab.horace.stat(each.digest)
-    arguments |= {"remark": body.remark} | ({"model": body.model} if body.model else {})
+    arguments |= {"resumes": run.id, "remark": body.remark} | ({"model": body.model} if body.model else {})
     lab.registry.check_call(FOREMAN, TOOL, arguments)
     label = hashlib.sha256(f"{body.model}\0{body.remark}".encode()).hexdigest()
     id = id_from(run.trigger, f"sent back {label}")

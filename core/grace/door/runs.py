@@ -2,8 +2,9 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -47,6 +48,8 @@ class Whole(answers.Run):
     packages: list[Installed]
     messages: list[answers.Message]
     moves: list[Move]
+    resumes: Annotated[str | None, Field(description="the run that it goes on from, as its asker says")]
+    resumed_as: Annotated[list[str], Field(description="the runs that went on from it, oldest first")]
 
 
 class Lines(Answer):
@@ -113,8 +116,13 @@ async def _run(request: Request) -> Response:
     lab = lab_of(request)
     run = await seen_run(lab, caller_of(request), request.path_params["id"])
     said = [message_json(each) for each in await lab.rogers.within([span_of(run)], limit=PAGE, events=False)]
-    about = {"evidence": run.evidence, "artifacts": run.artifacts, "packages": await packages_json(lab, run.id)}
+    about: dict[str, Any] = {
+        "evidence": run.evidence,
+        "artifacts": run.artifacts,
+        "packages": await packages_json(lab, run.id),
+    }
     moves = [{"state": state, "at": at} for state, at in await lab.runs.moves(run.id)]
+    about |= {"resumes": run.resumes or None, "resumed_as": await lab.runs.resumed(run.id)}
     return JSONResponse(run_json(lab, run) | about | {"messages": said, "moves": moves})
 
 

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from core.rogers.entry import Entry
 from core.rogers.journal import Journal
-from core.run import Outcome, Run, State, title_of
+from core.run import Outcome, Run, State, resumed_by, title_of
 from core.runs import Runs, RunsView
 from protos.errors import NotFound
 from protos.v1.message_pb2 import KIND_CALL, KIND_PROSE, Message
@@ -126,6 +127,33 @@ def test_a_title_is_the_goal_or_the_call_in_one_line() -> None:
     long = title_of(Message(kind=KIND_PROSE, text="word " * 1000))
     assert len(long) == 160
     assert long.endswith("…")
+
+
+async def test_a_run_knows_what_it_goes_on_from_and_what_went_on_from_it(tmp_path: Path) -> None:
+    async with Journal(tmp_path / "journal.db", [RunsView()]) as journal:
+        runs, old = Runs(journal, b"key"), a_run(1)
+        later = [replace(a_run(number), resumes=old.id) for number in (2, 3)]
+        for each in (old, *later):
+            await runs.request(each)
+        await journal.rebuild("runs")
+        assert [(await runs.get(each.id)).resumes for each in (old, *later)] == ["", old.id, old.id]
+        assert await runs.resumed(old.id) == [each.id for each in later]
+        assert await runs.resumed(later[0].id) == await runs.resumed("") == []
+
+
+@pytest.mark.parametrize(
+    ("data", "resumed"),
+    [
+        ({"resumes": "foreman-0123456789"}, "foreman-0123456789"),
+        ({"resumes": "a person's words"}, ""),  # in the entries of a run there are none
+        ({"resumes": ["foreman-0123456789"]}, ""),
+        ({}, ""),
+        ([], ""),
+    ],
+)
+def test_only_the_name_of_a_run_is_taken_for_what_is_resumed(data: object, resumed: str) -> None:
+    assert resumed_by(Message(kind=KIND_CALL, data=json.dumps(data))) == resumed
+    assert resumed_by(Message(kind=KIND_PROSE, data=json.dumps(data))) == ""
 
 
 async def test_an_older_journal_gets_its_table_anew(tmp_path: Path) -> None:
