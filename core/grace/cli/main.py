@@ -13,6 +13,7 @@ import os
 import re
 import signal
 import sys
+import traceback
 from contextlib import redirect_stdout
 from typing import Annotated, Any
 
@@ -63,6 +64,7 @@ EXIT_CODES = {
     Unavailable.code: UNREACHABLE,
     Exhausted.code: FAILED,
 }
+REPORT = "please report it, with what this command was and what `madlab support-bundle` makes"
 MISNAMED = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 
 
@@ -160,7 +162,20 @@ def run(arguments: list[str]) -> int:
     except OSError as error:
         message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         return _fail("OS", message, "mend it and try again", USAGE if isinstance(error, MISNAMED) else FAILED, as_json)
+    except Exception as error:  # the last resort: our own mistakes are told in a sentence, too
+        if "--foreground" in arguments:  # the core: its log holds the whole of it
+            raise
+        return _fail("INTERNAL", _unexpected(error), REPORT, FAILED, as_json)
     return result if isinstance(result, int) else 0
+
+
+def _unexpected(error: Exception) -> str:
+    """A mistake of this program: what it is, and where in our own files."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [each for each in frames if f"{os.sep}core{os.sep}" in each.filename] or list(frames)
+    place = f" in {os.path.basename(ours[-1].filename)}, line {ours[-1].lineno}" if ours else ""
+    said = " ".join(str(error).split())
+    return f"a mistake of madlab itself: {type(error).__name__}{place}" + (f": {said[:500]}" if said else "")
 
 
 def _fail(code: str, message: str, next: str, status: int, as_json: bool) -> int:

@@ -62,7 +62,7 @@ def call(
         "recipient": mad,
         "kind": "call",
         "tool": name,
-        "arguments": _object(sys.stdin.read() if arguments == "-" else arguments),
+        "arguments": read_object(sys.stdin.read() if arguments == "-" else arguments),
         "conversation": conversation or "",
     }
     client = Client.to(context.obj, waiting=tell_waiting)
@@ -153,7 +153,7 @@ def upload_file(client: Client, path: Path) -> dict[str, Any]:
     return client.upload(chunks, name=path.name, media_type=kind)
 
 
-def _object(text: str) -> dict[str, Any]:
+def read_object(text: str) -> dict[str, Any]:
     import json
 
     try:
@@ -161,6 +161,11 @@ def _object(text: str) -> dict[str, Any]:
     except ValueError as error:
         raise InvalidArgument(
             f"the arguments are no JSON: {error}", next='write an object: {"text": "hello"}'
+        json.dumps(value)  # as it will be sent; the writer's stack is the shorter one
+    except RecursionError:
+        raise InvalidArgument(
+            "the arguments are nested too deeply", next="write a flatter object, or attach a file"
+        ) from None
         ) from None
     if not isinstance(value, dict):
         raise InvalidArgument("the arguments are no JSON object", next='write one: {"text": "hello"}')
