@@ -1,4 +1,4 @@
-"""A model server of ours on loopback, which plays models good and bad over real HTTP, in both protocols.
+"""A model server of ours on loopback, which plays models good and bad over real HTTP, in both makers' protocols.
 
 A *play* says what the model says and how the server misbehaves while it is said. The same play is rendered as OpenAI
 or as Anthropic speaks, streamed or whole, by what the client asked for, so that one test body can try them all.
@@ -16,6 +16,8 @@ import anyio
 from anyio import create_task_group, create_tcp_listener, sleep, sleep_forever
 from anyio.abc import SocketAttribute, SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
+
+from tests.servers.responses import Responses
 
 TOKEN_CHARACTERS = 4
 
@@ -127,7 +129,7 @@ class ModelServer:
     async def _answer(self, request: Request, stream: SocketStream) -> bool:
         """Whether the connection can be used again."""
         if request.path.endswith("/models"):
-            return await _send(stream, 200, {"object": "list", "data": [_model("scripted"), _model("other")]})
+            return await _send(stream, 200, _models(request, "scripted", "other"))
         play = self.script(request)
         if play.first_byte_s:
             await sleep(play.first_byte_s)
@@ -143,14 +145,13 @@ class ModelServer:
         if request.path.endswith("/embeddings"):
             self.bill.append((request.input_tokens, 0))
             return await _send(stream, 200, _embeddings(request, play))
-        speaks = _Anthropic if request.path.endswith("/messages") else _OpenAI
-        spoken = speaks(request, play)
+        spoken = _spoken(request, play)
         if not request.body.get("stream"):
             self.bill.append((request.input_tokens, play.output_tokens))
             return await _send(stream, 200, spoken.whole(), cut=bool(play.cut))
         return await self._stream(request, play, spoken, stream)
 
-    async def _stream(self, request: Request, play: Play, spoken: "_OpenAI | _Anthropic", stream: SocketStream) -> bool:
+    async def _stream(self, request: Request, play: Play, spoken: "Spoken", stream: SocketStream) -> bool:
         head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n"
         await stream.send((head + "".join(f"{k}: {v}\r\n" for k, v in play.headers.items()) + "\r\n").encode())
         made = play.hidden
@@ -425,9 +426,23 @@ class _Anthropic:
         }
 
 
-def _model(name: str) -> dict[str, Any]:
-    dated = {"created": 1, "created_at": "2026-01-01T00:00:00Z"}
-    return {"id": name, "object": "model", "type": "model", "display_name": name, "owned_by": "tests", **dated}
+Spoken = _OpenAI | _Anthropic | Responses
+
+
+def _spoken(request: Request, play: Play) -> Spoken:
+    if request.path.endswith("/responses"):
+        return Responses(request, play, _told(request, play))
+    return _Anthropic(request, play) if request.path.endswith("/messages") else _OpenAI(request, play)
+
+
+def _models(request: Request, *names: str) -> dict[str, Any]:
+    if "anthropic-version" not in request.headers:
+        about = {"object": "model", "created": 1, "owned_by": "tests"}
+        return {"object": "list", "data": [{"id": each, **about} for each in names]}
+    told: dict[str, Any] = {"type": "model", "created_at": "2026-01-01T00:00:00Z", "lifecycle": "active"}
+    told |= {"max_input_tokens": 100_000, "max_tokens": 8_000}
+    data = [{"id": each, "display_name": each, **told} for each in names]
+    return {"data": data, "first_id": names[0], "last_id": names[-1], "has_more": False}
 
 
 def _embeddings(request: Request, play: Play) -> dict[str, Any]:
@@ -452,7 +467,9 @@ def _error(kind: str, status: int) -> dict[str, Any]:
     }
     words |= {402: "billing_error", 404: "not_found_error", 529: "overloaded_error"}
     error = {"type": words.get(status, "api_error"), "message": f"The model server says {status}."}
-    return {"type": "error", "error": error} if kind == "anthropic" else {"error": error | {"code": None}}
+    return (
+        {"type": "error", "error": error} if kind == "anthropic" else {"error": error | {"param": None, "code": None}}
+    )
 
 
 def _error_event(which: str, kind: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The door that Codex uses: `/v1/responses`, by the official SDK, every event held against the SDK's own types.
 
-There is no direct connection to compare with: no server of ours speaks it. The types are the makers'.
+How it compares with a direct connection is for `integration/test_doors_traffic.py`. The types are the makers'.
 """
 
 import base64

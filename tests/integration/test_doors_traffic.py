@@ -14,9 +14,12 @@ from anthropic.types import Message, RawMessageStreamEvent
 from anyio import fail_after
 from openai.types import CreateEmbeddingResponse, Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.responses import Response
 from pydantic import TypeAdapter
 
 from tests.contract.test_doors import ASK, CALLS, CHAT_TOOLS, TOOLS
+from tests.contract.test_doors_responses import EVENT as RESPONSE_EVENT
+from tests.contract.test_doors_responses import TOOLS as RESPONSE_TOOLS
 from tests.model_server import Play, model_server
 from tests.roads import DOORS, STRAIGHT, Exchange, Road, open_road
 
@@ -97,12 +100,13 @@ async def both(
     return taken[0], taken[1]
 
 
-def assert_equal_in_shape(straight: Exchange, doors: Exchange) -> None:
+def assert_equal_in_shape(straight: Exchange, doors: Exchange, about: str = "") -> None:
+    """`about`: what a failure is told with."""
     expected, found = shape(straight), shape(doors)
-    assert [each[:2] for each in found] == [each[:2] for each in expected]
+    assert [each[:2] for each in found] == [each[:2] for each in expected], about
     for (_, _, wanted), (_, _, had) in zip(expected, found, strict=True):
-        assert wanted - had == set()
-        assert had - wanted - MORE == set()
+        assert wanted - had == set(), about
+        assert had - wanted - MORE == set(), about
 
 
 def chat(*, stream: bool) -> Callable[[Road], Any]:
@@ -127,6 +131,18 @@ def message(*, stream: bool) -> Callable[[Road], Any]:
         async with road.anthropic.messages.stream(**body) as events:
             async for _ in events:
                 pass
+
+    return ask
+
+
+def response(*, stream: bool) -> Callable[[Road], Any]:
+    async def ask(road: Road) -> None:
+        body: Any = {"model": "one", "input": "Hello?", "tools": RESPONSE_TOOLS, "store": False}
+        if not stream:
+            await road.openai.responses.create(**body)
+            return
+        async for _ in await road.openai.responses.create(**body, stream=True):
+            pass
 
     return ask
 
@@ -163,6 +179,20 @@ async def test_messages_are_equal_in_shape(tmp_path: Path, play: str, stream: bo
 
 
 @streamed_or_whole
+@pytest.mark.parametrize("play", ["text", "calls", "only calls", "broken call"])
+async def test_responses_are_equal_in_shape(tmp_path: Path, play: str, stream: bool) -> None:
+    straight, doors = await both(tmp_path, PLAYS[play], response(stream=stream))
+    assert_equal_in_shape(straight, doors)
+    for exchange in (straight, doors):  # what our own server speaks is held against the makers' types as well
+        if stream:
+            for name, data in exchange.events:
+                assert name == data["type"]
+                RESPONSE_EVENT.validate_python(data)
+        else:
+            Response.model_validate_json(exchange.text)
+
+
+@streamed_or_whole
 @pytest.mark.parametrize("play", FAILURES)
 async def test_failures_are_equal_in_shape(tmp_path: Path, play: str, stream: bool) -> None:
     for ask in (chat(stream=stream), message(stream=stream)):
@@ -187,6 +217,7 @@ async def test_lists_and_vectors_are_equal_in_shape(tmp_path: Path) -> None:
     straight, doors = await both(tmp_path, Play(), embed)
     assert_equal_in_shape(straight, doors)
     CreateEmbeddingResponse.model_validate_json(doors.text)
-    _, doors = await both(tmp_path, Play(), name)
+    straight, doors = await both(tmp_path, Play(), name)
+    assert_equal_in_shape(straight, doors)
     for each in TypeAdapter(Any).validate_json(doors.text)["data"]:
         Model.model_validate(each)
