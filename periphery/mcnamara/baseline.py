@@ -1,58 +1,15 @@
-"""Suppressions: findings that a person has looked at and accepts, for a while.
+"""Suppressions: what a baseline sets aside, and what counts all the same.
 
-A baseline is JSON that the operator hands in beside what is scanned:
-
-    {"version": 1, "accepted": [
-      {"id": "mcn-0123456789abcdef", "reason": "fixture of a test", "who": "ada", "until": "2027-03-31"}]}
-
-It never comes from the scanned tree: whoever wrote that may not decide what is overlooked. Each entry says why, who
-and until when; from the day after `until` (UTC) the finding counts again.
+A baseline never comes from the scanned tree: whoever wrote that may not decide what is overlooked.
 """
 
-import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import date
 
 from periphery.mcnamara.findings import Finding
-from protos.errors import InvalidArgument
+from protos.baseline import Accepted, read
 
-FIELDS = {"id", "reason", "who", "until"}
-
-
-@dataclass(frozen=True)
-class Accepted:
-    """One finding a person accepts."""
-
-    id: str
-    reason: str
-    who: str
-    until: date  # the last day it holds
-
-
-def read(text: str) -> list[Accepted]:
-    """The entries of a baseline.
-
-    Raises:
-        InvalidArgument: it is no baseline, or an entry lacks a reason, a name or a date.
-    """
-    try:
-        whole = json.loads(text)
-        entries = whole["accepted"]
-        if whole["version"] != 1 or not isinstance(entries, list):
-            raise ValueError("version 1 with a list `accepted` is what is read")
-        return [_entry(number, each) for number, each in enumerate(entries, 1)]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InvalidArgument(
-            f"The baseline cannot be read: {error}.",
-            next='It is {"version": 1, "accepted": [{"id", "reason", "who", "until": "YYYY-MM-DD"}]}.',
-        ) from error
-
-
-def _entry(number: int, value: dict[str, str]) -> Accepted:
-    if set(value) != FIELDS or not all(isinstance(each, str) and each.strip() for each in value.values()):
-        raise ValueError(f"entry {number} needs exactly {', '.join(sorted(FIELDS))}, none empty")
-    return Accepted(value["id"], value["reason"], value["who"], date.fromisoformat(value["until"]))
+__all__ = ["Accepted", "read", "split"]
 
 
 def split(

@@ -69,7 +69,7 @@ def scan(
     format = Format.JSON if as_json else format
     client = Client.to(context.obj, waiting=tell_waiting)
     client.get("/api/v1/status")  # is anybody there? Asked before any packing.
-    accepted = _read_baseline(baseline) if baseline else ""
+    accepted = read_baseline(baseline) if baseline else ""
     if out is not None:
         check_writable(out)
     source = _open(path, context.obj, history)
@@ -144,18 +144,26 @@ def _send(client: Client, source: "Source", accepted: str, shown: "Progress", *,
     return {"recipient": "mcnamara", "kind": "call", "tool": "scan", "arguments": arguments, "blobs": blobs}
 
 
-def _read_baseline(path: Path) -> str:
-    """The text of a baseline, looked at here so that a slip is told before anything is sent.
+def read_baseline(path: Path) -> str:
+    """The text of a baseline, read by McNamara's own rule so that a slip is told before anything is sent.
 
     Raises:
-        InvalidArgument: it cannot be read, or is no JSON.
+        InvalidArgument: it cannot be read, or is no baseline.
     """
+    from protos import baseline
+
     try:
         check_regular(path, streams=True)
-        text = path.read_bytes()[: BASELINE_BYTES + 1].decode()
-        json.loads(text)
+        with path.open("rb") as file:
+            text = file.read(BASELINE_BYTES + 1).decode()
     except (OSError, ValueError) as error:
-        raise InvalidArgument(f"the baseline {path} cannot be read: {error}", next="see periphery/mcnamara") from None
+        raise InvalidArgument(f"the baseline {path} cannot be read: {error}", next=baseline.FORM) from None
+    if len(text) > BASELINE_BYTES:
+        raise InvalidArgument(f"the baseline {path} is larger than {screen.size(BASELINE_BYTES)}", next=baseline.FORM)
+    try:
+        baseline.read(text)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"{path}: {error.message}", next=error.next) from None
     return text
 
 

@@ -1,11 +1,13 @@
 """What `scan` makes of how a run ended, and of the files that a person hands it."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from core.grace.cli.client import Fault
-from core.grace.cli.scanning import failed, parsed
+from core.grace.cli.scanning import failed, parsed, read_baseline
+from protos.errors import InvalidArgument
 
 
 def a_run(outcome: str, sender: str, code: str) -> dict[str, Any]:
@@ -39,3 +41,22 @@ def test_a_malformed_report_is_the_runs_failure_and_no_lab_that_cannot_be_reache
     with pytest.raises(Fault, match="the report of mcnamara-1 is malformed") as told:
         parsed(content, a_run("succeeded", "mcnamara", ""))
     assert not told.value.is_mistake
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("[]", "it is no object"),
+        ('{"run": "r", "findings": []}', "it is a scan's report"),
+        ('{"version": 1}', "it has no list `accepted`"),
+        ('{"version": 1, "accepted": [{"id": "mcn-1"}]}', "entry 1 needs exactly id, reason, until, who, none empty"),
+        ("{", "it is no JSON"),
+        ("[" * 100_000, "it is nested too deeply"),
+        (" " * (5 << 20), "is larger than"),
+    ],
+)
+def test_what_is_no_baseline_is_told_before_anything_is_sent(tmp_path: Path, text: str, wrong: str) -> None:
+    (tmp_path / "baseline.json").write_text(text)
+    with pytest.raises(InvalidArgument, match=wrong) as told:
+        read_baseline(tmp_path / "baseline.json")
+    assert '"accepted": [{"id", "reason", "who", "until": "YYYY-MM-DD"}]' in told.value.next
