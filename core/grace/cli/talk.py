@@ -158,14 +158,14 @@ def read_object(text: str) -> dict[str, Any]:
 
     try:
         value = json.loads(text)
-    except ValueError as error:
-        raise InvalidArgument(
-            f"the arguments are no JSON: {error}", next='write an object: {"text": "hello"}'
         json.dumps(value)  # as it will be sent; the writer's stack is the shorter one
     except RecursionError:
         raise InvalidArgument(
             "the arguments are nested too deeply", next="write a flatter object, or attach a file"
         ) from None
+    except ValueError as error:
+        raise InvalidArgument(
+            f"the arguments are no JSON: {error}", next='write an object: {"text": "hello"}'
         ) from None
     if not isinstance(value, dict):
         raise InvalidArgument("the arguments are no JSON object", next='write one: {"text": "hello"}')
