@@ -77,7 +77,7 @@ class Custody:
         if self._keeper.state.state == "none":
             await self.create()
         async with self._noted("secret.set", name=name) as noted:
-            made = await self._change(lambda: self._set(self._keeper.vault, name, value))
+            made = await self._change(lambda: self._set(self._keeper.unlocked, name, value))
             noted["version"] = made.version
         return made
 
@@ -104,7 +104,7 @@ class Custody:
         self._keeper.vault.versions(name)
         async with self._noted("secret.rotate", name=name, at_once=at_once) as noted:
             made = await self._replace(
-                lambda leases: self._rotate(self._keeper.vault, name, value, {} if at_once else leases)
+                lambda leases: self._rotate(self._keeper.unlocked, name, value, {} if at_once else leases)
             )
             noted["version"] = made.version
         await self._change(self._destroy_retired)
@@ -157,7 +157,7 @@ class Custody:
         """
 
         def pack() -> bytes:
-            vault = self._keeper.vault
+            vault = self._keeper.unlocked
             current = [vault.versions(name)[-1] for name in vault.names]
             values = [
                 Carried(each.name, each.version, each.created, vault.read(each.name).reveal()) for each in current
@@ -187,7 +187,7 @@ class Custody:
             check_value(each.name, Secret(each.value))
         named = [each.name for each in carried[:NAMED]]
         async with self._noted("vault.import", secrets=len(carried), names=named, replace=replace) as noted:
-            taken = await self._replace(lambda leases: self._take_in(self._keeper.vault, carried, replace, leases))
+            taken = await self._replace(lambda leases: self._take_in(self._keeper.unlocked, carried, replace, leases))
             noted |= {"secrets": len(taken), "names": taken[:NAMED]}
         await self._change(self._destroy_retired)
         there = set(taken)

@@ -85,7 +85,7 @@ class Keeper:
             return VaultState("damaged" if trouble else "none", way, place, 0, reason, next, way)
         wanted = self._settings.unlock
         if vault.is_locked:
-            return VaultState("locked", way, place, len(vault), reason, next or UNLOCK, wanted)
+            return VaultState("locked", way, place, len(vault), reason, _after(next), wanted)
         return VaultState("open", way, place, len(vault), wanted=wanted)
 
     @property
@@ -101,6 +101,22 @@ class Keeper:
         if self._trouble is not None:
             raise Conflict(self._trouble.message, next=self._trouble.next)
         raise NotFound("There is no vault yet.", next="The first secret makes one: madlab secret set NAME")
+
+    @property
+    def unlocked(self) -> Vault:
+        """The vault, for whoever needs a value.
+
+        Raises:
+            Unavailable: it is locked; with why, and what has to be mended first.
+            NotFound, Conflict: as `vault`.
+        """
+        vault = self.vault
+        if vault.is_locked:
+            why = self._trouble
+            raise Unavailable(
+                f"The vault is locked. {why.message if why else ''}".rstrip(), next=_after(why.next if why else "")
+            )
+        return vault
 
     def open(self) -> None:
         """Opens the file, if there is one, and unlocks it, if that needs no person. `state` says what is in the way."""
@@ -151,7 +167,12 @@ class Keeper:
         vault = self.vault
         if not vault.is_locked:
             return
-        vault.unlock(self._key(vault, passphrase), self._learn)
+        try:
+            vault.unlock(self._key(vault, passphrase), self._learn)
+        except Error as error:
+            if passphrase is None:  # what is kept is wrong, and not what somebody typed
+                self._trouble = error
+            raise
         self._trouble = None
         self._drop_spare(vault)
         logger.info("the vault is open", way=vault.lock.way, secrets=len(vault))
@@ -165,9 +186,7 @@ class Keeper:
             Denied: the new key cannot be kept where it belongs; what there was still holds.
             NotFound, Conflict: as `vault`.
         """
-        vault = self.vault
-        if vault.is_locked:
-            raise Unavailable("The vault is locked.", next=UNLOCK)
+        vault = self.unlocked
         lock = new_lock(self._settings.unlock)
         vault.note_spare(lock)
         try:
@@ -244,3 +263,10 @@ class Keeper:
             vault.note_spare(None)
         except (Error, OSError, sqlite3.Error) as error:
             logger.warning("a key that does not open the vault is still kept", reason=str(error))
+
+
+def _after(next: str) -> str:
+    """What opens a locked vault, once `next` is done."""
+    if next in ("", UNLOCK):
+        return UNLOCK
+    return f"{next.removesuffix('.')}; then: madlab secret unlock"

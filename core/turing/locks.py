@@ -209,7 +209,8 @@ def _read_private(path: Path, what: str, others: int = 0o077) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise Denied(
-            f"The {what} file {path} cannot be read: {error.strerror}.", next="It has to be a file of yours, no link."
+            f"The {what} file {path} cannot be read: {error.strerror}.",
+            next="Put it there (its copy): a file of yours, no link.",
         ) from None
     try:
         about = os.fstat(descriptor)

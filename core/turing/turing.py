@@ -175,7 +175,7 @@ class Turing:
             Unavailable: the vault is locked.
             Conflict: the vault is damaged.
         """
-        return self._lessons.learn(self._keeper.vault.read(name))
+        return self._lessons.learn(self._keeper.unlocked.read(name))
 
     def _fitting(self, principals: Sequence[str], method: str, address: Address, now: float) -> list[Grant]:
         """The grants that fit a request, the most exact first."""
@@ -213,7 +213,7 @@ class Turing:
         if lease is None or lease.version not in versions or versions[lease.version].state(now) == "retired":
             until = now + self._lease_s
             lease = Lease(grant.name, max(versions), min(until, grant.expires) if grant.expires else until)
-        secret = self._lessons.learn(vault.read(grant.name, lease.version, now=now))
+        secret = self._lessons.learn(self._keeper.unlocked.read(grant.name, lease.version, now=now))
         return secret, use_entry(new_id(), grant, holder, lease, method, f"{address.origin}{address.path}", now)
 
     # --- for the operator: what there is

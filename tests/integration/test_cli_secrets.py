@@ -280,7 +280,14 @@ def test_the_master_key_changes_and_a_core_without_it_is_locked_and_says_so(madl
     assert "The vault is locked" in asked.err
     denied = madlab("secret", "unlock", "--json")
     assert (denied.code, denied.error["code"]) == (2, "PERMISSION_DENIED")
-    assert madlab("secret", "set", "new", "--from-stdin", stdin="new-value").code == 3
+    for words in (("set", "new", "--from-stdin"), ("rekey",)):
+        told = madlab("secret", *words, "--json", stdin="new-value")
+        assert (told.code, told.error["code"]) == (4, "UNAVAILABLE"), "3 is for a lab that cannot be reached"
+        assert f"The vault is locked. The key file {key} does not hold the key" in told.error["message"]
+        assert told.error["next"].endswith("; then: madlab secret unlock")
+    key.unlink()
+    assert "No such file" in madlab("secret", "unlock").err
+    assert "No such file" in madlab("secret", "rotate", "token", "--from-stdin", stdin="new-value").err
     key.with_suffix(".away").rename(key)
     assert madlab("secret", "unlock").err == "The vault is open, with 2 secrets.\n"
     assert madlab("ask", "Is it?").out == "Yes.\n"

@@ -37,6 +37,10 @@ class Unreachable(Unavailable):
     """No core answers."""
 
 
+class Unable(Unavailable):
+    """A core answers, and cannot do that now: its vault is locked, its journal sealed."""
+
+
 class Broken(Error):
     """The core made a mistake: what it said is in its log."""
 
@@ -323,7 +327,7 @@ def _error(status: int, content: bytes) -> Error:
     """The lab's refusal as the exception that its code names."""
     try:
         said = json.loads(content)["error"]
-        kind = (BY_CODE | {Broken.code: Broken})[said["code"]]
+        kind = (BY_CODE | {Broken.code: Broken, Unable.code: Unable})[said["code"]]
     except (ValueError, KeyError, TypeError):
         return InvalidArgument(f"the door answered {status} in words this client does not know", next="update madlab")
     return kind(str(said["message"]), next=str(said["next"]))

@@ -49,7 +49,7 @@ from core.grace.cli import (
     upkeep,
     watch,
 )
-from core.grace.cli.client import Fault
+from core.grace.cli.client import Fault, Unable
 from core.grace.cli.screen import heed_environment, note, say
 from protos.errors import Conflict, Denied, Error, Exhausted, InvalidArgument, NotFound, Unauthenticated, Unavailable
 
@@ -147,7 +147,8 @@ def run(arguments: list[str]) -> int:
     except Fault as fault:
         return _fail(fault.said, fault.message, fault.next, USAGE if fault.is_mistake else FAILED, as_json)
     except Error as error:
-        return _fail(error.code, error.message, error.next, EXIT_CODES.get(error.code, FAILED), as_json)
+        code = FAILED if isinstance(error, Unable) else EXIT_CODES.get(error.code, FAILED)
+        return _fail(error.code, error.message, error.next, code, as_json)
     except TyperException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "madlab"

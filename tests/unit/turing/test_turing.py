@@ -465,8 +465,16 @@ async def test_a_locked_vault_says_so_to_those_who_need_it_only(place: Place) ->
         ):
             with pytest.raises(Unavailable, match="The vault is locked"):
                 attempt()
-        with pytest.raises(Unavailable):
-            await locked.custody.set("new", Secret(VALUE))
+        for change in (
+            locked.custody.set("new", Secret(VALUE)),
+            locked.custody.rotate("token", Secret(NEXT_VALUE)),
+            locked.custody.export(PASSPHRASE),
+            locked.custody.rekey(),
+        ):
+            with pytest.raises(Unavailable, match=r"is locked. The key file .*: No such file") as caught:
+                await change
+            assert caught.value.next.startswith("Put it there")
+            assert caught.value.next.endswith("; then: madlab secret unlock")
         with pytest.raises(Denied):
             await locked.custody.unlock()
         await place.journal.append(Entry("next", "act"))  # outcomes ride along
