@@ -1,8 +1,10 @@
 """What shall be scanned, made ready to be sent: a directory as one packed tree, an archive as the bytes it is."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from core.config import load
 from core.grace.cli.files import check_regular
@@ -12,6 +14,8 @@ from protos.errors import InvalidArgument, NotFound
 from protos.tree import Caps
 
 CHUNK = 256 * 1024
+BLOCK = 512  # of a tar
+END_BYTES = 22 + 65535  # of a zip: its last record, with the longest comment
 MAGIC = ((0, b"PK\x03\x04"), (0, b"PK\x05\x06"), (0, b"\x1f\x8b"), (0, b"BZh"), (0, b"\xfd7zXZ\0"), (257, b"ustar"))
 
 
@@ -39,16 +43,29 @@ def open_source(path: Path, home: Home, *, history: bool, note: Callable[[str], 
     try:
         check_regular(path)
         with path.open("rb") as file:
-            head, size = file.read(512), path.stat().st_size
+            is_archive, size = _is_archive(file), path.stat().st_size
     except FileNotFoundError:
         raise NotFound(f"{path} does not exist", next="name a directory, a git repository or an archive") from None
     except OSError as error:
         raise InvalidArgument(f"{path} cannot be read: {error.strerror}", next="mend its permissions") from None
-    if not any(head.startswith(magic, at) for at, magic in MAGIC):
+    if not is_archive:
         raise InvalidArgument(
             f"{path} is no archive that can be scanned", next="name a directory, a wheel, or a zip or tar file"
         )
     return Source("archive", path.name, size, "one archive, opened in the sandbox only", lambda: read(path))
+
+
+def _is_archive(file: BinaryIO) -> bool:
+    """By what ordinary tools go by: the beginning, a tar header's checksum, or the record at a zip's end."""
+    head = file.read(BLOCK)
+    if any(head.startswith(magic, at) for at, magic in MAGIC):
+        return True
+    digits = head[148:156].strip(b"\0 ")
+    if len(head) == BLOCK and head[0] and digits and not digits.strip(b"01234567"):
+        return int(digits, 8) == sum(head) - sum(head[148:156]) + 8 * 0x20  # the field itself counts as blanks
+    file.seek(max(0, file.seek(0, os.SEEK_END) - END_BYTES))
+    tail = file.read()
+    return 0 <= tail.rfind(b"PK\x05\x06") <= len(tail) - 22
 
 
 def read(path: Path) -> Iterator[bytes]:

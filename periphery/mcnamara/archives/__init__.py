@@ -25,7 +25,7 @@ __all__ = ["NotAnArchive", "Opened", "escaped", "nest", "unpack"]
 
 NESTING = 3  # archives within archives
 SUFFIXES = (
-    ".zip", ".whl", ".egg", ".jar", ".war", ".apk", ".nupkg", ".vsix", ".xpi",
+    ".zip", ".whl", ".egg", ".jar", ".war", ".apk", ".nupkg", ".vsix", ".xpi", ".pyz",
     ".tar", ".tgz", ".tbz2", ".txz", ".gz", ".bz2", ".xz", ".gem", ".crate",
 )  # fmt: skip
 

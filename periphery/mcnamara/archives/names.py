@@ -45,6 +45,7 @@ FAULTS = {
     "nul-name": Fault("high", "CWE-158", "A NUL within the name: some tools cut the name there."),
     "overlap": Fault("high", "CWE-409", "Two members share bytes of the file, as zip bombs do."),
     "prefix": Fault("high", "CWE-436", "Bytes lie before the archive: the file is something else, too"),
+    "setuid": Fault("high", "CWE-250", "Whoever runs it gets its owner's rights (set-user-id or set-group-id)"),
     "size-lie": Fault("high", "CWE-130", "Two places give two sizes: tools lose step at this member."),
     "through-link": Fault("critical", "CWE-59", "It lies below a link of this archive: it is written where it leads."),
     "unknown-kind": Fault("high", "CWE-436", "A member of an unusual kind; tools treat it differently"),

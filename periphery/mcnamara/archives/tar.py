@@ -10,6 +10,7 @@ CHUNK = 256 * 1024
 BLOCK = 512
 HEADER_BYTES = 64 * 1024  # of one extended header
 PADDING_BYTES = 16 * 2**20  # of zeros after the end
+RAISED = 0o6000  # set-user-id, set-group-id
 REGULAR = (b"0", b"\0", b"7")
 EXTENDED = (b"x", b"g", b"L", b"K")
 
@@ -57,12 +58,16 @@ def read_tar(stream: Stream, stage: Stage, names: Names) -> None:
                 names.report("size-lie", name)
             size = int(declared)
         extended = {}
-        _member(stream, stage, names, kind, name, size, target)
+        _member(stream, stage, names, kind, name, size, target, _mode(block))
 
 
-def _member(stream: Stream, stage: Stage, names: Names, kind: bytes, name: str, size: int, target: str) -> None:
+def _member(
+    stream: Stream, stage: Stage, names: Names, kind: bytes, name: str, size: int, target: str, mode: int
+) -> None:
     if kind in REGULAR and (size or not name.endswith("/")):
         names.enter(name)
+        if mode & RAISED:
+            names.report("setuid", name, f"mode {mode & 0o7777:o}")
         stage.add(names.shown(name), _chunks(stream, size))
         _exactly(stream, -size % BLOCK)
         return
@@ -129,6 +134,14 @@ def _name(block: bytes, names: Names) -> bytes:
         names.report("nul-name", _decode(raw))
     prefix = block[345:500].split(b"\0")[0] if block[257:263] == b"ustar\0" else b""
     return prefix + b"/" + raw if prefix else raw
+
+
+def _mode(block: bytes) -> int:
+    """Its Unix mode; what is none gives no rights."""
+    try:
+        return _number(block[100:108])
+    except Damaged:
+        return 0
 
 
 def _number(field: bytes) -> int:

@@ -17,6 +17,8 @@ TARGET_BYTES = 4096  # of a link's text
 RATIO = 200  # an honest member seldom shrinks to less than this fraction
 FREE_BYTES = 16 * 2**20  # below this much output no ratio is looked at
 STORED, DEFLATED, BZIP2 = 0, 8, 12
+BEFORE = "(before the archive)"
+RAISED = 0o6000  # set-user-id, set-group-id
 LINK, REGULAR, DIRECTORY = 0o120000, 0o100000, 0o040000
 
 
@@ -88,11 +90,12 @@ def read_zip(file: BinaryIO, stage: Stage, names: Names) -> None:
     count, size, offset, end = directory
     if size > DIRECTORY_BYTES or count > 4 * stage.max_files:
         raise Full(f"a directory of {count:,} members and {size:,} bytes")
-    shift = max(0, end - size - offset)  # bytes before the archive, as self-extracting programs have
-    if shift:
-        names.report("prefix", "", f"{shift:,} bytes")
+    shift = max(0, end - size - offset)  # bytes before the archive that its offsets do not count
     file.seek(min(offset + shift, end))
     entries = list(_entries(file.read(size), names))
+    if before := min([offset, *(each.offset for each in entries)]) + shift:
+        names.report("prefix", "", f"{before:,} bytes")
+        stage.add(names.shown(BEFORE), _stretch(file, before))
     if len(entries) != count:
         names.report("count-lie", "", f"{count:,} promised, {len(entries):,} listed")
     spans: list[_Span] = []
@@ -108,6 +111,14 @@ def read_zip(file: BinaryIO, stage: Stage, names: Names) -> None:
             names.report("damaged", entry.name, str(damaged))
             names.leave(entry.name, str(damaged))
     _look_between(file, sorted(spans), shift, offset + shift, names)
+
+
+def _stretch(file: BinaryIO, size: int) -> Iterator[bytes]:
+    """The first bytes of the file: what runs where the archive extracts itself."""
+    file.seek(0)
+    while size and (got := file.read(min(size, CHUNK))):
+        size -= len(got)
+        yield got
 
 
 def documents(file: BinaryIO, suffix: str, limit: int) -> Iterator[bytes | None]:
@@ -205,6 +216,8 @@ def _member(file: BinaryIO, entry: _Entry, shift: int, stage: Stage, names: Name
         names.skip(entry.name, "a device")
     else:
         names.enter(entry.name)
+        if entry.mode & RAISED and kind != DIRECTORY:
+            names.report("setuid", entry.name, f"mode {entry.mode & 0o7777:o}")
         if entry.name.endswith("/"):
             if entry.size:
                 names.report("size-lie", entry.name, "a directory with content")

@@ -45,7 +45,24 @@ def test_an_archive_goes_in_unread(home: Home, tmp_path: Path) -> None:
         assert b"".join(source.chunks()) == each.read_bytes()
 
 
-@pytest.mark.parametrize("content", [b"", b"#!/bin/sh\n", b"\x7fELF" + bytes(600)])
+def test_what_ordinary_tools_open_is_an_archive_whatever_it_begins_with(home: Home, tmp_path: Path) -> None:
+    with (tmp_path / "app.pyz").open("wb") as file:
+        file.write(b"#!/usr/bin/env python3\n")
+        with zipfile.ZipFile(file, "a") as archive:
+            archive.writestr("__main__.py", "print()")
+            archive.comment = b"c" * 60_000
+    with tarfile.open(tmp_path / "old.tar", "w", format=tarfile.USTAR_FORMAT) as plain:
+        plain.addfile(tarfile.TarInfo("a"))
+    block = bytearray((tmp_path / "old.tar").read_bytes())
+    block[257:265] = bytes(8)  # of the time before `ustar`
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block[:512])
+    (tmp_path / "old.tar").write_bytes(block)
+    for name in ("app.pyz", "old.tar"):
+        assert open_source(tmp_path / name, home, history=True, note=no_note).kind == "archive"
+
+
+@pytest.mark.parametrize("content", [b"", b"#!/bin/sh\n", b"\x7fELF" + bytes(600), b"PK\x05\x06"[::-1] * 200])
 def test_a_file_that_is_no_archive_is_refused(home: Home, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(InvalidArgument, match="is no archive that can be scanned"):

