@@ -78,15 +78,16 @@ class _Work:
             for each in await self._remarks.fresh():
                 conversation.say(prompts.REMARK.format(text=each))
             completion = await ask(task, conversation.request(task.model))
-            await self._remarks.acted_on()
             task.ledger.steps += 1
             await tell_model(task)
             if words := printable(completion.text).strip():
                 await task.call.progress(words[:2000], what="note")
             if completion.finished.reason == FINISH_REFUSED or completion.refusal:
+                await self._remarks.answered(acted=False)
                 said = completion.refusal or completion.text
                 return Ending("failed", said.strip(), "The model refuses to work on this.")
             results, more = await self._act(completion)
+            await self._remarks.answered(acted=any(not each.failed for each in results))
             if toolbox.finished is not None:
                 ending, objection = await self._judge()
                 unheard = await self._remarks.fresh()

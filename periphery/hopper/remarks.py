@@ -1,7 +1,9 @@
 """What an operator says to a run while it works: read before each step, and told how far it has got.
 
 A remark is prose without a recipient in the run's conversation. It is *delivered* when it is in what the model is
-asked next, and *acted on* when the answer to that has come back.
+asked next. It is *acted on* when the step that answers it was carried out: a tool call that ran, or the agent's finish.
+An answer that did nothing leaves it delivered, and that is told with a `note`. Whether the step was what the remark
+wanted, nobody can say here.
 """
 
 from protos.tools import Call
@@ -10,6 +12,7 @@ from protos.v1.message_pb2 import KIND_PROSE, Message
 SENDER = "operator"
 PAGE = 100
 REMARK_CHARACTERS = 4000
+IDLE = "the agent answered without acting"
 
 
 class Remarks:
@@ -18,7 +21,7 @@ class Remarks:
     def __init__(self, call: Call) -> None:
         self._call = call
         self._after = call.message.sequence
-        self._waiting: list[Message] = []  # delivered, and not yet acted on
+        self._waiting: list[Message] = []  # delivered, and not yet answered
 
     async def fresh(self) -> list[str]:
         """What was said since the last time, oldest first; it counts as delivered."""
@@ -33,11 +36,15 @@ class Remarks:
         self._waiting += said
         return [each.text[:REMARK_CHARACTERS] for each in said]
 
-    async def acted_on(self) -> None:
-        """The model has answered with them before it."""
+    async def answered(self, *, acted: bool) -> None:
+        """The agent has taken a step with them before it; `acted`: something of it was carried out."""
         waiting, self._waiting = self._waiting, []
         for each in waiting:
-            await self._tell(each, "acted_on")
+            if acted:
+                await self._tell(each, "acted_on")
+            else:
+                await self._tell(each, "delivered", note=IDLE)
 
-    async def _tell(self, remark: Message, state: str) -> None:
-        await self._call.progress(remark.text[:300], what="remark", remark=remark.causation or remark.id, state=state)
+    async def _tell(self, remark: Message, state: str, **more: str) -> None:
+        about = {"what": "remark", "remark": remark.causation or remark.id, "state": state, **more}
+        await self._call.progress(remark.text[:300], **about)

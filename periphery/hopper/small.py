@@ -141,7 +141,6 @@ class Small:
                     raise
                 await task.call.progress(f"{places[which].title}: no answer: {error.message[:200]}", what="note")
                 continue
-            await remarks.acted_on()
             task.ledger.steps += 1
             await tell_model(task)
             fault, code = _answer(completion, places[which])
@@ -149,9 +148,12 @@ class Small:
                 why = "no function" if code is None else "nothing new"
                 said = " ".join(printable(completion.text).split())[:SAID_CHARACTERS]
                 await task.call.progress(f"{places[which].title}: {why} in the answer: {said}", what="note")
+                await remarks.answered(acted=False)
                 continue
             before = self._before
-            yield await self._try(task, places[which], fault, code)
+            tried = await self._try(task, places[which], fault, code)
+            await remarks.answered(acted=True)
+            yield tried
             if self._before is not before:  # it was kept: the lines have moved, and other tests fail
                 places = likely(task.root, f"{task.goal}\n{task.notes}", self._before["tail"]) or places
 

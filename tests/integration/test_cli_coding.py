@@ -43,6 +43,7 @@ PLAYS: dict[str, Edits] = {
     "add a page": {"README.md": "An adder.\n"},
     "multiply": {"adder.py": "def add(a, b):\n    return a * b\n"},
     "wait for a remark": MENDED,
+    "wait and only talk": MENDED,
     "wait for ever": MENDED,
 }
 
@@ -77,10 +78,10 @@ class Talkative(Hand):
         await call.progress("adder.py: +1 -1", what="edit", path="adder.py", added=1, removed=1)
         await call.progress("Step 1", what="model", steps=1, tokens=1234, usd=0.25)
         if goal.startswith("wait"):
-            await self._hear(call, for_ever=goal.endswith("ever"))
+            await self._hear(call, goal)
         return await super().work(call, source=source, goal=goal, role=role, notes=notes, changes=changes)
 
-    async def _hear(self, call: Call, *, for_ever: bool) -> None:
+    async def _hear(self, call: Call, goal: str) -> None:
         after = call.message.sequence
         with fail_after(60):
             while True:
@@ -89,7 +90,9 @@ class Talkative(Hand):
                 for each in [each for each in said if each.kind == KIND_PROSE and each.sender == "operator"]:
                     about = {"what": "remark", "remark": each.causation or each.id}
                     await call.progress(each.text, state="delivered", **about)
-                    if not for_ever:
+                    if goal.endswith("talk"):
+                        await call.progress(each.text, state="delivered", note="the agent only talked", **about)
+                    elif not goal.endswith("ever"):
                         await call.progress(each.text, state="acted_on", **about)
                         return
                 await sleep(0.05)
@@ -387,6 +390,17 @@ def test_steer_need_not_wait_and_says_when_nobody_acted(madlab: Madlab, repo: Pa
         assert (steering.returncode, json.loads(out)["state"]) == (4, "delivered")
         assert json.loads(err.splitlines()[-1])["error"]["code"] == "not_acted_on"
         assert code.wait(60) == 4
+
+
+def test_steer_says_when_the_agent_answered_without_acting(madlab: Madlab, repo: Path) -> None:
+    with at_work(madlab, repo, "wait and only talk") as code:
+        run = newest(madlab)["id"]
+        told = madlab("steer", run, "hello", "--json")
+        assert (told.code, told.json["state"], told.error["code"]) == (4, "delivered", "not_acted_on")
+        assert "answered without acting" in told.error["message"]
+        assert madlab("cancel", run).code == 0
+        _, err = code.communicate(timeout=60)
+    assert "remark  delivered, and the agent only talked: hello" in err
 
 
 def test_ctrl_c_cancels_where_nobody_can_be_asked(madlab: Madlab, repo: Path) -> None:

@@ -348,6 +348,22 @@ async def test_a_remark_reaches_the_agent_at_its_next_step(tmp_path: Path) -> No
     assert whats.index("remark") > whats.index("model")
 
 
+async def test_a_remark_that_the_agent_only_talks_about_is_delivered_and_not_acted_on(tmp_path: Path) -> None:
+    plays = [acts(("read", {"path": "calc.py"})), Play(text="I would rather not."), acts(mend()), finish()]
+    async with bench(plays, tmp_path) as lab:
+
+        def hear(event: Message) -> None:
+            fields = json.loads(event.data or "{}")
+            if fields.get("what") == "model" and fields["steps"] == 1:
+                lab.bus.say("Use a generator.")
+
+        lab.bus.heard = hear
+        done = await lab.work(BUGGY)
+    assert done.outcome == "succeeded"
+    told = [(each["state"], each.get("note")) for each in done.fields("remark")]
+    assert told == [("delivered", None), ("delivered", "the agent answered without acting")]
+
+
 async def test_a_remark_that_comes_with_the_end_is_heard_before_it(tmp_path: Path) -> None:
     async with bench([acts(mend()), finish("Early."), finish("With the remark.")], tmp_path) as lab:
 

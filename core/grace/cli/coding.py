@@ -170,11 +170,16 @@ def steer(
     said = client.post(place(run) + "/remarks", {"text": _words(remark, "the remark")})
     if not json:
         screen.note(f"accepted: {said['id']}")
-    state = _await_remark(client, run, said, json=json) if wait else "accepted"
+    state, idle = _await_remark(client, run, said, json=json) if wait else ("accepted", False)
     if json:
         screen.data(said | {"state": state})
     elif state == "acted_on":
         screen.say("acted on")
+    if idle:
+        why = f"the remark was delivered, and the agent of {run} answered without acting"
+        raise Fault(
+            "not_acted_on", why, next=f"see what it says: madlab logs {run}   then say it again, in other words"
+        )
     if wait and state != "acted_on":
         raise Fault(
             "not_acted_on", f"the run {run} ended before it acted on the remark", next=f"see: madlab show {run}"
@@ -357,15 +362,23 @@ def _tell(client: Client, run: dict[str, Any], out: Path | None) -> None:
         screen.note(going_on(run))
 
 
-def _await_remark(client: Client, run: str, said: Mapping[str, Any], *, json: bool) -> str:
-    """Follows a remark until somebody has acted on it or the run has ended; returns how far it came."""
+def _await_remark(client: Client, run: str, said: Mapping[str, Any], *, json: bool) -> tuple[str, bool]:
+    """Follows a remark until somebody has acted on it, or all who heard it have answered without acting, or the run
+    has ended; returns how far it came, and whether they answered so."""
     state, ours = "accepted", {said["id"], *said["runs"].values()}
+    hearing: set[str] = set()  # conversations of those who have not answered yet
     for line in client.follow(place(run) + "/logs", after=said["sequence"]):
         fields = line["data"] if isinstance(line["data"], Mapping) else {}
         if line["tool"] == "progress" and fields.get("what") == "remark" and fields.get("remark") in ours:
             state = str(fields.get("state"))
             if state == "acted_on":
-                return state
+                return state, False
+            if fields.get("note"):
+                hearing.discard(line["conversation"])
+                if not hearing:
+                    return state, True
+                continue
+            hearing.add(line["conversation"])
             if not json:
                 screen.note(state)
-    return state
+    return state, False

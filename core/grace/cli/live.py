@@ -133,11 +133,17 @@ def _told(what: object, text: str, fields: Mapping[str, Any]) -> tuple[str, str,
         case "tests":
             return "tests", text, "green" if fields.get("passed") else "red"
         case "plan" | "edit" | "remark" | "model":
-            state = f"{fields.get('state', '')}: ".replace("_", " ") if what == "remark" else ""
+            state = f"{_how_far(fields)}: " if what == "remark" else ""
             return what, f"{state}{text}", {"edit": "cyan", "model": "dim"}.get(what, "bold")
         case "note" | "log":
             return what, text, "dim"
     return "note", text, "dim"
+
+
+def _how_far(remark: Mapping[str, Any]) -> str:
+    """How far a remark has come."""
+    state, note = str(remark.get("state", "")).replace("_", " "), str(remark.get("note") or "")
+    return f"{state}, and {_cut(note)}" if note else state
 
 
 def _cut(text: str) -> str:

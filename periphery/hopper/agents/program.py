@@ -137,8 +137,9 @@ async def in_sessions(task: Task, session: Callable[[str], Awaitable[Ending]]) -
     remarks = Remarks(task.call)
     ending = await session(request_of(task))
     while ending.how == "done" and (said := await remarks.fresh()):
+        ran = len(task.shell.ran)
         ending = await session(_again(task, said))
-        await remarks.acted_on()
+        await remarks.answered(acted=ending.how == "done" or len(task.shell.ran) > ran)
     return ending
 
 
