@@ -5,7 +5,7 @@ import os
 import re
 import time
 
-_UUID7 = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+UUID7 = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _VARIANT = dict(zip("0123456789abcdef", 4 * "89ab", strict=True))  # two bits of a random digit, behind the bits 10
 
 
@@ -34,4 +34,4 @@ def _text(value: int) -> str:
 
 def is_uuid(id: str) -> bool:
     """Whether `id` is a UUIDv7 as this module writes it."""
-    return _UUID7.fullmatch(id) is not None
+    return UUID7.fullmatch(id) is not None

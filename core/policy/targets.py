@@ -17,7 +17,11 @@ _ADDRESS = re.compile(
     r"(https?)://(\[[0-9a-f:.]{2,45}\]|[a-z0-9_](?:[a-z0-9._-]{0,252}[a-z0-9_])?)(?::([0-9]{1,5}))?"
     r"(/[!-\"$->@-\[\]-~]*)?(?:\?[!-\"$-\[\]-~]*)?"
 )
-_HOST = re.compile(r"(\*|(?:\*\.)?[a-z0-9_](?:[a-z0-9._-]{0,252}[a-z0-9_])?|\[[0-9a-f:.]{2,45}\])(?::(\*|[0-9]{1,5}))?")
+_PORT = "[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
+HOSTS = re.compile(
+    r"(\*|(?:\*\.)?[a-z0-9_](?:[a-z0-9._-]{0,252}[a-z0-9_])?|\[[0-9a-f:.]{2,45}\])"
+    rf"(?::(\*|{_PORT}))?"
+)
 # What one server takes for part of a name and another for a step up, a division or its end: "/docs/%2e%2e/admin",
 # "/admin;x", "/admin%3fx", "/admin%252fx"; and dots and blanks at the ends of a name, which some cut off.
 _UNCLEAR = re.compile(
@@ -84,13 +88,13 @@ def host_pattern(text: str) -> HostPattern:
     Raises:
         ValueError: it is no pattern of hosts.
     """
-    found = _HOST.fullmatch(text)
-    port = found[2] if found else None
-    if found is None or (port not in (None, "*") and not 0 < int(port) < 65536):
+    found = HOSTS.fullmatch(text)
+    if found is None:
         raise ValueError(
             f"{text[:100]!r} names no hosts; write example.org, *.example.org, example.org:8443 or *,"
             " in lower case, international names in their xn-- form"
         )
+    port = found[2]
     return HostPattern(found[1], ANY_PORT if port == "*" else int(port or OWN_PORT))
 
 

@@ -31,7 +31,7 @@ from core.turing.secret import Secret
 from core.turing.settings import Vault as Settings
 from core.turing.settings import Way
 from core.turing.vault import Vault
-from protos.errors import Conflict, Denied, Error, InvalidArgument, NotFound, Unavailable
+from protos.errors import Conflict, Denied, Error, NotFound, Unavailable
 
 logger = structlog.get_logger()
 
@@ -142,7 +142,7 @@ class Keeper:
         """Makes the vault, open.
 
         Raises:
-            Conflict: there is one.
+            Conflict: there is one, or a passphrase is no way to open it.
             InvalidArgument: it wants a passphrase, or a longer one.
             Denied, Unavailable: the key or the file cannot be kept where it belongs.
         """
@@ -218,7 +218,7 @@ class Keeper:
             check_passphrase(chosen)
             return derive(lock, chosen)
         if passphrase is not None:
-            raise InvalidArgument(
+            raise Conflict(
                 f"The settings say that {'a key file' if lock.way == 'key_file' else 'the system'} opens the vault.",
                 next='For a passphrase, set [vault] unlock = "passphrase" in madlab.toml and restart the core.',
             )

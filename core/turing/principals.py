@@ -4,7 +4,7 @@ import re
 
 from protos.errors import InvalidArgument
 
-_PRINCIPAL = re.compile(r"operator|(mad|client):[A-Za-z0-9][A-Za-z0-9._-]{0,63}|run:[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
+NAMED = re.compile(r"(?:(?:mad|client):)?[A-Za-z0-9][A-Za-z0-9._-]{0,63}|run:[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 
 
 def principal_of(text: str) -> str:
@@ -13,9 +13,8 @@ def principal_of(text: str) -> str:
     Raises:
         InvalidArgument: it names none.
     """
-    named = text if text == "operator" or ":" in text else f"mad:{text}"
-    if not _PRINCIPAL.fullmatch(named):
+    if not NAMED.fullmatch(text):
         raise InvalidArgument(
             f"{text[:100]!r} is no principal.", next="It is mad:NAME, run:ID, client:NAME or operator."
         )
-    return named
+    return text if text == "operator" or ":" in text else f"mad:{text}"

@@ -1,7 +1,8 @@
 """The door does what its OpenAPI document says: a fuzzer asks a real lab over TCP, as the operator's page does.
 
 Each operation gets requests that fit the document and requests that do not. No answer is a 5xx, none has a status, a
-media type or a shape that the document does not name.
+media type or a shape that the document does not name; what fits is not refused for its form (400), and what does not
+fit is refused.
 The seed is fixed. A few requests for each operation in an ordinary run; many with MADLAB_FULL=1.
 """
 
@@ -31,6 +32,14 @@ LEFT_OUT = {
     "delete_sessions_current": "it ends the session that asks",
     "get_events": "a stream that has no end",
 }
+BEYOND_WORDS = {  # what fits the document may be refused for what no JSON Schema can say
+    "get_search": "a quotation mark that is never closed, a field that is none of ours, a day such as 30 February",
+    "post_journal_verify": "a line is signed",
+    "post_policy_backtest": "the text is a policy, in TOML",
+    "post_secrets_by_name_rotate": "blanks at the ends of a value do not count, and no plain word is one",
+    "put_secrets_by_name": "likewise",
+    "post_secrets_by_name_grants": "a place has an address of the web in one of many forms; `use` is a line of ours",
+}
 CHECKED = (
     "not_a_server_error",
     "status_code_conformance",
@@ -38,16 +47,18 @@ CHECKED = (
     "response_schema_conformance",
     "response_headers_conformance",
     "unsupported_method",
+    "negative_data_rejection",
+    "positive_data_acceptance",
 )
 
 load_all_checks()
 DOCUMENT = document(endpoints())
-SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
+SCHEMA = schemathesis.openapi.from_dict(DOCUMENT | {"security": []})  # it is always the operator who asks
 OPERATIONS: dict[str, Any] = {}
 for _found in SCHEMA.get_all_operations():
     assert isinstance(_found, Ok)
     OPERATIONS[_found.ok().definition.raw["operationId"]] = _found.ok()
-CHECKS_HERE = [CHECKS.get_one(each) for each in CHECKED]
+CHECKS_HERE = {each: CHECKS.get_one(each) for each in CHECKED}
 
 
 @dataclass(frozen=True)
@@ -87,6 +98,7 @@ def test_every_endpoint_is_in_the_document_once_with_a_sentence() -> None:
 @pytest.mark.parametrize("name", sorted(set(OPERATIONS) - set(LEFT_OUT)))
 def test_the_door_does_what_its_document_says(door: Door, name: str) -> None:
     operation = OPERATIONS[name]
+    checks = [each for each in CHECKED if each != "positive_data_acceptance" or name not in BEYOND_WORDS]
     cases = st.one_of(
         operation.as_strategy(generation_mode=GenerationMode.POSITIVE),
         operation.as_strategy(generation_mode=GenerationMode.NEGATIVE) if _can_be_wrong(operation) else st.nothing(),
@@ -103,7 +115,8 @@ def test_the_door_does_what_its_document_says(door: Door, name: str) -> None:
     @given(case=cases)
     def ask(case: Any) -> None:
         headers = {"Authorization": f"Bearer {door.token}", "Accept": "*/*"}
-        case.call_and_validate(f"{door.address}/api/v1", headers=headers, checks=CHECKS_HERE, timeout=30)
+        run = [CHECKS_HERE[each] for each in checks]
+        case.call_and_validate(f"{door.address}/api/v1", headers=headers, checks=run, timeout=30)
 
     ask()
 

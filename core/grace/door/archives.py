@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, model_validator
+from pydantic.config import JsonDict
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -13,14 +14,28 @@ from core.grace.door.answers import Answer
 from core.grace.door.callers import caller_of
 from core.grace.door.edge import Empty, Strict, json_of, lab_of
 from core.grace.door.routes import Endpoint
-from protos.errors import InvalidArgument
+
+ONE_OF_THEM: JsonDict = {
+    "oneOf": [
+        {"required": ["conversation"], "properties": {"conversation": {"minLength": 1}, "idle_s": {"type": "null"}}},
+        {"required": ["idle_s"], "properties": {"conversation": {"maxLength": 0}, "idle_s": {"type": "number"}}},
+    ]
+}
 
 
 class ArchiveBody(Strict):
     """What goes into the archive: one conversation, or all in which nothing was said for some time."""
 
+    model_config = ConfigDict(json_schema_extra=ONE_OF_THEM)
+
     conversation: Annotated[str, Field(max_length=255)] = ""
     idle_s: Annotated[float | None, Field(ge=0, le=1e10)] = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if bool(self.conversation) == (self.idle_s is not None):
+            raise ValueError("give one of conversation and idle_s")
+        return self
 
 
 class RestoreBody(Strict):
@@ -76,8 +91,6 @@ async def _list(request: Request) -> Response:
 
 async def _create(request: Request) -> Response:
     body = await json_of(request, ArchiveBody)
-    if bool(body.conversation) == (body.idle_s is not None):
-        raise InvalidArgument("either a conversation or a time is needed", next="give one of conversation and idle_s")
     made = await lab_of(request).archives.create(
         [body.conversation] if body.conversation else None,
         idle_s=body.idle_s or 0.0,

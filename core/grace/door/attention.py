@@ -31,7 +31,7 @@ from core.coding.telling import warnings
 from core.fiedler.escrow import Account
 from core.fiedler.money import dollars
 from core.grace.door.callers import OPERATOR, caller_of
-from core.grace.door.edge import Strict, json_of, lab_of
+from core.grace.door.edge import INTEGRAL, Strict, json_of, lab_of
 from core.grace.door.routes import Endpoint
 from core.grace.door.vault import vault_json
 from core.lab import Lab
@@ -159,7 +159,7 @@ class Attention:
 class DismissBody(Strict):
     """Up to where a person has seen it: the `seen` of its act."""
 
-    seen: Annotated[int, Field(ge=0)]
+    seen: Annotated[int, Field(ge=0), INTEGRAL]
 
 
 class AnswersBody(Strict):

@@ -1,19 +1,21 @@
 """The edge of the door: what comes in has its shape and size checked, and what goes wrong is said, always as JSON."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 import structlog
 from anyio import move_on_after
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.types import Message as Part
 
+from core.horace.blobs import DIGEST
 from core.lab import Lab
-from core.policy.targets import host_pattern
+from core.policy.targets import HOSTS, host_pattern
 from protos.errors import (
     Conflict,
     Denied,
@@ -24,7 +26,7 @@ from protos.errors import (
     Unauthenticated,
     Unavailable,
 )
-from protos.ids import new_id
+from protos.ids import UUID7, new_id
 
 PAGE = 1000  # the longest that a page of a list is
 BODY_BYTES = 256 * 1024  # of a JSON request; what is bigger goes in as a blob
@@ -44,17 +46,34 @@ logger = structlog.get_logger()
 Body = TypeVar("Body", bound=BaseModel)
 
 
+def _integral(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+INTEGRAL = BeforeValidator(_integral)  # 5.0 is 5: JSON has numbers of one kind
+
+
 class Strict(BaseModel):
     """What a body is: of the known shape, and of no other."""
 
     model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
 
 
+def whole(pattern: re.Pattern[str]) -> str:
+    """A pattern that all of a text has to match, as JSON Schema has it."""
+    return f"^(?:{pattern.pattern})$"
+
+
+def told(pattern: re.Pattern[str], *, or_empty: bool = False) -> Any:
+    """For a text that is refused elsewhere, in better words, where `pattern` does not match it: for the document."""
+    return Field(json_schema_extra={"pattern": f"^(?:{pattern.pattern})?$" if or_empty else whole(pattern)})
+
+
 class BlobBody(Strict):
     """A link to a blob. Its size is looked up and not believed."""
 
-    digest: str
-    size: Annotated[int, Field(ge=0)] = 0
+    digest: Annotated[str, told(DIGEST)]
+    size: Annotated[int, Field(ge=0), INTEGRAL] = 0
     name: Annotated[str, Field(max_length=255)] = ""
     media_type: Annotated[str, Field(max_length=255)] = ""
 
@@ -68,10 +87,10 @@ class TermsBody(Strict):
     """What whoever asks sets for the run that a message starts."""
 
     usd: Annotated[float | None, Field(ge=0, le=1_000_000)] = None
-    tokens: Annotated[int | None, Field(ge=0, le=2**53)] = None
+    tokens: Annotated[int, Field(ge=0, le=2**53), INTEGRAL] | None = None
     seconds: Annotated[float | None, Field(gt=0, le=30 * 86_400)] = None
     image: Annotated[str, Field(max_length=255)] = ""
-    web: Annotated[list[Annotated[str, AfterValidator(_hosts)]], Field(max_length=64)] = []
+    web: Annotated[list[Annotated[str, AfterValidator(_hosts), told(HOSTS)]], Field(max_length=64)] = []
 
 
 class RemarkBody(Strict):
@@ -91,13 +110,13 @@ class MessageBody(Strict):
     conversation: Annotated[str, Field(max_length=128)] = ""
     blobs: Annotated[list[BlobBody], Field(max_length=64)] = []
     terms: TermsBody = TermsBody()
-    id: str = ""
+    id: Annotated[str, told(UUID7, or_empty=True)] = ""
 
 
 class NameBody(Strict):
     """Which blob a named file shall be."""
 
-    digest: str
+    digest: Annotated[str, told(DIGEST)]
 
 
 class ShutdownBody(Strict):
@@ -137,7 +156,8 @@ async def json_of(request: Request, model: type[Body]) -> Body:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(each) for each in first["loc"]) or "the body"
-        raise InvalidArgument(f"{place}: {first['msg'][:300]}", next="see core/grace/door/README.md") from None
+        what = first["msg"].removeprefix("Value error, ")[:300]
+        raise InvalidArgument(f"{place}: {what}", next="see core/grace/door/README.md") from None
 
 
 def number_of(request: Request, name: str, default: int, most: int, *, least: int = 0) -> int:

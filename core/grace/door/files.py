@@ -14,6 +14,8 @@ from core.grace.door.edge import NameBody, json_of, lab_of
 from core.grace.door.routes import Endpoint, text
 from core.grace.door.shapes import blob_json, version_json
 from core.grace.door.streams import BlobStream
+from core.horace.blobs import DIGEST
+from core.horace.store import NAME
 from core.lab import Lab
 from core.policy.acts import Act
 from core.policy.capabilities import Identity
@@ -29,17 +31,17 @@ def routes() -> Iterator[Endpoint]:
     """What this part of the door answers."""
     yield Endpoint(
         "POST", "/blobs", _put_blob, "Stores bytes, streamed, under their digest.",
-        takes=BYTES, query=(text("name", "carried in the answer, not kept"), text("media_type", "likewise")),
-        answer=answers.Blob, status=201, clients=True,
+        query=(text("name", "carried in the answer, not kept"), text("media_type", "likewise")),
+        takes=BYTES, empty=True, answer=answers.Blob, status=201, clients=True,
     )  # fmt: skip
     yield Endpoint(
         "GET", "/blobs/{digest}", _get_blob, "The bytes of that digest, or those that Range names.",
-        media=BYTES, clients=True,
+        parts={"digest": DIGEST}, media=BYTES, clients=True,
     )  # fmt: skip
     yield Endpoint("GET", "/files/{name}", _get_file, "The newest version of a named file.", answer=answers.Version)
     yield Endpoint(
         "PUT", "/files/{name}", _put_file, "Makes a blob the newest version of a named file.",
-        body=NameBody, answer=answers.Version,
+        parts={"name": NAME}, body=NameBody, answer=answers.Version,
     )  # fmt: skip
 
 

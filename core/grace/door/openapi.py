@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from core import VERSION
 from core.grace.door.answers import Refused
+from core.grace.door.edge import whole
 from core.grace.door.routes import BASE, Endpoint
 
 JSON = "application/json"
@@ -99,7 +100,7 @@ class _Schemas:
 
 def _operation(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
     parameters = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+        {"name": name, "in": "path", "required": True, "schema": _part(endpoint, name)}
         for name, _ in PARAMETER.findall(endpoint.path)
     ]
     parameters += [
@@ -125,12 +126,17 @@ def _operation(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
         operation["parameters"] = parameters
     if endpoint.body is not None:
         schema = schemas.of(endpoint.body, "validation")
-        operation["requestBody"] = {"required": True, "content": {JSON: {"schema": schema}}}
+        operation["requestBody"] = {"required": endpoint.needs_body, "content": {JSON: {"schema": schema}}}
     elif endpoint.takes:
-        operation["requestBody"] = {"required": True, "content": {endpoint.takes: {}}}
+        operation["requestBody"] = {"required": endpoint.needs_body, "content": {endpoint.takes: {}}}
     if endpoint.anybody:
         operation["security"] = []
     return operation
+
+
+def _part(endpoint: Endpoint, name: str) -> dict[str, Any]:
+    pattern = endpoint.parts.get(name)
+    return {"type": "string", "minLength": 1} | ({} if pattern is None else {"pattern": whole(pattern)})
 
 
 def operation_id(endpoint: Endpoint) -> str:

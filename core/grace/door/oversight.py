@@ -1,6 +1,7 @@
 """The door's routes for whoever watches over the lab: the policy, what waits for a person, what was done."""
 
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
@@ -19,7 +20,7 @@ from core.egress.urls import canonical
 from core.grace.door import answers
 from core.grace.door.answers import Answer
 from core.grace.door.callers import caller_of
-from core.grace.door.edge import Empty, Strict, after_of, json_of, lab_of, number_of
+from core.grace.door.edge import INTEGRAL, Empty, Strict, after_of, json_of, lab_of, number_of, told
 from core.grace.door.events import EventStream, Item
 from core.grace.door.routes import AFTER, Endpoint, choice, number, text
 from core.grace.door.trail import Trail, line_of, merged
@@ -34,10 +35,11 @@ from core.policy.policy import Policy, load_policy
 from core.policy.rules import BUILT_IN, BUILT_IN_NAME, Label, Rule, parse_policy, read_policy
 from core.policy.versions import Version, record, versions
 from core.ports.acting import denial
-from core.turing.principals import principal_of
+from core.turing.principals import NAMED, principal_of
 from protos.errors import Denied, InvalidArgument, NotFound
 
 TRIED_AT_ONCE = 200  # decisions between two looks at what else there is to do
+MOMENT = re.compile(r"-?[0-9]{1,17}(?:\.[0-9]{1,20})?")
 DAYS_S = 30 * 86_400.0  # how far back a policy is tried
 
 
@@ -46,8 +48,8 @@ class CheckBody(Strict):
 
     kind: Kind
     target: Annotated[str, Field(max_length=8192)]
-    principals: Annotated[list[Annotated[str, Field(max_length=200)]], Field(min_length=1, max_length=4)]
-    details: Annotated[dict[str, str | int], Field(max_length=16, default_factory=dict)]
+    principals: Annotated[list[Annotated[str, Field(max_length=200), told(NAMED)]], Field(min_length=1, max_length=4)]
+    details: Annotated[dict[str, str | Annotated[int, INTEGRAL]], Field(max_length=16, default_factory=dict)]
     taint: Annotated[list[Label], Field(max_length=4, default_factory=list)]
 
 
@@ -69,7 +71,7 @@ class VerifyBody(Strict):
 class ApproveBody(Strict):
     """How many acts of that form may begin."""
 
-    uses: Annotated[int, Field(ge=1, le=MOST_USES)] = 1
+    uses: Annotated[int, Field(ge=1, le=MOST_USES), INTEGRAL] = 1
 
 
 class PolicyNow(Answer):
@@ -219,7 +221,7 @@ def routes() -> Iterator[Endpoint]:
         "GET", "/audit", _audit, "Privileged acts with intent, decision and outcome.",
         query=(
             text("principal", "of this one only", longest=200),
-            text("since", "seconds since the epoch", longest=40),
+            text("since", "seconds since the epoch", longest=40, pattern=MOMENT),
             number("limit", "at most so many", default=200),
             AFTER,
         ),
@@ -487,10 +489,9 @@ async def _verify(request: Request) -> Response:
 
 
 def _moment(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise InvalidArgument(f"since: {text[:40]!r} is no moment", next="give seconds since the epoch") from None
+    if not MOMENT.fullmatch(text):
+        raise InvalidArgument(f"since: {text[:40]!r} is no moment", next="give seconds since the epoch")
+    return float(text)
 
 
 def _trail(request: Request) -> Trail:

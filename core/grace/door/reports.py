@@ -11,12 +11,12 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from tempfile import TemporaryFile
 from typing import IO, Annotated, Any
 
 from anyio import from_thread, to_thread
-from pydantic import AfterValidator, Field
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -53,20 +53,12 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a spreadsheet takes a c
 COLUMNS = ("severity", "rule", "cwe", "path", "line", "message", "fix", "confidence", "scanners", "id")
 
 
-def _day(value: str) -> str:
-    day = datetime.fromisoformat(value).date()
-    today = datetime.now(UTC).date()
-    if not today <= day <= today + timedelta(days=LONGEST_DAYS):
-        raise ValueError("it is a day from today on, and of the next three years")
-    return day.isoformat()
-
-
 class _AcceptedBody(Strict):
     """One finding that is accepted."""
 
     id: Annotated[str, Field(min_length=1, max_length=100)]
     reason: Annotated[str, Field(min_length=1, max_length=500)]
-    until: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d$"), AfterValidator(_day)]
+    until: date
     who: Annotated[str, Field(max_length=100)] = ""  # else whoever asks
 
 
@@ -457,7 +449,10 @@ async def _baseline(request: Request) -> Response:
     known = {each.id for each in report.findings}
     if unknown := [each.id for each in body.accept if each.id not in known]:
         raise InvalidArgument(f"accept: the report has no finding {unknown[0][:64]!r}", next="take ids out of it")
-    fresh = {each.id: each.model_dump() | {"who": each.who.strip() or caller} for each in body.accept}
+    today = datetime.now(UTC).date()
+    if not all(today <= each.until <= today + timedelta(days=LONGEST_DAYS) for each in body.accept):
+        raise InvalidArgument("until: it is a day from today on, and of the next three years", next="give another day")
+    fresh = {each.id: each.model_dump(mode="json") | {"who": each.who.strip() or caller} for each in body.accept}
     kept = [each for each in before if each["id"] not in body.withdraw and each["id"] not in fresh]
     await lab_of(request).journal.append(*_entries(run, caller, fresh, body.withdraw))
     return JSONResponse({"version": 1, "accepted": [*kept, *fresh.values()]})

@@ -10,17 +10,19 @@ mistake never means "no filter". A handler gets the request and reads what is de
 `answer` is a type that pydantic knows: a model, a dataclass, `list[Model]`. What it says must hold: a fuzzer compares.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import KW_ONLY, dataclass
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.grace.door.callers import admit
+from core.grace.door.edge import whole
 from protos.errors import InvalidArgument
 
 BASE = "/api/v1"
@@ -39,6 +41,7 @@ class Query:
     default: int | str | None = None
     longest: int = TEXT
     values: tuple[str, ...] = ()  # the only ones; empty: any
+    pattern: re.Pattern[str] | None = None  # what the handler takes; it refuses the rest, in its own words
 
     @property
     def schema(self) -> dict[str, Any]:
@@ -48,6 +51,8 @@ class Query:
             schema = {"type": "integer", "minimum": 0, "maximum": 10**18 - 1}
         elif self.values:
             schema = {"type": "string", "enum": list(self.values)}
+        elif self.pattern is not None:
+            schema["pattern"] = whole(self.pattern)
         return schema if self.default is None else schema | {"default": self.default}
 
     def check(self, text: str) -> None:
@@ -70,9 +75,16 @@ def number(name: str, about: str, *, default: int | None = None) -> Query:
     return Query(name, about, "number", default)
 
 
-def text(name: str, about: str, *, longest: int = TEXT, default: str | None = None) -> Query:
+def text(
+    name: str,
+    about: str,
+    *,
+    longest: int = TEXT,
+    default: str | None = None,
+    pattern: re.Pattern[str] | None = None,
+) -> Query:
     """A text."""
-    return Query(name, about, "text", default, longest)
+    return Query(name, about, "text", default, longest, pattern=pattern)
 
 
 def choice(name: str, about: str, *values: str, default: str | None = None) -> Query:
@@ -94,6 +106,8 @@ class Endpoint:
     _: KW_ONLY
     body: type[BaseModel] | None = None  # what JSON comes in
     takes: str = ""  # the media type of a body that is no JSON
+    empty: bool = False  # whether such a body may be empty; JSON may where `{}` is good
+    parts: Mapping[str, re.Pattern[str]] = field(default_factory=dict)  # of the path, where not any text will do
     query: Sequence[Query] | None = ()  # None: whatever it is, nobody here reads it
     answer: Any = dict[str, Any]  # a type
     media: str = "application/json"  # of the answer; what is no JSON has no schema
@@ -109,6 +123,17 @@ class Endpoint:
     def place(self) -> str:
         """Its whole path."""
         return self.base + self.path
+
+    @property
+    def needs_body(self) -> bool:
+        """Whether it refuses a request that has no body."""
+        if self.body is None:
+            return bool(self.takes) and not self.empty
+        try:
+            self.body.model_validate({})
+        except ValidationError:
+            return True
+        return False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)

@@ -16,7 +16,7 @@ from core.grace.door import answers
 from core.grace.door.answers import Answer
 from core.grace.door.callers import Caller, caller_of
 from core.grace.door.edge import Empty, json_of, lab_of, number_of
-from core.grace.door.routes import Endpoint, number, text
+from core.grace.door.routes import Endpoint, choice, number, text
 
 FIELDS = {"kind": "kind", "sender": "from", "to": "to", "mad": "mad", "tag": "tag", "conversation": "conversation",
           "run": "run", "since": "after", "until": "before"}  # fmt: skip
@@ -56,7 +56,7 @@ def routes() -> Iterator[Endpoint]:
         "GET", "/search", _search, "Finds what was said and done: messages, runs, findings, acts.",
         query=(
             text("q", HELP),
-            text("kind", f"of one kind: {', '.join(KINDS)}"),
+            choice("kind", "of one kind", *KINDS),
             text("sender", "who said or did it"),
             text("to", "whom it was said to"),
             text("mad", "who said it or whom it was said to; of a run, whose"),

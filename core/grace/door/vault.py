@@ -5,6 +5,7 @@ JSON; no answer, no error and no log holds one. An exported vault is sealed befo
 """
 
 import base64
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -16,13 +17,13 @@ from starlette.responses import JSONResponse, Response
 
 from core.grace.door import answers
 from core.grace.door.answers import Answer
-from core.grace.door.edge import Empty, Strict, json_of, lab_of, number_of
+from core.grace.door.edge import INTEGRAL, Empty, Strict, json_of, lab_of, number_of, told
 from core.grace.door.routes import Endpoint, number
 from core.lab import Lab
 from core.turing.grants import Grant, Use
-from core.turing.headers import adding_of
+from core.turing.headers import NAME, adding_of
 from core.turing.places import place_of
-from core.turing.principals import principal_of
+from core.turing.principals import NAMED, principal_of
 from core.turing.secret import MAX_BYTES, Secret
 from core.turing.turing import Turing
 from core.turing.vault import Version
@@ -30,6 +31,8 @@ from protos.errors import InvalidArgument, NotFound
 
 VAULT_BYTES = 64 << 20  # of an exported vault
 MOST_USES = 1000
+B64 = "[A-Za-z0-9+/]"
+BASE64 = re.compile(f"(?:{B64}{{4}}){{2,}}(?:{B64}{{3}}=|{B64}{{4}}|{B64}{{6}}==)")  # of 8 bytes and more
 ANY = "any"  # method
 METHOD = rf"^({ANY}|[A-Z][A-Z-]{{0,19}})$"
 
@@ -58,7 +61,7 @@ class _ImportHead(Strict):
 class ValueBody(Strict):
     """A value, in base64."""
 
-    value: Annotated[str, Field(max_length=2 * MAX_BYTES)]
+    value: Annotated[str, Field(max_length=2 * MAX_BYTES), told(BASE64)]
     at_once: bool = False
 
 
@@ -66,7 +69,7 @@ class GrantBody(Strict):
     """Who may use a secret where, and how long."""
 
     id: Annotated[str, Field(pattern="^[a-z0-9]{6,32}$")]
-    to: Annotated[str, Field(max_length=200)]
+    to: Annotated[str, Field(max_length=200), told(NAMED)]
     place: Annotated[str, Field(max_length=2000)]
     methods: Annotated[
         tuple[Annotated[str, Field(pattern=METHOD)], ...],
@@ -74,14 +77,14 @@ class GrantBody(Strict):
     ] = ("GET",)
     use: Annotated[str, Field(max_length=500)] = ""
     ttl_s: Annotated[float | None, Field(gt=0, le=10 * 366 * 86_400)] = None
-    uses: Annotated[int | None, Field(ge=1, le=2**53)] = None
+    uses: Annotated[int, Field(ge=1, le=2**53), INTEGRAL] | None = None
 
 
 class RevokeBody(Strict):
     """Which grants end: one, those of one principal, or all there are of the secret."""
 
     id: str = ""
-    to: str = ""
+    to: Annotated[str, told(NAMED, or_empty=True)] = ""
 
 
 class VersionNow(Answer):
@@ -208,7 +211,10 @@ def routes() -> Iterator[Endpoint]:
         takes="application/octet-stream", answer=TakenIn, local=True,
     )  # fmt: skip
     yield Endpoint("GET", "/secrets", _list, "Secrets by name; no value.", answer=Secrets)
-    yield Endpoint("PUT", "/secrets/{name}", _set, "Sets a secret.", body=ValueBody, answer=Made, status=201)
+    yield Endpoint(
+        "PUT", "/secrets/{name}", _set, "Sets a secret.",
+        parts={"name": re.compile(NAME)}, body=ValueBody, answer=Made, status=201,
+    )  # fmt: skip
     yield Endpoint(
         "POST", "/secrets/{name}/rotate", _rotate, "Gives a secret a new value.",
         body=ValueBody, answer=Rotated, status=201,
