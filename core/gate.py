@@ -23,7 +23,7 @@ from typing import Any, NoReturn, TypeVar
 
 import grpc
 import structlog
-from anyio import CancelScope, Event, current_time
+from anyio import CancelScope, Event, current_time, move_on_after
 from anyio.lowlevel import checkpoint
 
 from core.fiedler.line import Line
@@ -60,6 +60,7 @@ CONNECTIONS = 16  # of one worker: each is a descriptor of the core, of which al
 EVENTS_AT_ONCE = 100  # of one worker, before others have their turn
 EVIDENCE_BYTES = 256 * 1024
 GATHERED_BYTES = 32 << 20  # of one worker's requests to models
+HEARD_OUT_BYTES, HEARD_OUT_S = 1 << 20, 0.2  # of a request that is refused already
 REASON_CHARACTERS = 2000
 OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
@@ -345,7 +346,8 @@ class FilesServicer(_Servicer, files_pb2_grpc.FilesServicer):
             if first is None or first.WhichOneof("part") != "about":
                 raise InvalidArgument("The first part of a put says what it is about.")
             about.CopyFrom(first.about)
-            return await files.put(_bytes_of(requests), name=about.name, media_type=about.media_type)
+            async with _hearing_out(requests):
+                return await files.put(_bytes_of(requests), name=about.name, media_type=about.media_type)
         raise AssertionError("answering aborts")
 
     async def Get(self, request: files_pb2.GetRequest, servicing: Servicing) -> AsyncIterator[files_pb2.Chunk]:
@@ -438,7 +440,10 @@ class WebServicer(_Servicer, web_pb2_grpc.WebServicer):
             first = await anext(aiter(requests), None)
             if first is None or first.WhichOneof("part") != "head":
                 raise InvalidArgument("The first part of a request is its head.")
-            async with aclosing(web.fetch(first.head, _bytes_of(requests))) as events:  # type: ignore[type-var]
+            async with (
+                _hearing_out(requests),
+                aclosing(web.fetch(first.head, _bytes_of(requests))) as events,  # type: ignore[type-var]
+            ):
                 async for event in events:
                     yield event
 
@@ -484,6 +489,25 @@ class ModelHostServicer(_Servicer, llm_pb2_grpc.ModelHostServicer):
                 await first_of(tell, listen)
             finally:
                 line.close("The worker that served the model ended its stream.")
+
+
+@asynccontextmanager
+async def _hearing_out(requests: AsyncIterator[Any]) -> AsyncIterator[None]:
+    """Reads what is left of a request that is refused, as far as it comes at once.
+
+    A client of grpc.aio that is still writing when the refusal comes takes that for a fault of its own, and never
+    learns why it was refused.
+    """
+    try:
+        yield
+    except Error:
+        left = HEARD_OUT_BYTES
+        with move_on_after(HEARD_OUT_S):
+            async for each in requests:
+                left -= each.ByteSize()
+                if left < 0:
+                    break
+        raise
 
 
 async def _bytes_of(

@@ -21,11 +21,11 @@ class AWeb(Web):
 
     async def fetch(self, head: RequestHead, body: AsyncIterable[bytes] | None = None) -> AsyncIterator[FetchEvent]:
         self.heads.append(head)
-        sent = b"".join([chunk async for chunk in body]) if body is not None else b""
-        self.bodies.append(sent)
         origin = "/".join(head.url.split("/", 3)[:3])
         if origin not in self.hosts:
             raise Denied(f"rule host: {origin} may not be reached.", next="Add a rule.")
+        sent = b"".join([chunk async for chunk in body]) if body is not None else b""
+        self.bodies.append(sent)
         headers = [(each.name, each.value.decode("latin-1")) for each in head.headers]
         digest, size = hashlib.sha256(), 0
         async with httpx2.AsyncClient(trust_env=False) as client:

@@ -89,6 +89,14 @@ async def test_a_denial_keeps_its_type_its_sentence_and_what_would_be_needed(roa
 
 
 @ROADS
+async def test_a_request_with_a_body_that_is_refused_at_its_head_hears_why_each_time(road: str, tmp_path: Path) -> None:
+    async with a_web(road, tmp_path) as (web, _):
+        for _ in range(200):
+            with pytest.raises(Denied, match="rule host"):
+                await got(web, "https://bank.test/", "POST", b"some", b"of it")
+
+
+@ROADS
 async def test_a_body_that_breaks_off_breaks_the_request_with_the_callers_own_error(road: str, tmp_path: Path) -> None:
     async def half() -> AsyncIterator[bytes]:
         yield b"half"
