@@ -1,22 +1,33 @@
 """25 secrets are used in real runs of a real lab, and none of them is found in anything that the lab leaves behind.
 
-The lab is a core of its own with a vault; its runs are in sandboxes; the servers they talk to are real, speak TLS, and
-are indiscreet: they say every secret back, in headers, bodies, errors and pieces, in every encoding they know. The core
-dies twice in the middle, once with a segmentation fault. Then everything is searched: each file of the home and of the
-runtime directory, temporary files, environments and command lines of every process, what the commands print, and what
-has come back to whoever asked.
+The lab is a core of its own with a vault; its runs are in sandboxes, of bubblewrap (the eMAD `snoop`) and of Docker
+(the same one as `spy`); the servers they talk to are real, speak TLS, and are indiscreet: they say every secret back,
+in headers, bodies, errors and pieces, in every encoding they know.
+
+A grant puts a value into a header, and so does a handle there: that is the one road for which the lab has values. In an
+address or a body a handle is only text. What a person says goes to nobody as it was said; and a run that has found a
+value, where the lab could not look, does not get it into an address or a body.
+
+The core dies twice in the middle, of a segmentation fault and of an abort, while a run in each of the engines is in the
+midst of an answer. Then everything is searched: each file of the home and of the runtime directory, each column of each
+table, temporary files, dumps of memory, environments and command lines of every process, containers while they live,
+images and their layers, what the commands print, and what has come back to whoever asked.
 """
 
 import base64
 import html
 import json
 import os
+import resource
 import secrets
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,22 +44,42 @@ from core.grace.cli.client import Client
 from core.home import Home
 from protos.errors import Denied
 from protos.ids import new_id
+from sandbox.images.build import default_cache
+from sandbox.images.unpacked import Images as Unpacked
 from tests.bubblewrap_lab import need_bubblewrap
 from tests.commands import Madlab
-from tests.labs import a_home
+from tests.docker_lab import need_runtime
+from tests.emads.snoop import veiled
+from tests.labs import a_home, build, forget_images
 from tests.model_server import ModelServer, Play, Request, model_server
 from tests.security.forms import seen
-from tests.security.search import found_below, told_by_processes
+from tests.security.search import (
+    CORE_PATTERN,
+    databases,
+    dumps_in,
+    found_below,
+    found_in_tables,
+    layers_of_engine,
+    places_of_dumps,
+    said_by_engine,
+    told_by_engine,
+    told_by_processes,
+)
 from tests.servers.authority import Authority
 from tests.servers.site import Asked, Site, a_site, ok
+from tests.sizes import full
 
 pytestmark = pytest.mark.docker  # it needs sandboxes, if not that engine
 ROOT = Path(__file__).parents[1]
+IMAGES = ("base", "tests/emads/snoop")
+SYSTEM = {"proc", "sys", "usr", "opt", "lib", "lib64", "bin", "sbin"}  # of a sandbox: the image's and the kernel's
 SETTINGS = """
-emads = ["{root}/emads/snoop"]
+emads = ["{root}/emads/snoop", "{place}/spy"]
 policy = ["{place}/rules.toml"]
 [sandbox]
 runtime = "bwrap"
+[profile.spy]
+runtime = "runc"
 [vault]
 key_file = "vault.key"
 [egress]
@@ -70,13 +101,13 @@ RULES = """
 [[rules]]
 name = "uses-them"
 kinds = ["secret.use"]
-principals = ["mad:snoop"]
+principals = ["mad:snoop", "mad:spy"]
 verdict = "allow"
 carries = ["worker", "web", "file"]
 [[rules]]
 name = "anywhere"
 kinds = ["web.fetch"]
-principals = ["mad:snoop"]
+principals = ["mad:snoop", "mad:spy"]
 hosts = ["*:*"]
 verdict = "allow"
 carries = ["worker", "web", "file"]
@@ -143,6 +174,9 @@ class Place:
     models: ModelServer
     hears: dict[str, Any]
     told: list[str] = field(default_factory=list)
+    in_sandboxes: dict[str, list[str]] = field(default_factory=dict)  # that lived, what was found
+    carriers: set[str] = field(default_factory=set)  # the conversations of runs that had found a value
+    dumps: list[Path] = field(default_factory=list)
 
     @property
     def client(self) -> Client:
@@ -155,31 +189,59 @@ class Place:
         """Calls a tool as a person does, and returns the answer."""
         body = {"recipient": mad, "kind": "call", "tool": tool, "arguments": arguments, "id": new_id()}
         said = self.client.post("/api/v1/messages", body | ({"conversation": conversation} if conversation else {}))
+        if tool == "carry":
+            self.carriers.add(said["conversation"])
         for each in self.client.follow(f"/api/v1/conversations/{quote(said['conversation'])}/messages"):
             self.told.append(json.dumps(each, ensure_ascii=False))
             if each["id"] == f"{said['id']}.reply":
                 return dict(each)
         raise AssertionError("the conversation ended without an answer")
 
-    def grant(self, name: str, use: str) -> None:
-        """Lets the snoop use a secret below a path of its own."""
+    def grant(self, name: str, use: str, to: str = "snoop") -> None:
+        """Lets an eMAD use a secret below a path of its own."""
         body = {
             "id": secrets.token_hex(5),
-            "to": "mad:snoop",
+            "to": f"mad:{to}",
             "place": self.url(f"/{name}"),
             "methods": ["any"],
             "use": use,
         }
         self.client.post(f"/api/v1/secrets/{name}/grants", body)
 
+    def look_into_sandboxes(self) -> None:
+        """While they live: what the engine says of them, and what each process of them finds in its files."""
+        values = self.values.values()
+        for each in said_by_engine(self.madlab.home.lab):
+            self.in_sandboxes[each] = told_by_engine(self.madlab.home.lab, *values)
+        for process in self._inside():
+            found = self.in_sandboxes.setdefault(f"process {process.name}", [])
+            with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+                for place in (process / "root").iterdir():
+                    if place.name not in SYSTEM and place.is_dir():
+                        found += found_below(place, *values)
+
+    def _inside(self) -> Iterator[Path]:
+        """The processes that see the lab's sockets, and another root than ours."""
+        ours = str(self.madlab.home.runtime).encode()
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has ended
+                if ours in (process / "mountinfo").read_bytes() and not (process / "root").samefile("/"):
+                    yield process
+
 
 @contextmanager
 def a_place(values: dict[str, str]) -> Iterator[Place]:
     """A lab that keeps `values` in its vault, and servers that cannot keep anything."""
     need_bubblewrap()
+    need_runtime("runc")
     hears: dict[str, Any] = {"stuck": threading.Event(), "heard": set()}
     with ExitStack() as stack:
-        home = stack.enter_context(a_home(images=("base", "tests/emads/snoop"), unpacked=True))
+        home = stack.enter_context(a_home(images=IMAGES, unpacked=True))
+        stack.callback(forget_images, home.lab)
+        build(home.lab, IMAGES)
+        manifest = (ROOT / "emads/snoop/manifest.toml").read_text()
+        (home.path / "spy").mkdir()
+        (home.path / "spy/manifest.toml").write_text(manifest.replace('name = "snoop"', 'name = "spy"', 1))
         portal = stack.enter_context(start_blocking_portal())
         tls = Authority.made(home.path).context("leaky.test")
         answers = {
@@ -239,6 +301,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         with a_place(values) as place:
             keep_and_grant(place)
             go_out(place)
+            say_where_only_headers_serve(place)
+            carry_what_they_found(place)
             ask_models(place)
             say_them(place)
             die_in_the_middle(place)
@@ -264,6 +328,7 @@ def keep_and_grant(place: Place) -> None:
         place.grant(name, "basic:user")
     for name in HANDLES:
         place.grant(name, "")
+        place.grant(name, "", to="spy")
 
 
 def go_out(place: Place) -> None:
@@ -271,10 +336,38 @@ def go_out(place: Place) -> None:
     urls = [place.url(f"/{name}{form}") for name in (*ADDED, *BASIC) for form in FORMS]
     urls += [place.url("/nowhere"), "https://leaky.test:1/token/body", place.url("/token/../hex/body")]
     place.ask("snoop", "errand", urls=urls, header="")
-    for name in HANDLES:
+    for name, mad in zip(HANDLES, ("snoop", "spy", "snoop", "spy"), strict=True):
         urls = [place.url(f"/{name}{form}") for form in FORMS]
-        place.ask("snoop", "errand", urls=[*urls, place.url("/token/body")], header=f"Bearer secret://{name}")
+        place.ask(mad, "errand", urls=[*urls, place.url("/token/body")], header=f"Bearer secret://{name}")
     place.ask("snoop", "errand", urls=[place.url("/jwt/body")], header="Bearer secret://uuid")  # not granted there
+
+
+def say_where_only_headers_serve(place: Place) -> None:
+    """In addresses and bodies: handles, which are only text there, and values that a person says, which go nowhere."""
+    for mad in ("snoop", "spy"):
+        urls = [place.url(f"/jwt/body?key=secret://jwt&mad={mad}")]
+        place.ask(mad, "errand", urls=urls, header="Bearer secret://jwt", body='{"key": "secret://jwt"}')
+        urls = [place.url(f"/{name}/body?key={quote(value, safe='')}") for name, value in place.values.items()]
+        place.ask(mad, "errand", urls=[*urls, place.url("/said")], header="", body=json.dumps(place.values))
+
+
+def carry_what_they_found(place: Place) -> None:
+    """Runs that know a value and try to send it, each in an address or a body; all do both at the whole size."""
+    ways = (("url", "percent"), ("body", "escaped"), ("stream", "raw"), ("body", "base64"))
+
+    def carry(number: int, name: str, road: str, form: str) -> None:
+        mad = "spy" if number < len(ways) else "snoop"
+        found = veiled(place.values[name].encode())
+        place.ask(mad, "carry", file=found, road=road, form=form, to=place.url(f"/found/{name}"))
+
+    tries = [
+        (number, name, *way)
+        for number, name in enumerate(place.values)
+        for way in (ways if full() else (ways[number % len(ways)],))
+    ]
+    with ThreadPoolExecutor(4) as threads:
+        for each in [threads.submit(carry, *one) for one in tries]:
+            each.result()
 
 
 def ask_models(place: Place) -> None:
@@ -284,6 +377,7 @@ def ask_models(place: Place) -> None:
     place.ask("fiedler", "ask", prompt="hello, please fail")
     for name in ("umlauts", "key", "lines", "tabs"):
         place.ask("fiedler", "ask", prompt=f"What is {place.values[name]!r}, or {place.values[name]}?")
+    place.ask("fiedler", "ask", prompt="What are these? " + " and ".join(place.values.values()))
 
 
 def say_them(place: Place) -> None:
@@ -300,23 +394,28 @@ def say_them(place: Place) -> None:
 
 
 def die_in_the_middle(place: Place) -> None:
-    """The core is killed while an answer with a secret is on its way, and again while messages with secrets are."""
+    """The core is killed while an answer with a secret is on its way, and messages with secrets are."""
     home, seen_by = place.madlab.home, place.hears
-    asked: dict[str, object] = {"recipient": "snoop", "kind": "call", "tool": "errand", "id": new_id()}
-    for number in (signal.SIGSEGV, signal.SIGKILL):
+    for mad, number in (("spy", signal.SIGSEGV), ("snoop", signal.SIGABRT)):
         seen_by["stuck"].clear()
-        asked = asked | {"id": new_id(), "arguments": {"urls": [place.url("/token/slow")], "header": ""}}
-        place.client.post("/api/v1/messages", asked)
+        asked = {"recipient": mad, "kind": "call", "tool": "errand", "id": new_id()}
+        path, header = ("/jwt/slow", "Bearer secret://jwt") if mad == "spy" else ("/token/slow", "")
+        place.client.post("/api/v1/messages", asked | {"arguments": {"urls": [place.url(path)], "header": header}})
         assert seen_by["stuck"].wait(60)
+        place.look_into_sandboxes()
         pid = home.holder()
         assert pid is not None
         limits = Path(f"/proc/{pid}/limits").read_text()
         assert "Max core file size        0                    0" in limits
+        places = [*places_of_dumps(pid), home.path, home.runtime]
+        with suppress(PermissionError):  # where it is let, only what the core asked of the kernel is left
+            resource.prlimit(pid, resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         for value in place.values.values():
             place.client.publish({"recipient": "fiedler", "kind": "prose", "text": value})
         os.kill(pid, number)
         while home.holder() is not None:
             time.sleep(0.01)
+        place.dumps += dumps_in(*places, word=str(home.path))
         place.madlab.up()
 
 
@@ -332,7 +431,20 @@ def test_no_model_was_told_one(place: Place) -> None:
     assert len(heard) >= 10
     for name, value in place.values.items():
         assert [form for each in heard for form in seen(value, each)] == [], name
-    assert any(b"[secret umlauts]" in each for each in heard)
+    assert [name for name in place.values if not any(f"[secret {name}]".encode() in each for each in heard)] == []
+
+
+def test_no_server_was_told_one_in_an_address_or_a_body(place: Place) -> None:
+    for name, value in place.values.items():
+        for each in place.site.asked:
+            assert seen(value, each.line.encode() + b"\n" + each.body) == [], (name, each.line)
+    assert not [each for each in place.site.asked if "/found/" in each.line], "refused as a whole"
+    handles = [each for each in place.site.asked if "key=secret://jwt" in each.line]
+    assert {each.line[-12:-9] for each in handles} == {"oop", "spy"}, "there a handle is text"
+    assert {each.body for each in handles} == {b'{"key": "secret://jwt"}'}
+    said = [each.body for each in place.site.asked if "/said" in each.line]
+    assert len(said) == 2
+    assert [name for name in place.values if any(f"[secret {name}]".encode() not in each for each in said)] == []
 
 
 def test_none_is_in_any_file_of_the_lab_or_in_what_it_kept_for_a_while(place: Place) -> None:
@@ -342,9 +454,61 @@ def test_none_is_in_any_file_of_the_lab_or_in_what_it_kept_for_a_while(place: Pl
     assert (home.path / "core.log").stat().st_size > 1000
     assert found_below(home.path, *values) == []
     assert found_below(home.runtime, *values) == []
-    assert found_below(Path(os.environ.get("TMPDIR", "/nowhere")), *values) == []
-    assert not list(ROOT.parent.glob("core.[0-9]*"))
-    assert not list(home.path.rglob("core.[0-9]*"))
+    assert found_below(Path(os.environ["TMPDIR"]), *values) == []
+
+
+def test_none_is_in_any_column_of_any_table_nor_in_an_index_of_words(place: Place) -> None:
+    kept = databases(place.madlab.home.path)
+    assert {"journal.db", "vault.db", "dewey.db"} <= {each.name for each in kept}
+    assert [found for each in kept for found in found_in_tables(each, *place.values.values())] == []
+
+
+def test_none_was_in_a_sandbox_while_it_lived(place: Place) -> None:
+    kinds = [each.split()[0] for each in place.in_sandboxes]
+    assert kinds.count("container") >= 1
+    assert kinds.count("process") >= 2, "of each engine one"
+    assert {what: found for what, found in place.in_sandboxes.items() if found} == {}
+
+
+def test_none_is_in_an_image_or_one_of_its_layers(place: Place) -> None:
+    lab, values = place.madlab.home.lab, place.values.values()
+    assert len([each for each in said_by_engine(lab) if each.startswith("image ")]) == len(IMAGES)
+    assert told_by_engine(lab, *values) == []
+    unpacked = Unpacked(lab, default_cache())
+    images = [unpacked.find(each) for each in unpacked.names()]
+    layers = {each.folder / layer for each in images for layer in each.layers}
+    assert len(images) == len(IMAGES)
+    assert [found for each in layers for found in found_below(each, *values)] == []
+    if os.geteuid():
+        pytest.skip("only root may look into the engine's layers")
+    if not (layers := set(layers_of_engine(lab))):
+        pytest.skip("this engine does not say where its layers lie")
+    assert [found for each in layers for found in found_below(each, *values)] == []
+
+
+def test_no_core_that_died_left_its_memory(place: Place, tmp_path: Path) -> None:
+    assert place.dumps == []
+    # And who leaves it is found: a process that asks the kernel for nothing.
+    dies = (
+        "import os, resource\n"
+        "most = resource.getrlimit(resource.RLIMIT_CORE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_CORE, (most, most))\n"
+        "print(flush=True); input(); os.abort()"
+    )
+    word, pipe = f"{tmp_path}/{secrets.token_hex(8)}", subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", dies, word], cwd=tmp_path, stdin=pipe, stdout=pipe) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        process.stdout.readline()
+        places = places_of_dumps(process.pid)
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        _, status = os.waitpid(process.pid, 0)
+        process.returncode = status
+    if not os.WCOREDUMP(status) or CORE_PATTERN.read_text().startswith("|"):
+        pytest.skip("this machine writes no process's memory to a file")
+    (dump,) = dumps_in(*places, word=word)
+    dump.unlink()
 
 
 def test_none_is_in_any_process(place: Place) -> None:
@@ -380,7 +544,20 @@ def test_each_of_them_was_there_to_be_taken_out(place: Place) -> None:
 
 def test_who_asks_a_server_that_knows_one_that_he_had_not_sent_does_not_hear_it(place: Place) -> None:
     assert "[secret umlauts] again." in "\n".join(place.told)
-    assert [each for each in place.client.get("/api/v1/incidents", limit=1000)["incidents"] if each["ended"]] == []
+    incidents = place.client.get("/api/v1/incidents", limit=1000)["incidents"]
+    assert [each for each in incidents if each["ended"] and each["conversation"] not in place.carriers] == []
+
+
+def test_who_carried_one_that_he_had_found_was_ended_for_it(place: Place) -> None:
+    caught = {each["conversation"] for each in place.client.get("/api/v1/incidents", limit=1000)["incidents"]}
+    assert place.carriers <= caught
+    outcomes = [
+        each["outcome"]
+        for each in place.client.get("/api/v1/runs", limit=1000)["runs"]
+        if each["conversation"] in place.carriers
+    ]
+    # A value that is short, or made of few characters, may stand there by chance: it is refused, and ends nobody.
+    assert outcomes.count("killed") >= len(outcomes) * 9 // 10, outcomes
 
 
 def test_the_journal_is_whole(place: Place) -> None:

@@ -12,6 +12,7 @@ from anyio import (
     DelimiterNotFound,
     EndOfStream,
     IncompleteRead,
+    TypedAttributeLookupError,
     create_task_group,
     create_tcp_listener,
 )
@@ -19,7 +20,10 @@ from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.buffered import BufferedByteReceiveStream
 from anyio.streams.tls import TLSListener
 
-GONE = (BrokenResourceError, ClosedResourceError, EndOfStream, IncompleteRead, DelimiterNotFound, ssl.SSLError, OSError)
+GONE = (
+    *(BrokenResourceError, ClosedResourceError, EndOfStream, IncompleteRead, DelimiterNotFound, ssl.SSLError, OSError),
+    TypedAttributeLookupError,  # whoever came has left before anybody asked who it was
+)
 HEAD_BYTES = 1 << 20
 
 
@@ -63,9 +67,9 @@ class Site:
 
     async def serve(self, stream: ByteStream) -> None:
         self.visits += 1
-        peer = stream.extra(SocketAttribute.remote_address)
         try:
             async with stream:
+                peer = stream.extra(SocketAttribute.remote_address)
                 buffered = BufferedByteReceiveStream(stream)
                 while True:
                     asked = await _read(buffered, (str(peer[0]), int(peer[1])))

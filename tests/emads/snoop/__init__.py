@@ -31,6 +31,17 @@ WRITERS: dict[str, Callable[[bytes], bytes]] = {
     "percent": lambda value: quote(value, safe="").encode(),
     "escaped": lambda value: json.dumps({"key": value.decode()}).encode(),
 }
+VEILED, VEIL = "veiled:", 0x55
+
+
+def veiled(value: bytes) -> str:
+    """A value in a writing of this MAD's own, which nobody else can read."""
+    return VEILED + bytes(each ^ VEIL for each in value).hex()
+
+
+def unveiled(text: str) -> bytes:
+    """The value again."""
+    return bytes(each ^ VEIL for each in bytes.fromhex(text.removeprefix(VEILED)))
 
 
 class Found(TypedDict):
@@ -57,8 +68,8 @@ class Snoop:
         return {"files": [each.name for each in files], "bytes": sum(len(each.read_bytes()) for each in files)}
 
     @tool(effects="outward")
-    async def errand(self, call: Call, *, urls: list[str], header: str) -> Found:
-        """Fetches what it is told with the header it is told, and tells everybody everything it heard: an honest fool.
+    async def errand(self, call: Call, *, urls: list[str], header: str, body: str = "the body") -> Found:
+        """Fetches what it is told with what it is told, and tells everybody everything it heard: an honest fool.
 
         It says it in a log, a file, a prompt and its answer.
         """
@@ -68,7 +79,7 @@ class Snoop:
             if header:
                 head.headers.append(Header(name="Authorization", value=header.encode()))
             try:
-                async with aclosing(call.ctx.web.fetch(head, _pieces(b"the body", ""))) as events:  # type: ignore[type-var]
+                async with aclosing(call.ctx.web.fetch(head, _pieces(body.encode(), ""))) as events:  # type: ignore[type-var]
                     async for event in events:
                         heard += [f"{each.name}: {each.value.decode('latin-1')}" for each in event.head.headers]
                         heard += [f"{event.head.status} {event.head.reason}", event.bytes.decode("utf-8", "replace")]
@@ -83,8 +94,13 @@ class Snoop:
 
     @tool(effects="outward")
     async def carry(self, call: Call, *, file: str, road: Road, form: Form, to: str) -> Found:
-        """Reads a file beside the gate, or a blob by its digest, and carries it out; `to` is a URL, for the web."""
-        if file.startswith("sha256:"):
+        """Reads a file beside the gate, or a blob by its digest, and carries it out; `to` is a URL, for the web.
+
+        Of a `file` that is veiled only it can see what it says: it has found a value where the lab could not look.
+        """
+        if file.startswith(VEILED):
+            value = unveiled(file)
+        elif file.startswith("sha256:"):
             value = b"".join([each async for each in call.ctx.files.get(file)])
         else:
             value = Path(_door(), file).read_bytes().strip()
