@@ -9,6 +9,7 @@ from core.grace.cli import screen
 from core.grace.cli.client import Client
 from core.grace.cli.life import Json
 from core.grace.cli.runs import Follow, tell_waiting
+from protos.errors import NotFound
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="As `madlab approvals` shows it: the beginning of an id.")]
 SHOWN_CHARACTERS = 600  # of a detail
@@ -51,13 +52,24 @@ def approve(
     json: Json = False,
 ) -> None:
     """Let one act of exactly this form begin, or N."""
-    found = Client.to(context.obj).post(f"/api/v1/approvals/{quote(id, safe='')}/approve", {"uses": uses})
+    found = Client.to(context.obj).post(_place(id) + "/approve", {"uses": uses})
     _answered(found, "approved" if uses == 1 else f"approved for {uses}", as_json=json)
 
 
 def deny(context: typer.Context, id: Id, json: Json = False) -> None:
     """Refuse an act, also where it was approved and has not begun."""
-    _answered(Client.to(context.obj).post(f"/api/v1/approvals/{quote(id, safe='')}/deny", {}), "denied", as_json=json)
+    _answered(Client.to(context.obj).post(_place(id) + "/deny", {}), "denied", as_json=json)
+
+
+def _place(id: str) -> str:
+    """Where the door has an approval.
+
+    Raises:
+        NotFound: none can be called so: another place of the door would answer, in words about routes.
+    """
+    if not id or "/" in id:
+        raise NotFound(f"There is no approval '{screen.plain(id[:64])}'.", next="See: madlab approvals")
+    return "/api/v1/approvals/" + quote(id, safe="")
 
 
 def _answered(found: dict[str, Any], what: str, *, as_json: bool) -> None:

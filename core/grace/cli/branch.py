@@ -49,7 +49,7 @@ def apply(
     from core.coding.repository import Repository, check_branch
 
     client = Client.to(context.obj, waiting=tell_waiting)
-    coded = [Coded.of(client.get(place(each))) for each in (run, other) if each]
+    coded = [Coded.of(client.get(place(each))) for each in ([run, other] if other else [run])]
     first = coded[0]
     if out is not None:
         if other:

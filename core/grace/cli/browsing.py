@@ -50,8 +50,10 @@ def browse(
     from core.grace.cli import pages
     from core.grace.cli.progress import progress
 
-    client = Client.to(context.obj, waiting=tell_waiting)
     urls, goal = told_apart(words)
+    if out is not None:
+        check_folder(out)
+    client = Client.to(context.obj, waiting=tell_waiting)
     message = {
         "recipient": "marco",
         "kind": "call",
@@ -86,7 +88,7 @@ def told_apart(words: Sequence[str]) -> tuple[list[str], str]:
     """The addresses, and what is to be found.
 
     Raises:
-        InvalidArgument: there is no address, or more than one goal.
+        InvalidArgument: there is no address, one that is none of the web, or more than one goal.
     """
     *firsts, last = words
     goal = "" if _is_address(last) else last
@@ -95,7 +97,22 @@ def told_apart(words: Sequence[str]) -> tuple[list[str], str]:
         raise InvalidArgument(f"{wrong[0]!r} is no address", next="put the goal last, in quotes")
     if not urls:
         raise InvalidArgument("there is no address to visit", next='write: madlab browse URL "what to find"')
+    for each in urls:
+        scheme = each.partition("://")[0].lower() if "://" in each else "https"
+        if scheme not in ("http", "https"):
+            raise InvalidArgument(f"{each!r} is no page of the web", next="name an address with http or https")
     return [each if "://" in each else f"https://{each}" for each in urls], goal
+
+
+def check_folder(out: Path) -> None:
+    """Looked at before any page is visited.
+
+    Raises:
+        InvalidArgument: nothing can be written below it.
+    """
+    there = next(each for each in (out, *out.absolute().parents) if each.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise InvalidArgument(f"nothing can be written in {out}", next="name a folder of yours, or a new one in it")
 
 
 def _is_address(word: str) -> bool:

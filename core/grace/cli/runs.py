@@ -10,6 +10,7 @@ import typer
 from core.grace.cli import screen
 from core.grace.cli.client import Client
 from core.grace.cli.life import Json
+from protos.errors import NotFound
 
 MOST = 1000  # runs that the door tells at once
 
@@ -126,7 +127,13 @@ def _tops(client: Client, mad: str) -> Iterator[dict[str, Any]]:
 
 
 def place(run: str) -> str:
-    """Where the door has a run."""
+    """Where the door has a run.
+
+    Raises:
+        NotFound: no run can be called so: another place of the door would answer, in words about routes.
+    """
+    if not run or "/" in run:
+        raise NotFound(f"There is no run '{screen.plain(run[:64])}'.", next="See: madlab runs")
     return "/api/v1/runs/" + quote(run, safe="")
 
 

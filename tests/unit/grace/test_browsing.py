@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from core.grace.cli import pages
-from core.grace.cli.browsing import told_apart
+from core.grace.cli.browsing import check_folder, told_apart
 from core.grace.cli.client import Fault
 from protos.errors import Exhausted, InvalidArgument
 
@@ -28,11 +28,26 @@ BROWSED: dict[str, Any] = {
         (["a.test"], ["https://a.test"], ""),
         (["a.test:8080/x?y=z", "b.test", "what is it"], ["https://a.test:8080/x?y=z", "https://b.test"], "what is it"),
         (["http://a.test/", "price?"], ["http://a.test/"], "price?"),
-        (["file:///etc/passwd"], ["file:///etc/passwd"], ""),  # Marco refuses it, and says why
+        (["HTTP://a.test/"], ["HTTP://a.test/"], ""),
     ],
 )
 def test_addresses_and_a_goal_are_told_apart(words: list[str], urls: list[str], goal: str) -> None:
     assert told_apart(words) == (urls, goal)
+
+
+@pytest.mark.parametrize("word", ["file:///etc/passwd", "ftp://a.test/x", "javascript://a.test/%0aalert(1)"])
+def test_what_is_no_page_of_the_web_is_refused_before_a_sandbox_starts(word: str) -> None:
+    with pytest.raises(InvalidArgument, match="is no page of the web"):
+        told_apart([word, "what is it"])
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_a_page_is_visited(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for wrong in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(InvalidArgument, match="nothing can be written in"):
+            check_folder(wrong)
+    check_folder(tmp_path / "new" / "deeper")
+    check_folder(Path("new"))
 
 
 @pytest.mark.parametrize("words", [["what is it"], ["what", "a.test"], ["a.test", "one goal", "another goal"]])

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from core.grace.cli import main
 from core.grace.cli.talk import read_object
+from core.home import Home
 from protos.errors import InvalidArgument
 
 
@@ -42,3 +44,14 @@ def test_a_mistake_of_ours_is_a_sentence_with_its_place_and_where_to_report_it(
 def test_arguments_that_are_nested_too_deeply_are_refused(text: str) -> None:
     with pytest.raises(InvalidArgument, match="nested too deeply"):
         read_object(text)
+
+
+@pytest.mark.parametrize("command", ["show", "logs", "cancel", "resume", "apply", "approve", "deny"])
+@pytest.mark.parametrize("id", ["", "../x"])
+def test_an_id_that_none_can_have_is_told_as_one_that_is_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, id: str
+) -> None:
+    Home.open(str(tmp_path))
+    assert main.run(["--home", str(tmp_path), command, id]) == 2
+    what = "approval" if command in ("approve", "deny") else "run"
+    assert capsys.readouterr().err == f"madlab: There is no {what} '{id}'.\n  See: madlab {what}s\n"
