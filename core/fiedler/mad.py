@@ -1,10 +1,12 @@
 """Fiedler as a MAD: asking a model, asking several, what there is and what it cost, as tools over the port `llm`."""
 
 import time
+from contextlib import aclosing
 from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict
 
+from core.fiedler.aloud import complete_aloud
 from core.fiedler.panel import Panel, Voice, ask_panel
 from protos.errors import Denied, InvalidArgument
 from protos.llm import Completion, complete, prompt
@@ -13,6 +15,7 @@ from protos.v1 import llm_pb2 as pb
 from protos.v1.message_pb2 import Message
 
 DAY_S = 86_400.0
+PROMPT_BYTES = 4 << 20  # of one that is attached: more than any model reads
 
 
 class Used(TypedDict):
@@ -135,20 +138,38 @@ class Fiedler:
 
     @tool(effects="outward", idempotent=True)
     async def ask(
-        self, call: Call, *, prompt: str, model: str = "", system: str = "", max_tokens: int | None = None
+        self,
+        call: Call,
+        *,
+        prompt: str = "",
+        model: str = "",
+        system: str = "",
+        max_tokens: int | None = None,
+        prompt_blob: str = "",
+        live: bool = False,
     ) -> Answered:
-        """Asks one model one thing. The answer to a repeated call is the one that was paid for."""
-        request = _request(call.message.id, prompt, model, system)
+        """Asks one model one thing. The answer to a repeated call is the one that was paid for.
+
+        `prompt_blob` is, instead of `prompt`, the digest of an attached text. With `live` the answer's text is told as
+        progress while it comes, with `what` "text", and `at`, the characters before.
+        """
+        request = _request(call.message.id, await _prompt_of(call, prompt, prompt_blob), model, system)
         if max_tokens is not None:
             if not 0 < max_tokens < 2**31:
                 raise InvalidArgument("max_tokens is a positive number.", next="Leave it out for the model's own.")
             request.sampling.max_tokens = max_tokens
-        return _answered(await complete(call.ctx.llm, request))
+        return _answered(await (complete_aloud(call, request) if live else complete(call.ctx.llm, request)))
 
     @tool(effects="outward", idempotent=True)
-    async def panel(self, call: Call, *, prompt: str, models: list[str], judge: str = "") -> Compared:
-        """Asks several models the same, measures how far they agree, and keeps who does not."""
-        return _compared(await ask_panel(call.ctx.llm, prompt, models, id=call.message.id, judge=judge))
+    async def panel(
+        self, call: Call, *, models: list[str], prompt: str = "", judge: str = "", prompt_blob: str = ""
+    ) -> Compared:
+        """Asks several models the same, measures how far they agree, and keeps who does not.
+
+        `prompt_blob` is, instead of `prompt`, the digest of an attached text.
+        """
+        question = await _prompt_of(call, prompt, prompt_blob)
+        return _compared(await ask_panel(call.ctx.llm, question, models, id=call.message.id, judge=judge))
 
     @tool(effects="read", idempotent=True)
     async def models(self, call: Call) -> Known:
@@ -225,6 +246,33 @@ def _only_the_lab(asked: Message) -> None:
             "rule operator: what the lab spends is the operator's to know.",
             next="What a run of your own has cost stands with it.",
         )
+
+
+async def _prompt_of(call: Call, prompt: str, digest: str) -> str:
+    """What is asked: the words themselves, or those of an attached blob.
+
+    Raises:
+        InvalidArgument: nothing, both, or what is no text.
+    """
+    if digest:
+        blob = next((each for each in call.blobs if each.digest == digest), None)
+        if blob is None or prompt:
+            raise InvalidArgument(
+                "prompt_blob names an attached blob, and stands instead of prompt.", next="Attach the blob to the call."
+            )
+        if blob.size > PROMPT_BYTES:
+            raise InvalidArgument(
+                f"The prompt has {blob.size:,} bytes, and at most {PROMPT_BYTES:,} are taken.", next="Ask for less."
+            )
+        async with aclosing(call.ctx.files.get(digest)) as chunks:  # type: ignore[type-var]
+            content = b"".join([each async for each in chunks])
+        try:
+            prompt = content.decode()
+        except UnicodeDecodeError:
+            raise InvalidArgument("The prompt is no text in UTF-8.", next="Save it as UTF-8.") from None
+    if not prompt.strip():
+        raise InvalidArgument("The prompt is empty.", next="Write a sentence.")
+    return prompt
 
 
 def _request(id: str, text: str, model: str, system: str) -> pb.CompleteRequest:

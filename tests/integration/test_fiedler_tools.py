@@ -1,6 +1,7 @@
 """Fiedler's tools as ordinary calls in a whole lab: ask, panel, models, costs."""
 
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,13 @@ from typing import Any
 import pytest
 from anyio import fail_after
 
+from core.fiedler.aloud import PAUSE_S
 from core.lab import Lab
+from core.redaction.refusal import SecretSeen
+from protos.blobs import chunks
 from protos.ids import new_id
-from protos.v1.message_pb2 import KIND_CALL, KIND_FAULT, KIND_REPLY, Message
-from tests.labs import a_home, call, opened
+from protos.v1.message_pb2 import KIND_CALL, KIND_FAULT, KIND_REPLY, Blob, Message
+from tests.labs import a_home, ask, call, opened
 from tests.model_server import ModelServer, Play, model_server
 from tests.orchestras import KEY
 
@@ -84,6 +88,60 @@ async def test_what_the_lab_spends_is_told_to_no_client_and_to_no_run(lab: Lab) 
         with fail_after(30):
             told = await lab.rogers.answer_to(who.id)
         assert (told.kind, json.loads(told.data)["code"]) == (KIND_FAULT, "permission_denied")
+
+
+async def test_an_answer_told_on_the_way_is_a_few_events_and_no_secret_is_split_over_them(
+    lab: Lab, server: ModelServer
+) -> None:
+    said = f"The key is {KEY}. " * 40
+    server.script = lambda request: Play(text=said, pause_s=0.005)
+    began = time.monotonic()
+    reply = await call(lab, "fiedler", "ask", prompt="Say it slowly.", live=True)
+    took = time.monotonic() - began
+    assert KEY not in data(reply)["text"]
+    history = await lab.rogers.history(reply.conversation, limit=1000)
+    pieces = [(json.loads(each.data)["at"], each.text) for each in history if each.tool == "progress"]
+    whole = "".join(text for _, text in pieces)
+    assert data(reply)["text"].startswith(whole)
+    assert [at for at, _ in pieces] == [
+        len("".join(text for _, text in pieces[:index])) for index in range(len(pieces))
+    ]
+    assert len(server.requests) == 1
+    assert 0 < len(pieces) <= took / PAUSE_S + 2, "and not one for each token"
+    assert not any(part in whole for part in (KEY, KEY[-6:]))
+    silent = await call(lab, "fiedler", "ask", prompt="And now in one go.")
+    assert not [each for each in await lab.rogers.history(silent.conversation) if each.tool == "progress"]
+
+
+async def asked(lab: Lab, digest: str, blobs: list[Blob]) -> Message:
+    question = Message(id=new_id(), conversation=new_id(), recipient="fiedler", kind=KIND_CALL, tool="ask")
+    question.data = json.dumps({"prompt_blob": digest})
+    question.blobs.extend(blobs)
+    return await ask(lab, question)
+
+
+async def test_a_long_prompt_is_an_attached_text(lab: Lab, server: ModelServer) -> None:
+    async def attached(content: bytes) -> tuple[str, list[Blob]]:
+        blob = await lab.services.horace.put(chunks(content), name="prompt.txt", media_type="text/plain")
+        return blob.digest, [blob]
+
+    known_later = await attached(f"Is it {KEY}?".encode())
+    question = "Is it so? " * 3000
+    digest, blobs = await attached(question.encode())
+    assert data(await asked(lab, digest, blobs))["text"] == "Yes."
+    assert server.requests[-1].body["messages"][-1]["content"] == question
+    assert data(await asked(lab, *known_later))["text"] == "Yes."
+    assert KEY not in str(server.requests[-1].body), "the same is taken out as of a short one"
+    with pytest.raises(SecretSeen):
+        await attached(f"Is it {KEY}?".encode())
+    before = len(server.requests)
+    for content in (b"\xff\xfe", b" \n"):
+        digest, blobs = await attached(content)
+        fault = await asked(lab, digest, blobs)
+        assert (fault.kind, json.loads(fault.data)["code"]) == (KIND_FAULT, "invalid_argument")
+    fault = await asked(lab, digest, [])
+    assert json.loads(fault.data)["next"] == "Attach the blob to the call."
+    assert len(server.requests) == before
 
 
 async def test_a_panel_shows_who_dissents(lab: Lab, server: ModelServer) -> None:

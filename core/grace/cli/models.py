@@ -2,8 +2,7 @@
 
 import io
 import json as json_module
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -13,6 +12,7 @@ from core.fiedler.store import NO_MODEL
 from core.grace.cli import screen
 from core.grace.cli.client import Client
 from core.grace.cli.life import Json
+from core.grace.cli.prompting import fitting, words_of
 from core.grace.cli.runs import tell_waiting
 from core.grace.cli.talk import ask as answer_to
 
@@ -44,12 +44,17 @@ def ask(
     json: Json = False,
 ) -> None:
     """Ask a model one thing."""
-    given = {"prompt": _read(prompt), "model": model, "system": system, "max_tokens": max_tokens}
-    found = _call(context, "ask", given)
+    given = {"prompt": words_of(prompt, "the prompt"), "model": model, "system": system, "max_tokens": max_tokens}
+    aloud = _Aloud()
     if json:
-        screen.data(found)
+        screen.data(_call(context, "ask", given))
         return
-    screen.say(found["text"])
+    try:
+        found = _call(context, "ask", given | {"live": True}, aloud.hear)
+    except BaseException:
+        aloud.break_off()
+        raise
+    aloud.end(found["text"])
     used = found["used"]
     assumed = ", in part assumed" if used["assumed"] else ""
     ended = "" if found["reason"] == "stop" else f" It ended with {found['reason'].replace('_', ' ')}."
@@ -67,8 +72,9 @@ def panel(
     json: Json = False,
 ) -> None:
     """Ask several models the same, and see how far they agree."""
+    words = words_of(prompt, "the prompt")
     chosen = [each.strip() for each in models.split(",") if each.strip()]
-    found = _call(context, "panel", {"prompt": _read(prompt), "models": chosen, "judge": judge})
+    found = _call(context, "panel", {"prompt": words, "models": chosen, "judge": judge})
     if json:
         screen.data(found)
         return
@@ -152,17 +158,46 @@ def money(usd: float) -> str:
     return f"${usd:.2f}" if usd >= 1 or not usd else f"${usd:.6f}".rstrip("0") if usd >= 0.000001 else "under $0.000001"
 
 
-def _call(context: typer.Context, tool: str, arguments: dict[str, Any]) -> Any:
-    """What a tool of Fiedler returns, however long it is."""
+class _Aloud:
+    """An answer that is printed while it comes."""
+
+    def __init__(self) -> None:
+        self._printed = ""
+
+    def hear(self, event: Mapping[str, Any]) -> None:
+        """Prints a piece that goes on where the last one ended. One that was lost comes with the whole."""
+        about = event["data"] if isinstance(event["data"], Mapping) else {}
+        if event["tool"] == "progress" and about.get("what") == "text" and about.get("at") == len(self._printed):
+            screen.say_on(event["text"])
+            self._printed += event["text"]
+
+    def break_off(self) -> None:
+        """Ends the line that was begun."""
+        if self._printed:
+            screen.say()
+
+    def end(self, text: str) -> None:
+        """Prints what is not printed yet."""
+        if text.startswith(self._printed):
+            screen.say(text[len(self._printed) :])
+        else:
+            self.break_off()
+            screen.say(text)
+
+
+def _call(
+    context: typer.Context,
+    tool: str,
+    arguments: dict[str, Any],
+    hear: Callable[[dict[str, Any]], None] = lambda event: None,
+) -> Any:
+    """What a tool of Fiedler returns, however long it is; and however long the prompt is."""
     client = Client.to(context.obj, waiting=tell_waiting)
+    arguments, blobs = fitting(client, arguments, "prompt")
     message = {"recipient": "fiedler", "kind": "call", "tool": tool, "arguments": arguments, "conversation": ""}
-    answer = answer_to(client, message)
+    answer = answer_to(client, message | {"blobs": blobs}, hear)
     if answer["data"] is not None:
         return answer["data"]
     content = io.BytesIO()
     client.download(answer["blobs"][0]["digest"], content)
     return json_module.loads(content.getvalue())
-
-
-def _read(prompt: str) -> str:
-    return sys.stdin.read() if prompt == "-" else prompt

@@ -33,6 +33,12 @@ def say(text: object = "") -> None:
     print(plain(text, lines=True), flush=True)
 
 
+def say_on(text: object) -> None:
+    """A piece of data: what comes next goes on in its line."""
+    _hush()
+    print(plain(text, lines=True), end="", flush=True)
+
+
 def note(text: object) -> None:
     """One line about how it goes, apart from the data."""
     print(plain(text, lines=True), file=sys.stderr, flush=True)
@@ -63,7 +69,7 @@ def is_lively(stream: TextIO) -> bool:
 
 
 _moving = 0  # places where something moves already
-_waiting = False  # somebody is told already that there is something to wait for
+_waiting: tuple[Event, Thread] | None = None  # who tells already that there is something to wait for, and its end
 
 
 @contextmanager
@@ -84,7 +90,7 @@ def patience() -> Iterator[None]:
     if _moving or _waiting or not is_lively(sys.stderr):
         yield
         return
-    over, _waiting = Event(), True
+    over = Event()
 
     def tell() -> None:
         began, shown = time.monotonic(), False
@@ -98,12 +104,20 @@ def patience() -> Iterator[None]:
 
     teller = Thread(target=tell, daemon=True)
     teller.start()
+    _waiting = over, teller
     try:
         yield
     finally:
+        _hush()
+        _waiting = None
+
+
+def _hush() -> None:
+    """Takes back what is told of waiting, before its line is written over what there is to see."""
+    if _waiting is not None:
+        over, teller = _waiting
         over.set()
         teller.join()
-        _waiting = False
 
 
 def heed_environment() -> None:

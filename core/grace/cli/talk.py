@@ -2,7 +2,7 @@
 
 import mimetypes
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -110,8 +110,10 @@ def tools(
                     screen.say(f"    {line}")
 
 
-def ask(client: Client, message: dict[str, Any]) -> dict[str, Any]:
-    """Publishes a message and returns its answer.
+def ask(
+    client: Client, message: dict[str, Any], hear: Callable[[dict[str, Any]], None] = lambda event: None
+) -> dict[str, Any]:
+    """Publishes a message and returns its answer. `hear` is called with what is told on the way.
 
     Raises:
         Fault: the answer is one.
@@ -125,6 +127,7 @@ def ask(client: Client, message: dict[str, Any]) -> dict[str, Any]:
                 if each["kind"] == "fault":
                     raise fault(each)
                 return dict(each)
+            hear(each)
     raise Unavailable("the lab ended the conversation without an answer", next="see: madlab runs")
 
 
