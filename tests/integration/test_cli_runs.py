@@ -15,7 +15,8 @@ from tests.commands import Madlab, a_lab
 pytestmark = pytest.mark.docker
 
 ROOT = Path(__file__).parents[2]
-SETTINGS = f'emads = ["{ROOT / "tests/emads/echo"}"]\n[runs]\nmax_running = 1\n'
+MORE = {"evidence", "artifacts", "packages", "messages", "moves", "resumes", "resumed_as"}
+SETTINGS = f'emads = ["{ROOT / "tests/emads/echo"}"]\n[runs]\nmax_running = 1\n[vault]\nkey_file = "vault.key"\n'
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def test_a_run_is_listed_shown_and_logged_as_programs_rely_on(madlab: Madlab) ->
         e["id"] for e in lines
     ]
     shown = madlab("show", run, "--json").json
-    assert set(shown) == set(listed) | {"evidence", "artifacts", "packages", "messages", "moves"}
+    assert set(shown) == set(listed) | MORE
     assert (shown["mad"], shown["state"], shown["outcome"]) == ("echo", "destroyed", "succeeded")
     assert [each["kind"] for each in shown["messages"]] == ["call", "reply"]
     assert shown["created"] <= shown["started"] <= shown["ended"]
@@ -47,6 +48,10 @@ def test_a_run_is_listed_shown_and_logged_as_programs_rely_on(madlab: Madlab) ->
     assert "destroyed, succeeded" in person.out
     assert "progress" in madlab("logs", run).out
     assert run in madlab("runs").out
+    assert madlab("secret", "set", "token", "--from-stdin", stdin="tok-5e8d1c0b7a-first").code == 0
+    over = madlab("secret", "grant", "token", "--to", f"run:{run}", "--for", "example.org")
+    assert (over.code, f"the run {run} has ended" in over.err) == (2, True), over.err
+    assert madlab("secret", "who-could", "token", "--json").json["grants"] == []
 
 
 def test_a_run_that_waits_shows_its_place_and_either_can_be_cancelled(madlab: Madlab) -> None:

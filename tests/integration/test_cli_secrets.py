@@ -123,7 +123,8 @@ def test_what_is_granted_is_shown_to_whoever_asks_and_ends_when_it_is_revoked(ma
     assert (no.code, no.json["verdict"], no.json["rule"]) == (1, "deny", "grant")
     assert no.json["next"].endswith("madlab secret grant token --to mad:marco --for HOST[/PATH] --methods PUT")
     assert "rule grant: there is no secret nothing" in madlab(*check, "nothing", "--as", "marco").out
-    assert madlab("secret", "grant", "token", "--to", "run:1", "--for", "api.example.org").code == 0
+    told = madlab("secret", "grant", "token", "--to", "run:1", "--for", "api.example.org")
+    assert (told.code, "There is no run 1 in this lab" in told.err) == (0, True), told.err
     found = madlab("secret", "who-could", "token", "--json").json
     assert [(each["principal"], each["place"], each["uses_left"]) for each in found["grants"]] == [
         ("mad:marco", "https://api.example.org/repos", 3),
@@ -153,6 +154,19 @@ def test_every_method_is_granted_to_whoever_says_any_and_to_nobody_who_says_noth
             door.post("/api/v1/secrets/token/grants", grant | {"methods": methods})
     assert door.post("/api/v1/secrets/token/grants", grant)["methods"] == ["GET"]
     assert len(door.post("/api/v1/secrets/token/revoke", {"to": "run:1"})["revoked"]) == 2
+
+
+def test_a_grant_to_a_client_that_nobody_made_or_that_is_gone_says_so(madlab: Madlab) -> None:
+    grant = ("secret", "grant", "token", "--to", "client:ci", "--for", "example.org")
+    assert "There is no client ci in this lab, so nobody has the grant yet. See: madlab client list." in (
+        told := madlab(*grant).err
+    )
+    assert "To take it back: madlab secret revoke token --id " in told
+    assert madlab("client", "add", "ci", "--may", "fiedler").code == 0
+    assert "There is no" not in madlab(*grant).err
+    assert madlab("client", "revoke", "ci").code == 0
+    assert "The client ci has no token any more" in madlab(*grant).err
+    assert madlab("secret", "revoke", "token", "--from", "client:ci").code == 0
 
 
 @pytest.mark.parametrize(

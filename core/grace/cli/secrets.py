@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from secrets import token_hex
 from typing import Annotated, Any, NoReturn
+from urllib.parse import quote
 
 import typer
 
@@ -15,7 +16,7 @@ from core.grace.cli import screen
 from core.grace.cli.client import Client
 from core.grace.cli.files import check_regular
 from core.grace.cli.life import Json
-from protos.errors import InvalidArgument
+from protos.errors import InvalidArgument, NotFound
 
 VALUE_BYTES = 64 * 1024
 SHORT = 16  # bytes of a value below which ordinary text may hold it by chance
@@ -182,12 +183,8 @@ def grant(
     if json:
         screen.data(made)
         return
-    mad = made["principal"].removeprefix("mad:")
-    if mad != made["principal"] and mad not in (mads := [each["name"] for each in client.get("/api/v1/mads")["mads"]]):
-        screen.note(
-            f"There is no MAD {screen.plain(mad)} in this lab, so nobody has the grant yet. There are:"
-            f" {', '.join(mads)}. To take it back: madlab secret revoke {name} --id {made['id']}"
-        )
+    if nobody := _nobody(client, made["principal"]):
+        screen.note(f"{nobody} To take it back: madlab secret revoke {name} --id {made['id']}")
     if made["principal"] != to:
         screen.note(f"{screen.plain(to)} is understood as {made['principal']}.")
     how = f", added as {made['use']}" if made["use"] else f", where secret://{name} stands in a header"
@@ -399,6 +396,25 @@ def _at(name: str, what: str = "") -> str:
             f"{screen.plain(name[:64])!r} is no name for a secret.", next="Use letters, digits, dots, _ and -."
         )
     return f"/api/v1/secrets/{name}" + (f"/{what}" if what else "")
+
+
+def _nobody(client: Client, principal: str) -> str:
+    """What is said where the lab knows nobody of that name, or nobody any more; else nothing."""
+    family, _, name = principal.partition(":")
+    missing = f"There is no {'MAD' if family == 'mad' else family} {screen.plain(name)} in this lab,"
+    missing += " so nobody has the grant yet."
+    try:
+        match family:
+            case "mad":
+                mads = [each["name"] for each in client.get("/api/v1/mads")["mads"]]
+                return f"{missing} There are: {', '.join(mads)}." if name not in mads else ""
+            case "run":
+                client.get(f"/api/v1/runs/{quote(name, safe='')}")
+            case "client" if not client.get(f"/api/v1/clients/{quote(name, safe='')}")["holds"]:
+                return f"The client {screen.plain(name)} has no token any more, so nobody has the grant."
+    except NotFound:
+        return f"{missing} See: madlab {'runs' if family == 'run' else 'client list'}."
+    return ""
 
 
 def _methods(text: str) -> list[str]:

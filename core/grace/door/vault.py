@@ -27,7 +27,7 @@ from core.turing.principals import NAMED, principal_of
 from core.turing.secret import MAX_BYTES, Secret
 from core.turing.turing import Turing
 from core.turing.vault import Version
-from protos.errors import InvalidArgument, NotFound
+from protos.errors import Conflict, InvalidArgument, NotFound
 
 VAULT_BYTES = 64 << 20  # of an exported vault
 MOST_USES = 1000
@@ -386,10 +386,13 @@ async def _grants(request: Request) -> Response:
 
 async def _grant(request: Request) -> Response:
     body = await json_of(request, GrantBody)
-    made = await _of(request).grant(
+    turing, name, to = _of(request), request.path_params["name"], principal_of(body.to)
+    if turing.grants.get(body.id) is None:
+        await _check_at_work(lab_of(request), to)
+    made = await turing.grant(
         body.id,
-        request.path_params["name"],
-        principal_of(body.to),
+        name,
+        to,
         place_of(body.place),
         _methods(body),
         body.use,
@@ -397,6 +400,22 @@ async def _grant(request: Request) -> Response:
         uses=body.uses,
     )
     return JSONResponse(_grant_json(made, time.time()), 201)
+
+
+async def _check_at_work(lab: Lab, principal: str) -> None:
+    """
+    Raises:
+        Conflict: it is a run that has ended, so the grant would be nobody's. One that nobody knows may still come.
+    """
+    family, _, id = principal.partition(":")
+    if family != "run":
+        return
+    try:
+        run = await lab.runs.get(id)
+    except NotFound:
+        return
+    if not run.live:
+        raise Conflict(f"the run {id} has ended", next=f"grant it to the next one, or to all of its MAD: mad:{run.mad}")
 
 
 def _methods(body: GrantBody) -> frozenset[str]:
