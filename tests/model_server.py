@@ -114,7 +114,7 @@ class ModelServer:
             received = BufferedByteReceiveStream(stream)
             while True:
                 try:
-                    request = await _read(received)
+                    request = await read_request(received)
                     self.requests.append(request)
                     self.open_now += 1
                     self.open_most = max(self.open_most, self.open_now)
@@ -200,7 +200,12 @@ def _script(script: Script | Sequence[Play] | Play | None) -> Script:
     return next_play
 
 
-async def _read(stream: BufferedByteReceiveStream) -> Request:
+async def read_request(stream: BufferedByteReceiveStream) -> Request:
+    """The next request of a connection.
+
+    Raises:
+        anyio.EndOfStream, anyio.IncompleteRead: there is none.
+    """
     head = (await stream.receive_until(b"\r\n\r\n", 65536)).decode("latin-1").split("\r\n")
     method, path, _ = head[0].split(" ", 2)
     headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}

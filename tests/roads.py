@@ -14,6 +14,16 @@ from typing import Any
 import anthropic
 import httpx2
 import openai
+from anyio import (
+    BrokenResourceError,
+    ClosedResourceError,
+    EndOfStream,
+    IncompleteRead,
+    create_task_group,
+    create_tcp_listener,
+)
+from anyio.abc import SocketAttribute, SocketStream
+from anyio.streams.buffered import BufferedByteReceiveStream
 
 from core.app import open_journal
 from core.fiedler.settings import Model as ModelSettings
@@ -31,12 +41,13 @@ from protos.remote import connect, ports_of
 from protos.v1 import llm_pb2 as pb
 from protos.v1.session_pb2 import Assignment
 from tests.labs import a_home
-from tests.model_server import ModelServer, model_server
+from tests.model_server import ModelServer, Request, model_server, read_request
 from tests.orchestras import CALLER, Hall, a_model, hall
 
 STRAIGHT, DOORS, GATE = "straight", "through the doors", "through the doors and the gate"
 KEY = "sk-of-the-client"
 TOKEN = "t" * 43
+OF_THE_HOP = ("host", "connection", "content-length", "transfer-encoding", "accept-encoding")
 
 
 @dataclass
@@ -66,7 +77,7 @@ class Exchange:
 
 
 class Recording(httpx2.AsyncBaseTransport):
-    """A transport that keeps what passes."""
+    """A transport that keeps what passes, of a test's own SDKs or of whoever talks to a `relay`."""
 
     def __init__(self) -> None:
         self._inner = httpx2.AsyncHTTPTransport(verify=authorities())
@@ -96,6 +107,42 @@ class _Tee(httpx2.AsyncByteStream):
 
     async def aclose(self) -> None:
         await self._inner.aclose()
+
+
+@asynccontextmanager
+async def relay(port: int) -> AsyncIterator[tuple[int, Recording]]:
+    """A port of loopback at which the server of `port` answers, and what goes over that wire: for programs of others,
+    whose transport nobody can hand over."""
+    recording = Recording()
+
+    async def serve(stream: SocketStream) -> None:
+        received = BufferedByteReceiveStream(stream)
+        async with stream:
+            try:
+                while True:
+                    await pass_on(await read_request(received), stream)
+            except (EndOfStream, IncompleteRead, BrokenResourceError, ClosedResourceError):
+                return
+
+    async def pass_on(request: Request, stream: SocketStream) -> None:
+        headers = {name: value for name, value in request.headers.items() if name not in OF_THE_HOP}
+        address = f"http://127.0.0.1:{port}{request.path}"
+        async with http.stream(request.method, address, headers=headers, content=request.content) as answer:
+            kept = [(name, value) for name, value in answer.headers.items() if name not in OF_THE_HOP]
+            lines = [f"HTTP/1.1 {answer.status_code} Status", *(f"{name}: {value}" for name, value in kept)]
+            await stream.send("\r\n".join([*lines, "transfer-encoding: chunked", "", ""]).encode())
+            async for each in answer.aiter_raw():
+                await stream.send(b"%x\r\n%s\r\n" % (len(each), each))
+            await stream.send(b"0\r\n\r\n")
+
+    async with (
+        httpx2.AsyncClient(transport=recording, timeout=60) as http,
+        await create_tcp_listener(local_host="127.0.0.1") as listener,
+        create_task_group() as tasks,
+    ):
+        tasks.start_soon(listener.serve, serve)
+        yield listener.extra(SocketAttribute.local_port), recording
+        tasks.cancel_scope.cancel()
 
 
 @dataclass

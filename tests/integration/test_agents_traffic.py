@@ -1,10 +1,11 @@
-"""mini-swe-agent, as it is in its image, cannot tell the doors from a direct connection."""
+"""mini-swe-agent, as it is in its image, cannot tell the doors from a direct connection, by record or on the wire."""
 
 import json
 import os
 import platform
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,25 @@ from sandbox.images.build import default_cache
 from sandbox.images.layers import Layers
 from sandbox.images.spec import Refused, read
 from tests.integration.hopper_bench import acts, bench
+from tests.integration.test_doors_traffic import assert_equal_in_shape
 from tests.model_server import Play, model_server
+from tests.roads import Exchange, relay
 from tests.sizes import full
 
 pytestmark = pytest.mark.skipif(not full(), reason="its image takes minutes to build from nothing: MADLAB_FULL=1")
 
 PLACE = "opt/mini-swe-agent"
 START = "import site, sys; site.addsitedir(sys.argv.pop(1)); from minisweagent.run.mini import app; app()"
+
+
+@dataclass(frozen=True)
+class Walked:
+    """What it saved of a run on either road, and what went over its wire."""
+
+    direct: list[Any]
+    through: list[Any]
+    straight: list[Exchange]
+    doors: list[Exchange]
 
 
 @pytest.fixture(scope="module")
@@ -85,13 +98,22 @@ def shapes(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
         yield path, type(value).__name__
 
 
-async def test_its_record_of_a_run_through_the_doors_has_all_that_one_of_a_direct_run_has(
-    mini: list[str], tmp_path: Path
-) -> None:
-    async with model_server(plays()) as server:
-        direct = await trajectory(mini, server.openai, tmp_path / "direct")
-    async with bench(plays(), tmp_path) as lab, open_doors(lab.call().ctx.llm) as doors:
-        through = await trajectory(mini, doors.openai, tmp_path / "through")
+@pytest.fixture(scope="module")
+async def walked(mini: list[str], tmp_path_factory: pytest.TempPathFactory) -> Walked:
+    place = tmp_path_factory.mktemp("walked")
+    async with model_server(plays()) as server, relay(server.port) as (port, straight):
+        direct = await trajectory(mini, f"http://127.0.0.1:{port}/v1", place / "direct")
+    async with (
+        bench(plays(), place) as lab,
+        open_doors(lab.call().ctx.llm) as doors,
+        relay(doors.port) as (port, inside),
+    ):
+        through = await trajectory(mini, f"http://127.0.0.1:{port}/v1", place / "through")
+    return Walked(direct, through, straight.exchanges, inside.exchanges)
+
+
+async def test_its_record_of_a_run_through_the_doors_has_all_that_one_of_a_direct_run_has(walked: Walked) -> None:
+    direct, through = walked.direct, walked.through
     assert [each["role"] for each in through] == [each["role"] for each in direct]
     assert through[-1]["extra"]["exit_status"] == direct[-1]["extra"]["exit_status"] == "Submitted"
     for there, here in zip(direct, through, strict=True):
@@ -100,3 +122,12 @@ async def test_its_record_of_a_run_through_the_doors_has_all_that_one_of_a_direc
         assert there.get("extra", {}).get("actions") == here.get("extra", {}).get("actions")
         if "response" not in there.get("extra", {}):  # our server tells less than the real ones, and the doors as much
             assert set(shapes(here)) == set(shapes(there))
+
+
+async def test_what_goes_over_its_wire_is_equal_in_shape(walked: Walked) -> None:
+    assert len(walked.straight) == len(plays())
+    for straight, doors in zip(walked.straight, walked.doors, strict=True):
+        assert (doors.request.method, doors.request.url.path) == (straight.request.method, straight.request.url.path)
+        there, here = json.loads(straight.request.content), json.loads(doors.request.content)
+        assert set(shapes(here)) == set(shapes(there))
+        assert_equal_in_shape(straight, doors)
