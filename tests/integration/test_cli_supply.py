@@ -141,8 +141,11 @@ def test_a_key_comes_from_stdin_or_a_file_and_lies_where_only_its_owner_reads(
     assert again.code == 2
     assert file.read_text() == KEY + "\n"
     (tmp_path / "key").write_text("another-key")
-    replaced = madlab("provider", "add", "one", *common, tmp_path / "key", "--model", "a=n", "--replace")
-    assert replaced.code == 0, replaced.err
+    for mode in (0o644, 0o640, 0o600):
+        (tmp_path / "key").chmod(mode)
+        replaced = madlab("provider", "add", "one", *common, tmp_path / "key", "--model", "a=n", "--replace")
+        assert replaced.code == 0, replaced.err
+        assert (f"chmod 600 {tmp_path / 'key'}\n" in replaced.err) == (mode != 0o600), "its owner is told what to do"
     assert file.read_text() == "another-key\n"
     for content in ("", "two\nlines", "x" * 5000):
         wrong = madlab("provider", "add", "two", *common, "-", "--model", "b=m", stdin=content)

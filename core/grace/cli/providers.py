@@ -1,6 +1,8 @@
 """`madlab provider`: who serves models, as madlab.toml says it: list, add, remove. None of them needs a running lab."""
 
 import os
+import shlex
+import stat
 import sys
 import tomllib
 from pathlib import Path
@@ -170,12 +172,22 @@ def _read_key(source: str) -> bytes:
     if source != "-":
         check_regular(Path(source), streams=True)
         with open(source, "rb") as file:
+            _tell_if_open(source, os.fstat(file.fileno()).st_mode)
             return file.read(KEY_BYTES + 1)
     if sys.stdin.isatty():
         import getpass
 
         return getpass.getpass("Key (it is not shown): ").encode()
     return sys.stdin.buffer.read(KEY_BYTES + 1)
+
+
+def _tell_if_open(source: str, mode: int) -> None:
+    """A key stays in the file that it was read from."""
+    if stat.S_ISREG(mode) and mode & 0o077:
+        screen.note(
+            f"Note: others can open {source} (mode {stat.S_IMODE(mode):04o}), and the key stays in it."
+            f" Do: chmod 600 {shlex.quote(source)}"
+        )
 
 
 def _keep_key(file: Path, content: bytes) -> None:
