@@ -149,12 +149,14 @@ Try next (or put .venv/bin on your PATH):
   .venv/bin/madlab runs                    the runs of its agents, newest first
   .venv/bin/madlab scan PATH               a directory, a repository, a wheel, a zip or tar of your own
   .venv/bin/madlab code "GOAL" --repo PATH  have code written; you get a patch that was tested in a clean sandbox
-${agents:+  .venv/bin/madlab code "GOAL" --agent codex  the same by an agent of others, or mini-swe-agent
-}  .venv/bin/madlab browse URL "GOAL"       what stands on a page, and what it says to a question
+  .venv/bin/madlab browse URL "GOAL"       what stands on a page, and what it says to a question
   .venv/bin/madlab tools                   what its agents can do
   .venv/bin/madlab doctor                  what is weak on this machine
   ./deploy.sh --stop                       stop it
 TEXT
+if [ -n "$agents" ]; then
+  echo '  .venv/bin/madlab code "GOAL" --agent codex  the same by an agent of others; also: --agent mini-swe-agent'
+fi
 if [ -d /run/systemd/system ]; then
   echo "  ./deploy.sh --unit                       a systemd unit that keeps it running"
 fi

@@ -55,11 +55,12 @@ def test_help_says_what_the_script_does(script: str) -> None:
     assert script in told.stdout
 
 
-@pytest.mark.parametrize("arguments", [["--nonsense"], ["--stop", "now"]])
+@pytest.mark.parametrize("arguments", [["--nonsense"], ["--stop", "now"], ["--agents", "--stop"]])
 def test_a_slip_of_the_tongue_is_2_and_changes_nothing(arguments: list[str]) -> None:
     told = run(ROOT, "./deploy.sh", *arguments)
     assert (told.returncode, told.stdout) == (2, "")
     assert "--no-demo" in told.stderr
+    assert "--agents" in told.stderr
 
 
 def test_the_unit_names_this_lab(tmp_path: Path) -> None:
