@@ -48,7 +48,7 @@ def fill_with_archive(source: Path, stage: Stage, name: str) -> Staged:
     """Unpacks an archive, which is removed. Blocks: call it from a thread.
 
     Raises:
-        InvalidArgument: it is none.
+        InvalidArgument: it is none, or there is nothing in it.
     """
     try:
         opened = archives.unpack(source, stage, name=name)
@@ -58,6 +58,10 @@ def fill_with_archive(source: Path, stage: Stage, name: str) -> Staged:
             next="Give a zip, wheel, sdist or tar, or a directory.",
         ) from error
     source.unlink()
+    if not (stage.files or opened.hits or opened.skipped or opened.unread):
+        raise InvalidArgument(
+            f"'{archives.escaped(name) or 'the archive'}' holds no file.", next="Give an archive with files in it."
+        )
     return Staged(list(stage.files), opened.hits, dict(opened.skipped), dict(opened.unread))
 
 

@@ -2,6 +2,7 @@
 
 import bz2
 import lzma
+import re
 import zlib
 from collections.abc import Callable
 from pathlib import PurePosixPath
@@ -16,6 +17,7 @@ CHUNK = 256 * 1024
 RATIO = 200  # an honest stream seldom shrinks to less than this fraction
 FREE_BYTES = 16 * 2**20  # below this much output no ratio is looked at
 LZMA_MEMORY = 128 * 2**20
+_TARRED = re.compile(r"(?i)(\.tar\.\w+|\.tgz|\.tbz2|\.txz|\.crate)$")  # one without members has no header
 
 Reader = Callable[[BinaryIO, Stage, Names], None]
 
@@ -154,7 +156,8 @@ class _Inflating:
 def _compressed(make: Callable[[], _Decompressor], name: str) -> Reader:
     def read(file: BinaryIO, stage: Stage, names: Names) -> None:
         stream = _Inflating(file, make)
-        if looks_like_tar(stream.peek()):
+        head = stream.peek()
+        if looks_like_tar(head) or (head and not head.strip(b"\0") and _TARRED.search(name)):
             read_tar(stream, stage, names)
         else:
             pure = PurePosixPath(name)
