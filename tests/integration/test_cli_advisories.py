@@ -69,7 +69,11 @@ def test_a_database_is_taken_in_once_and_used_by_every_scan_from_then_on(madlab:
 
     (tmp_path / "records").mkdir()
     (tmp_path / "records" / "one.json").write_text(json.dumps(RECORD | {"id": "GHSA-other"}))
-    assert madlab("advisories", "import", tmp_path / "records").code == 0
+    for name, text in (("two", "{bad"), ("three", "[1,2]")):
+        (tmp_path / "records" / f"{name}.json").write_text(text)
+    told = madlab("advisories", "import", tmp_path / "records")
+    assert told.code == 0
+    assert "1 advisory of 1 package; 2 records could not be read" in told.out
     assert madlab("advisories", "status", "--json").json["database"]["version"] == 2
 
 

@@ -1,5 +1,6 @@
 """What a lab needs now and then: `journal verify`, `advisories import|update|status`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import IO, TYPE_CHECKING, Annotated, Any
@@ -170,3 +171,14 @@ def _index(client: Client, source: "Source", as_json: bool) -> None:
         screen.data({"installed": True, "database": found, "run": run["id"], "evidence": run["evidence"]})
     else:
         screen.say(f"Version {found['version']} is installed ({screen.size(found['size'])}); scans use it from now on.")
+        screen.say(counted(run["evidence"]))
+
+
+def counted(evidence: Mapping[str, Any]) -> str:
+    """What of a database went into the index and what did not, as the indexer counted it."""
+    count = {name: number for name, number in evidence.items() if isinstance(number, int)}
+    advisories, packages, unreadable = (count.get(name, 0) for name in ("advisories", "packages", "unreadable"))
+    said = f"{advisories:,} advisor{'y' if advisories == 1 else 'ies'} of {packages:,} package{'s'[: packages != 1]}"
+    for name, what in (("withdrawn", "withdrawn"), ("other", "of other ecosystems")):
+        said += f"; {count[name]:,} {what}, left out" if count.get(name) else ""
+    return said + (f"; {unreadable:,} record{'s'[: unreadable != 1]} could not be read" if unreadable else "")
