@@ -27,24 +27,31 @@ def main(path: Path, rounds: int, seed: int) -> dict[str, object]:
     chance = random.Random(seed)
     acknowledged: dict[tuple[int, int], int] = {}
     found: dict[str, object] = {"rounds": rounds, "problems": (problems := [])}
+    stored: dict[str, int] = {}
     unacknowledged = 0
     for turn in range(rounds):
         starts = [1 + max((n for p, n in acknowledged if p == each), default=-1) for each in range(PUBLISHERS)]
         # Most die publishing; some while they open what the one before left.
         seconds, opening = (chance.uniform(0.001, 0.03), True) if turn % 5 == 4 else (chance.uniform(0.001, 0.1), False)
-        for publisher, number, sequence in _one_life(path, starts, seconds, opening):
+        told = _one_life(path, starts, seconds, opening)
+        for publisher, number, sequence in told:
             before = acknowledged.setdefault((publisher, number), sequence)
             if before != sequence:
                 problems.append(f"round {turn}: {publisher}:{number} was {before} and is {sequence}")
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:  # recovers nothing
-            stored = dict(db.execute("SELECT id, sequence FROM journal")) if _has_table(db) else {}
-            bodies = db.execute("SELECT count(*), count(DISTINCT body) FROM body").fetchone() if stored else (0, 0)
-        lost = [key for key, sequence in acknowledged.items() if stored.get(f"{key[0]}:{key[1]}") != sequence]
+        stored |= _rows(path, after=max(stored.values(), default=0))
+        lost = [key for *key, sequence in told if stored.get(f"{key[0]}:{key[1]}") != sequence]
         if lost:
             problems.append(f"round {turn}: lost {lost[:5]}")
-        if bodies[0] != bodies[1]:
-            problems.append(f"round {turn}: {bodies[0] - bodies[1]} said twice")
         unacknowledged += len(stored) - len(acknowledged)
+    # And what was there after its own round is there after all of them.
+    last = _rows(path)
+    if last != stored:
+        kept = len(last.items() & stored.items())
+        problems.append(f"at the end there are {len(last)} entries, and {kept} of the {len(stored)} from before")
+    with closing(_reading(path)) as db:
+        bodies, different = db.execute("SELECT count(*), count(DISTINCT body) FROM body").fetchone()
+    if bodies != different:
+        problems.append(f"{bodies - different} said twice")
     checked = verify(path)
     problems += checked.problems
     return found | {
@@ -52,6 +59,18 @@ def main(path: Path, rounds: int, seed: int) -> dict[str, object]:
         "durable_but_not_acknowledged": unacknowledged,
         "entries": checked.entries,
     }
+
+
+def _rows(path: Path, after: int = 0) -> dict[str, int]:
+    """The ids of the journal's entries, and their sequences."""
+    with closing(_reading(path)) as db:
+        if not _has_table(db):
+            return {}
+        return dict(db.execute("SELECT id, sequence FROM journal WHERE sequence > ?", (after,)))
+
+
+def _reading(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)  # recovers nothing
 
 
 def _has_table(db: sqlite3.Connection) -> bool:
