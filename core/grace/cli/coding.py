@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
@@ -186,20 +186,25 @@ def steer(
         )
 
 
-def _alias(client: Client, given: str) -> str:
-    """The alias that `given` means: the lab's default where it is empty, and nothing where the lab has none.
+def alias_among(models: Iterable[Mapping[str, Any]], given: str) -> str:
+    """The alias that `given` means: the lab's default where it is empty.
 
     Raises:
-        InvalidArgument: the lab has no such model to talk with.
+        InvalidArgument: the lab has no such model to write code with, or none at all.
     """
-    models = [each for each in client.get("/api/v1/models")["models"] if "chat" in each["can"]]
-    known = [each["alias"] for each in models]
+    talking = [each for each in models if "chat" in each["can"]]
+    known = [each["alias"] for each in talking]
+    if not known:
+        raise InvalidArgument("the lab has no model to write code with", next=NO_MODEL)
     if given and given not in known:
         raise InvalidArgument(
-            f"there is no model '{screen.plain(given[:64])}' to write code with",
-            next=f"there are: {', '.join(known)}" if known else NO_MODEL,
+            f"there is no model '{screen.plain(given[:64])}' to write code with", next=f"there are: {', '.join(known)}"
         )
-    return given or next((each["alias"] for each in models if each["is_default"]), "")
+    return given or next((each["alias"] for each in talking if each["is_default"]), "")
+
+
+def _alias(client: Client, given: str) -> str:
+    return alias_among(client.get("/api/v1/models")["models"], given)
 
 
 def _words(given: str, what: str) -> str:
