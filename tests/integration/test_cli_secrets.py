@@ -123,6 +123,9 @@ def test_what_is_granted_is_shown_to_whoever_asks_and_ends_when_it_is_revoked(ma
     assert (no.code, no.json["verdict"], no.json["rule"]) == (1, "deny", "grant")
     assert no.json["next"].endswith("madlab secret grant token --to mad:marco --for HOST[/PATH] --methods PUT")
     assert "rule grant: there is no secret nothing" in madlab(*check, "nothing", "--as", "marco").out
+    act = {"kind": "secret.use", "target": "token", "principals": ["marco"]}
+    for url, rule in (("https://api.example.org/", "grant"), ("no address", "address")):
+        assert Client(madlab.home).post("/api/v1/policy/check", act | {"details": {"url": url}})["rule"] == rule
     told = madlab("secret", "grant", "token", "--to", "run:1", "--for", "api.example.org")
     assert (told.code, "There is no run 1 in this lab" in told.err) == (0, True), told.err
     found = madlab("secret", "who-could", "token", "--json").json

@@ -269,8 +269,7 @@ async def _check(request: Request) -> Response:
         try:
             act = replace(act, target=str(canonical(act.target)))
         except InvalidArgument as error:
-            refusal = Decision("deny", "address", error.message.removesuffix("."), error.next)
-            return JSONResponse(_decision_json(lab.services.policy, act, refusal))
+            return JSONResponse(_decision_json(lab.services.policy, act, _unaddressed(error)))
     return JSONResponse(_decision_json(lab.services.policy, act, _decided(lab, act)))
 
 
@@ -327,9 +326,16 @@ def _ungranted(lab: Lab, act: Act) -> Decision | None:
     details = {name: str(act.details.get(name, "")) for name in ("method", "url")}
     try:
         lab.services.turing.check_use(act.principals, act.target, **details)
+    except InvalidArgument as error:
+        return _unaddressed(error)
     except Denied as error:
         return _said(error)
     return None
+
+
+def _unaddressed(error: InvalidArgument) -> Decision:
+    """What is no address, as the denial of an act."""
+    return Decision("deny", "address", error.message.removesuffix("."), error.next)
 
 
 def _said(error: Denied) -> Decision:
