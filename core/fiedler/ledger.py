@@ -13,14 +13,14 @@ import json
 import sqlite3
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal
 
 from core.fiedler.escrow import Account, Escrow
-from core.fiedler.money import Amount, Bound, Price, Used, dollars, total
+from core.fiedler.money import Amount, Bound, Price, Used, dollars
 from core.fiedler.policy import Leg
 from core.rogers.entry import Entry, Row
 from core.rogers.journal import Journal
@@ -363,26 +363,35 @@ class Ledger:
         answer = Answer.FromString(kept[0][0]) if kept else None
         return Earlier(principal, digest, attempts, with_output == 0, answer)
 
-    async def costs(self, by: By, *, since: float = 0.0, run: str = "") -> Sequence[pb.Cost]:
-        """What was spent, the most first (days: the newest first), of one run or of all.
+    async def costs(self, by: By, *, since: float = 0.0, run: str = "", most: int = COSTS) -> pb.CostsReply:
+        """What was spent, the most first (days: the newest first), of one run or of all; past `most` as one sum.
 
         By run, the runs that somebody asked for are told, each with those that it began.
         """
+        of_all_runs = by == "run" and not run
+        payer = "account" if of_all_runs else "''"
         rows = await self._journal.query(
-            f"SELECT {COLUMNS[by]}, account, count(*), sum(input), sum(cached), sum(output), sum(usd), sum(assumed),"
-            " sum(outcome NOT IN ('finished', '')) FROM calls WHERE at >= ? AND (run = ? OR ? = '') GROUP BY 1, 2",
+            f"SELECT {COLUMNS[by]}, {payer}, count(*), sum(input), sum(cached),"
+            " sum(output), sum(usd), sum(assumed), sum(outcome NOT IN ('finished', ''))"
+            " FROM calls WHERE at >= ? AND (run = ? OR ? = '') GROUP BY 1, 2",
             (since, run, run),
         )
-        roots = await self._roots(since) if by == "run" and not run else {}
+        roots = await self._roots(since) if of_all_runs else {}
         sums: defaultdict[str, _Sum] = defaultdict(_Sum)
         for name, account, *figures in rows:
             root = roots.get(account, name)
             sums[root].add(figures)
             if root != name:
                 sums[root].children[name].add(figures)
-        if by == "day":
-            return [sums[name].told(name) for name in sorted(sums, reverse=True)]
-        return _told(sums)
+        names = sorted(sums, reverse=True) if by == "day" else _ranked(sums)
+        reply = pb.CostsReply(costs=[sums[each].told(each) for each in names[:most]])
+        if rest := names[most:]:
+            others = _Sum()
+            for each in rest:
+                others.add(sums[each].figures)
+            reply.others.CopyFrom(others.told(""))
+            reply.more = len(rest)
+        return reply
 
     async def _roots(self, since: float) -> dict[str, str]:
         """The account of each run that has asked since then, and the run at the top of those it draws from."""
@@ -406,7 +415,9 @@ class Ledger:
             raise InvalidArgument(f"Costs are not kept by {by[:64]!r}.", next=f"Use one of: {', '.join(COLUMNS)}.")
         async with self.account_of(caller) as name:
             accounts = [_described(each) for each in self.escrow.lineage(name)]
-        return shortened(await self.costs(by, since=since, run=caller.run), accounts)
+        reply = await self.costs(by, since=since, run=caller.run)
+        reply.accounts.extend(accounts)
+        return reply
 
     def _today(self) -> str:
         return f"day:{datetime.now(UTC).date().isoformat()}"
@@ -444,27 +455,18 @@ class _Sum:
             usd=dollars(usd),
             assumed=assumed,
             failed=failed,
-            children=_told(self.children),
+            children=[self.children[each].told(each) for each in _ranked(self.children)],
         )
 
 
-def _told(sums: Mapping[str, _Sum]) -> list[pb.Cost]:
+def _ranked(sums: Mapping[str, _Sum]) -> list[str]:
+    """The names, by what was spent, then by how often."""
+
     def rank(name: str) -> tuple[int, int, str]:
         calls, *_, usd, _assumed, _failed = sums[name].figures
         return -usd, -calls, name
 
-    return [sums[name].told(name) for name in sorted(sums, key=rank)]
-
-
-def shortened(costs: Sequence[pb.Cost], accounts: Iterable[pb.Account] = (), *, most: int = COSTS) -> pb.CostsReply:
-    """The first of `costs`, and the rest as one sum: so they add up, however many there are."""
-    rest = costs[most:]
-    reply = pb.CostsReply(costs=costs[:most], accounts=accounts, more=len(rest))
-    if rest:
-        for figure in ("calls", "input_tokens", "cached_tokens", "output_tokens", "assumed", "failed"):
-            setattr(reply.others, figure, sum(getattr(each, figure) for each in rest))
-        reply.others.usd = total(each.usd for each in rest)
-    return reply
+    return sorted(sums, key=rank)
 
 
 def _described(account: Account) -> pb.Account:

@@ -12,12 +12,11 @@ import anyio
 import pytest
 from anyio import create_task_group, fail_after, move_on_after, sleep
 
-from core.fiedler.ledger import COSTS, Caller, shortened
+from core.fiedler.ledger import Caller
 from core.fiedler.mad import others
-from core.fiedler.money import dollars, picodollars
+from core.fiedler.money import dollars, picodollars, total
 from protos.errors import Conflict, Error, Exhausted
 from protos.llm import prompt
-from protos.v1.llm_pb2 import Cost
 from tests.model_server import ModelServer, Play, model_server
 from tests.orchestras import CALLER, Hall, a_model, hall
 
@@ -164,12 +163,12 @@ async def test_costs_are_shown_by_run_mad_model_and_day(server: ModelServer, tmp
     async with hall(server, tmp_path, models) as tried:
         await tried.ask(prompt("Hello?"))
         await tried.ask(prompt("Hello?", model="two"), Caller("fiedler", "fiedler", "c2"))
-        by_mad = {each.name: each for each in await tried.ledger.costs("mad")}
+        by_mad = {each.name: each for each in (await tried.ledger.costs("mad")).costs}
         assert set(by_mad) == {"hopper", "fiedler"}
         assert by_mad["hopper"].usd > by_mad["fiedler"].usd > 0
-        assert [each.name for each in await tried.ledger.costs("model")] == ["one", "two"]
-        assert {each.name for each in await tried.ledger.costs("run")} == {"run-1", "c2"}
-        (day,) = await tried.ledger.costs("day")
+        assert [each.name for each in (await tried.ledger.costs("model")).costs] == ["one", "two"]
+        assert {each.name for each in (await tried.ledger.costs("run")).costs} == {"run-1", "c2"}
+        (day,) = (await tried.ledger.costs("day")).costs
         assert day.calls == 2
         assert day.usd == pytest.approx(sum(each.usd for each in by_mad.values()))
 
@@ -183,19 +182,26 @@ async def test_costs_by_run_are_told_of_the_run_that_was_asked_for(server: Model
             for _ in range(times):
                 await tried.ask(prompt("Hello?"), Caller(run, "hopper", f"c/{run}", run, f"run:{run}"))
         await tried.ask(prompt("Hello?"), Caller("fiedler", "fiedler"))
-        top, nobodys = await tried.ledger.costs("run")
+        top, nobodys = (await tried.ledger.costs("run")).costs
         assert (top.name, top.calls, nobodys.name, nobodys.calls) == ("top", 6, "-", 1)
         assert top.usd == dollars((await tried.ledger.account("run:top")).spent.usd)
         assert [(each.name, each.calls) for each in top.children] == [("grandchild", 3), ("child", 2)]
-        assert [each.name for each in await tried.ledger.costs("run", run="child")] == ["child"]
+        assert [each.name for each in (await tried.ledger.costs("run", run="child")).costs] == ["child"]
 
 
-def test_costs_add_up_however_many_there_are() -> None:
-    costs = [Cost(name=f"run-{number}", calls=2, input_tokens=5, usd=0.000117) for number in range(COSTS + 3)]
-    reply = shortened(costs)
-    assert (len(reply.costs), reply.more) == (COSTS, 3)
-    assert (reply.others.calls, reply.others.input_tokens, reply.others.usd) == (6, 15, 0.000351)
-    assert others(shortened(costs[:COSTS])) is None
+async def test_costs_add_up_however_many_there_are(server: ModelServer, tmp_path: Path) -> None:
+    async with hall(server, tmp_path) as tried:
+        for number in range(5):
+            await tried.ask(prompt("Hello?" * (number + 1)), Caller(f"run-{number}", "hopper", "", f"run-{number}"))
+        reply = await tried.ledger.costs("run", most=3)
+        assert [each.name for each in reply.costs] == ["run-4", "run-3", "run-2"]
+        rest = others(reply)
+        assert rest is not None
+        assert (rest["more"], rest["calls"]) == (2, 2)
+        assert total([rest["usd"], *(each.usd for each in reply.costs)]) == dollars(
+            (await tried.ledger.today()).spent.usd
+        )
+        assert others(await tried.ledger.costs("run", most=5)) is None
 
 
 async def test_a_core_that_dies_in_the_middle_of_a_stream_is_booked_once_at_the_worst_case(

@@ -33,7 +33,7 @@ async def test_a_provider_of_recorded_exchanges_answers_what_was_recorded(tmp_pa
             assert (made.text, made.usage.input_tokens, made.usage.output_tokens) == ("Written by hand.", 9, 3)
             with pytest.raises(InvalidArgument, match="No recorded exchange"):
                 await anext(fiedler.complete(prompt("Something else?"), CALLER))
-            assert [(each.calls, each.failed) for each in await ledger.costs("model")] == [(2, 1)]
+            assert [(each.calls, each.failed) for each in (await ledger.costs("model")).costs] == [(2, 1)]
 
 
 async def test_nothing_is_asked_that_cannot_be_booked(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from core.fiedler.escrow import Account
-from core.fiedler.ledger import By, shortened
+from core.fiedler.ledger import By
 from core.fiedler.mad import Known, described, others, spent
 from core.fiedler.money import dollars
 from core.grace.door.edge import lab_of, number_of
@@ -40,8 +40,7 @@ async def _costs(request: Request) -> Response:
     fiedler = lab_of(request).services.fiedler
     if fiedler is None:
         return JSONResponse({"by": by, "costs": [], "others": None, "today": None})
-    found = await fiedler.ledger.costs(by, since=time.time() - days * DAY_S if days else 0.0)
-    reply = shortened(found, most=ROWS)
+    reply = await fiedler.ledger.costs(by, since=time.time() - days * DAY_S if days else 0.0, most=ROWS)
     costs = {"costs": [spent(each) for each in reply.costs], "others": others(reply)}
     return JSONResponse({"by": by, **costs, "today": _account_json(await fiedler.ledger.today())})
 

@@ -108,7 +108,7 @@ async def _costs(lab: Lab) -> dict[str, dict[str, Any]]:
             "usd": each.usd,
             "tokens": each.input_tokens + each.output_tokens,
         }
-        for each in found
+        for each in found.costs
     }
 
 
