@@ -122,7 +122,8 @@ class Archives:
                 " WHERE s.state IN ('archived', 'removed')"
             )
             left = [row[0] for row in await self._journal.query(sql)]
-            await remove_listed(self._journal, left)
+            if await remove_listed(self._journal, left):
+                await self._journal.scrub(thorough=True)
             try:
                 await self._tidy()
             except OSError:  # the lab opens without its archives rather than not at all
@@ -276,6 +277,7 @@ class Archives:
                 for id in archives:
                     self._path(id).unlink(missing_ok=True)
                 blobs = await self._remove_unlinked(linked)
+                await self._journal.scrub(thorough=True)
         return Forgotten(len(bodies), len(archives), blobs, sequence)
 
     async def drop(self, before: float) -> int:

@@ -28,6 +28,7 @@ from core.rogers.tables import transaction
 
 VERSION = 1  # of all that decides what stands in the file; another one is made anew
 PART_BITS = 16
+SMALL = 64 << 20  # bytes of a file that is written anew where something was forgotten: half a second
 TEXT_CHARACTERS = 65_536  # of one document; what is longer is found by its beginning
 TITLE_CHARACTERS = 200
 
@@ -206,6 +207,9 @@ def pack(db: sqlite3.Connection) -> None:
         if db.execute("SELECT 1 FROM part WHERE number = ?", (number,)).fetchone():
             db.execute(f"INSERT INTO part_{number} (part_{number}) VALUES ('optimize')")
         db.execute("DELETE FROM about WHERE name = ?", (name,))
+    ((size,),) = db.execute("SELECT c.page_count * s.page_size FROM pragma_page_count c, pragma_page_size s")
+    if size <= SMALL:
+        db.execute("VACUUM")  # rows that were moved leave copies in what is not used of a page
     db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
@@ -295,8 +299,8 @@ def _take_out(db: sqlite3.Connection, ids: Sequence[int]) -> None:
 
 
 def _erase(db: sqlite3.Connection, ids: Sequence[int]) -> None:
-    """Takes documents out, and sees to it that none of their words stay: a part that is empty is dropped, another one
-    is to be packed."""
+    """Takes documents out, and sees to it that none of their words stay: a part that is empty is dropped, and `pack`
+    does the rest, for that one too."""
     _take_out(db, ids)
     for number in {id >> PART_BITS for id in ids}:
         span = (number << PART_BITS, (number + 1 << PART_BITS) - 1)
@@ -304,4 +308,3 @@ def _erase(db: sqlite3.Connection, ids: Sequence[int]) -> None:
         if not db.execute("SELECT 1 FROM doc WHERE id BETWEEN ? AND ? LIMIT 1", span).fetchone():
             db.execute(f"DROP TABLE part_{number}")
             db.execute("DELETE FROM part WHERE number = ?", (number,))
-            db.execute("DELETE FROM about WHERE name = ?", (f"pack:{number}",))

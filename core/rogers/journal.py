@@ -54,6 +54,7 @@ from protos.errors import Unavailable
 
 logger = structlog.get_logger()
 
+SCRUB_AGAIN_S = 0.5  # after a reader kept the log from being cut
 RIDE_ALONG_S = 0.05  # how long what nobody waits for may wait for a commit to ride in
 READERS = 2
 MAX_RIDING = 65_536  # entries that nobody waits for, pending at once; more are lost, and counted
@@ -112,6 +113,7 @@ class Journal:
         self._handed_over = 0  # jobs that the thread has; until none is left, the connection is its
         self._lost = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._scrubbing: asyncio.TimerHandle | None = None
         self.tending = anyio.Lock()  # held by who takes bodies out or puts them back
         self._closed = True
         self._idle: asyncio.Event | None = None
@@ -147,6 +149,8 @@ class Journal:
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
+            if self._scrubbing is not None:
+                self._scrubbing.cancel()  # the last checkpoint cuts the log
             self._idle = asyncio.Event()
             self._kick()
             if self._busy:
@@ -416,6 +420,34 @@ class Journal:
             future.set_exception(result)
         else:
             future.set_result(result.value)
+
+    async def scrub(self, *, thorough: bool = False) -> bool:
+        """Has the files hold no more of what was removed: call it behind the amendment that did. Returns whether it is
+        done; a reader of older pages holds it up, and then it is tried again twice a second. `thorough` has a small
+        file written anew, for which commits wait a moment, and is for what a person has forgotten.
+
+        Raises:
+            Unavailable: the journal is sealed or closed.
+        """
+        self._refuse()
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._hand_over(partial(self._writer.scrub, thorough=thorough), partial(self._scrubbed, future))
+        return await future
+
+    def _scrubbed(self, future: asyncio.Future[bool] | None, done: bool | str) -> None:
+        if isinstance(done, str):
+            self._seal(done, [])
+            if future is not None and not future.done():
+                future.set_exception(_sealed_error(done))
+            return
+        if not done and not self._closed and self._scrubbing is None:
+            self._scrubbing = asyncio.get_running_loop().call_later(SCRUB_AGAIN_S, self._scrub_again)
+        if future is not None and not future.done():
+            future.set_result(done)
+
+    def _scrub_again(self) -> None:
+        self._scrubbing = None
+        self._hand_over(partial(self._writer.scrub, thorough=False), partial(self._scrubbed, None))
 
     def statistics(self) -> Statistics:
         return Statistics(

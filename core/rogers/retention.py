@@ -10,13 +10,14 @@ models cost, which blobs and packages there are, runs, grants and approvals are 
 the beginning whenever its form changes; a saved copy of its tables would be of the old form. So those bodies stay.
 What a person archived or restored (`apart`) is left to persons.
 
-Pages that get free are used again; the file stays as large as it was at its largest.
+Pages that get free are used again; the file stays as large as it was at its largest. What was removed is overwritten,
+also in the log (`Journal.scrub`).
 """
 
 import json
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any
@@ -101,6 +102,8 @@ async def _retain(journal: Journal, retention: Retention, now: float) -> Retaine
         limit = min(old, *(upto.get(kind, 0) for kind in FORGOTTEN), await _first_in_archive(journal) - 1)
         while await journal.amend(lambda db: _seal(db, limit)):
             headers += SEGMENT
+    if bodies or headers:
+        await journal.scrub()
     return Retained(bodies, headers)
 
 
@@ -322,8 +325,14 @@ async def _remove(journal: Journal, kind: str, last: int) -> int:
         await journal.amend(_delete(found))
 
 
-def _delete(sequences: Iterable[tuple[Any, ...]]) -> Callable[[sqlite3.Connection], Any]:
-    return lambda db: db.executemany("DELETE FROM body WHERE sequence = ?", sequences)
+def _delete(sequences: Sequence[tuple[Any, ...]]) -> Callable[[sqlite3.Connection], Any]:
+    """Overwrites the bodies first: where rows go, SQLite moves those beside them, and leaves copies of these."""
+
+    def work(db: sqlite3.Connection) -> None:
+        db.executemany("UPDATE body SET body = zeroblob(length(body)) WHERE sequence = ?", sequences)
+        db.executemany("DELETE FROM body WHERE sequence = ?", sequences)
+
+    return work
 
 
 def _seal(db: sqlite3.Connection, limit: int) -> bool:

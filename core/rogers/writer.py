@@ -11,6 +11,11 @@ Automatic checkpoints are off, because they swallow the errors of their syncs (5
 application). A checkpoint is asked for between commits, its result looked at, and its error is one like any other.
 Beside the file lies `*.head`: how many entries there were, and the hash of the last, as of some moments ago. It is
 written after the commit it names, so a journal that ends before it has lost its tail.
+
+What was removed shall not stand in the files either. SQLite writes zeros where content was (`secure_delete`), but two
+places keep copies: the log, until it is cut (`TRUNCATE`, which waits for the last reader of an older page), and the
+unused part of pages out of which rows were once moved, until the file is written anew (`VACUUM`, which commits wait
+for: only after a person has something forgotten, and where the file is small). `Writer.scrub` is both.
 """
 
 import json
@@ -40,6 +45,8 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 HEAD_EVERY_S = 10.0
 WINDOW = 500  # rows that a view which is made anew takes at once
 PAGE = 8192  # bytes, of a new file: fewer writes and less waste for messages of some 1 KiB; an older one keeps its own
+SMALL = 64 << 20  # bytes of a file that is written anew in a moment: half a second
+SCRUB_MS = 50  # how long commits wait for readers of older pages, each time the log shall be cut
 CACHES = 12 << 20  # bytes of pages that all connections of the process hold, Dewey's too; beyond, they use theirs again
 
 T = TypeVar("T")
@@ -94,6 +101,7 @@ class Writer:
         self._wal_bytes = 0
         self._head_noted = 0
         self._head_at = 0.0
+        self._to_cut = False  # the log holds what is removed
         self._db: sqlite3.Connection
 
     # --- opening
@@ -106,6 +114,7 @@ class Writer:
             OSError, sqlite3.Error: it cannot be opened.
         """
         path = self._path
+        self._to_cut = _size(path.with_name(f"{path.name}-wal")) > 0  # nobody knows what a crash left there
         db = sqlite3.connect(path, isolation_level=None, cached_statements=256, check_same_thread=False)
         try:
             db.execute(f"PRAGMA page_size = {PAGE}")
@@ -114,6 +123,7 @@ class Writer:
                 raise Conflict(f"{path} cannot have a write-ahead log here", next="use a local disk for the data")
             db.execute(f"PRAGMA synchronous = {self._synchronous}")
             db.execute("PRAGMA wal_autocheckpoint = 0")
+            db.execute("PRAGMA secure_delete = ON")
             db.execute("PRAGMA cache_size = -16000")
             db.execute(f"PRAGMA soft_heap_limit = {CACHES}")
             db.execute("PRAGMA temp_store = MEMORY")
@@ -290,6 +300,8 @@ class Writer:
         try:
             if last:
                 self._checkpoint("TRUNCATE")
+            elif self._to_cut:
+                self._cut()
             elif self._wal_bytes >= self._checkpoint_bytes:
                 self._checkpoint("PASSIVE")
             self._note_head()
@@ -297,12 +309,36 @@ class Writer:
             self.failure = sentence(error)
         return self.failure
 
-    def _checkpoint(self, mode: str) -> None:
+    def scrub(self, *, thorough: bool) -> bool | str:
+        """Has the files hold no more of what was removed; `thorough` also where rows once were, in a small file.
+
+        False: a reader still looks at older pages, `maintain` tries again. A string says why nothing can be written
+        any more.
+        """
+        if self.failure is not None:
+            return self.failure
+        self._to_cut = True
+        try:
+            if thorough and _size(self._path) <= SMALL:
+                self._db.execute("VACUUM")
+        except (sqlite3.Error, OSError) as error:
+            self.failure = sentence(error)
+        return self.maintain() or not self._to_cut
+
+    def _cut(self) -> None:
+        (patience,) = self._db.execute("PRAGMA busy_timeout").fetchone()
+        self._db.execute(f"PRAGMA busy_timeout = {SCRUB_MS}")
+        self._to_cut = not self._checkpoint("TRUNCATE")
+        self._db.execute(f"PRAGMA busy_timeout = {patience}")
+
+    def _checkpoint(self, mode: str) -> bool:
+        """Whether it got to the end, and `TRUNCATE` cut the log."""
         busy, pages, done = self._db.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
         if busy or done < pages:
             # A reader still looks at older pages: the WAL goes on growing until the next turn.
             logger.debug("a checkpoint stopped half-way", pages=pages, done=done)
         self._wal_bytes = max(0, pages - done) * self._page
+        return not busy and done == pages
 
     def _note_head(self) -> None:
         if self._head_noted != self.sequence:
@@ -362,6 +398,14 @@ def _keep(db: sqlite3.Connection, cursors: Cursors) -> None:
         " WHERE excluded.sequence > sequence",
         [(*key, place) for key, (place, _) in cursors.items() if place],
     )
+
+
+def _size(path: Path) -> int:
+    """In bytes; 0 where there is no such file."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _sync_directory(directory: Path) -> None:

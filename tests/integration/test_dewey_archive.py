@@ -254,8 +254,53 @@ async def test_a_forgotten_conversation_is_gone_everywhere_and_proven(room: Room
     await room.library.rebuild()
     await room.library.rebuilt()
     assert await room.found("dodo") == 0
-    for each in room.home.path.glob("dewey.db*"):
-        assert b"dodo" not in each.read_bytes(), "not even in free pages"
+    await gone_from_the_disk(room, "dodo")
+
+
+async def test_what_was_moved_when_others_were_forgotten_stands_nowhere_either(room: Room) -> None:
+    def marked(number: int) -> str:
+        return f"moa{number:02}x"
+
+    for at in range(600):
+        await room.say(f"{marked(at * 7 % 12)} " * (4 + at % 5 * 60), f"c{at * 7 % 12}")
+    for number in range(12):
+        await room.archives.forget(f"c{number}")
+        await room.library.caught_up()
+        assert await room.found(marked(number)) == 0
+        await gone_from_the_disk(room, marked(number))
+
+
+async def test_a_reader_holds_up_the_cutting_of_the_log_and_nothing_else(room: Room) -> None:
+    await room.say("the secret of the huia", "c")
+    with closing(sqlite3.connect(room.journal.path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM body").fetchone()
+        await room.archives.forget("c")
+        await room.say("goes on", "d")
+        assert "journal.db-wal" in holding(room, b"huia")
+        reader.execute("COMMIT")
+    await gone_from_the_disk(room, "huia")
+
+
+async def gone_from_the_disk(room: Room, words: str) -> None:
+    """Waits until no file of the lab, which is at work, has them: not in free pages, not in logs."""
+    with fail_after(60):
+        while holding(room, words.encode()):
+            await sleep(0.05)
+
+
+def holding(room: Room, words: bytes) -> list[str]:
+    """The files of the lab that hold these words."""
+    found = []
+    for path in (each for each in room.home.path.rglob("*") if each.is_file()):
+        kept = b""
+        with path.open("rb") as file:
+            while piece := file.read(1 << 20):
+                if words in kept + piece:
+                    found.append(path.name)
+                    break
+                kept = piece[-len(words) :]
+    return found
 
 
 async def test_what_is_sealed_or_outlived_its_message_is_forgotten_too(room: Room) -> None:

@@ -1,6 +1,7 @@
 """Retention removes bodies and seals headers; the chain stays whole and says which was which."""
 
 import json
+import shutil
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
@@ -69,6 +70,30 @@ async def test_old_bodies_go_and_young_ones_stay(journal: Journal) -> None:
     assert (found.bodies_removed, found.bodies_present, found.bodies_missing) == (20, 21, 0)
     assert await retain(journal, policy, now=NOW) == Retained()
     assert journal.statistics().entries == 41, "an idle turn writes nothing"
+
+
+async def test_what_went_stands_in_no_file_while_the_journal_is_open(journal: Journal) -> None:
+    await fill(journal, "message", 10, 40)
+    await retain(journal, Retention(messages_s=30 * DAY_S, max_bytes=None, seal_s=None), now=NOW)
+    files = [each for each in journal.path.parent.iterdir() if each.name.startswith("journal.db")]
+    assert len(files) >= 3, "the log, too"
+    for each in files:
+        assert b"x" * 100 not in each.read_bytes(), each.name
+
+
+async def test_what_went_before_a_crash_leaves_the_log_when_the_journal_opens_again(tmp_path: Path) -> None:
+    living, left = tmp_path / "living", tmp_path / "left"
+    living.mkdir()
+    async with Journal(living / "journal.db", VIEWS) as journal:
+        await fill(journal, "message", 10, 40)
+        await journal.amend(lambda db: db.execute("DELETE FROM body"))
+        shutil.copytree(living, left)  # as a kill would leave it
+    assert b"x" * 100 in (left / "journal.db-wal").read_bytes()
+    with fail_after(60):
+        async with Journal(left / "journal.db", VIEWS) as journal:
+            await journal.append(Entry("next", "event", b"", at=NOW))
+            await journal.amend(lambda db: None)  # behind the care that follows the commit
+            assert b"x" * 100 not in (left / "journal.db-wal").read_bytes()
 
 
 async def test_answers_of_models_are_forgotten_like_what_was_said(journal: Journal) -> None:
