@@ -167,6 +167,7 @@ if [ "$mode" = all ]; then
 fi
 
 step "Unit, contract, integration, fault, security and end-to-end tests"
+[ "$mode" = all ] || printf '      at the sizes of an ordinary run: what only ./test.sh all shows is listed at the end of tests/README.md\n'
 run_tests $many tests --ignore $alone "$@"
 step "Answers while a worker does its worst"
 run_tests $alone "$@"
