@@ -5,6 +5,7 @@ Rules of the file and of the commands beside it
   2. An error is one sentence and the next step; with `--json` it is `{"error": {code, message, next}}`.
   3. Exit codes: 0 ok, 1 the work says no, 2 usage, 3 the lab cannot be reached, 4 the run failed. An error's code picks
      one, whoever found the mistake: that there is no such model is 2 also where a MAD says so, and not this program.
+     A lab that answers was reached: what it cannot do now is 4.
   4. What a command needs is imported when it runs: `madlab status` should feel instant.
 """
 
