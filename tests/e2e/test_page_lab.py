@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, expect
 
+from core.fiedler.ledger import Attempt, Caller, Ledger
+from core.fiedler.money import Bound, Price, Used
+from core.fiedler.policy import Leg
 from core.lab import Lab
 from protos.ids import new_id
 from protos.v1.message_pb2 import KIND_PROSE, Message
@@ -93,6 +96,38 @@ async def test_a_link_to_a_part_of_the_lab_points_to_what_it_names(browser: Brow
         await expect(page.get_by_role("searchbox", name="MAD")).to_have_value("echo")
         await page.goto("/lab/attic")
         await expect(page.get_by_role("alert")).to_contain_text("no such part")
+
+
+async def spend(ledger: Ledger, caller: Caller) -> None:
+    """Books one answer, as Fiedler does."""
+    leg, price, bound = Leg("coder", "there/coder"), Price(input=3_000_000), Bound(100, 100, 400)
+    async with ledger.account_of(caller) as account:
+        name = new_id()
+        attempt = Attempt(name, name, 1, "llm.complete", caller, account, leg, "there", "coder", price, bound, "")
+        ledger.hold(attempt)
+        await ledger.start(attempt)
+        await ledger.settle(attempt, Used(input=100), "finished")
+
+
+async def test_costs_are_told_of_the_run_that_was_asked_for_and_below_it_of_those_it_began(
+    browser: Browser, lab: Lab
+) -> None:
+    assert lab.services.fiedler is not None
+    ledger = lab.services.fiedler.ledger
+    await ledger.open_account("run:foreman-1")
+    await ledger.open_account("run:hopper-1", parent="run:foreman-1")
+    await spend(ledger, Caller("foreman-1", "foreman", "c", "foreman-1", "run:foreman-1"))
+    await spend(ledger, Caller("hopper-1", "hopper", "c/1", "hopper-1", "run:hopper-1"))
+    await spend(ledger, Caller("fiedler", "fiedler"))
+    async with signed_in(browser, lab.home) as found:
+        rows = found.page.locator("tbody tr")
+        await found.page.goto("/lab/costs?by=run&days=1")
+        await expect(rows).to_have_count(3)
+        for row, (name, tokens) in enumerate((("foreman-1", "200"), ("└ hopper-1", "100"), ("no run", "100"))):
+            await expect(rows.nth(row)).to_contain_text(name)
+            await expect(rows.nth(row)).to_contain_text(tokens)
+        assert await found.page.locator("tbody a").all_inner_texts() == ["foreman-1", "hopper-1"]
+        found.quiet()
 
 
 async def test_conversations_are_found_by_tag_and_read_both_ways(browser: Browser, lab: Lab) -> None:
