@@ -39,6 +39,5 @@ def check_regular(path: Path, *, streams: bool = False) -> None:
     if stat.S_ISREG(mode) or (streams and path.is_relative_to("/dev/fd")) or (streams and str(path) == "/dev/stdin"):
         return
     kind = KINDS.get(stat.S_IFMT(mode), "of an unusual kind")
-    raise InvalidArgument(
-        f"{path} is {kind}, and no regular file", next="name a file; what comes by a pipe, save first"
-    )
+    pipes = "; what comes by a pipe, save first" if stat.S_ISFIFO(mode) else ""
+    raise InvalidArgument(f"{path} is {kind}, and no regular file", next=f"name a file{pipes}")

@@ -59,7 +59,9 @@ def scan(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report there instead.")] = None,
     fail_on: Annotated[Threshold | None, typer.Option(help="Exit with 1 if anything is at least so bad.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 4 if the scan was partial.")] = False,
-    baseline: Annotated[Path | None, typer.Option(metavar="FILE", help="Findings that a person accepts.")] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(parser=named, metavar="FILE", help="Findings that a person accepts.")
+    ] = None,
     history: Annotated[bool, typer.Option(help="Look into the git history too.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, as --format json does.")] = False,
 ) -> None:

@@ -80,6 +80,7 @@ def test_what_a_shell_passes_as_a_stream_is_read_where_it_is_read_once() -> None
     "arguments",
     [
         ("scan", ""),
+        ("scan", ".", "--baseline", ""),
         ("advisories", "import", ""),
         ("code", "mend it", "--repo", ""),
         ("apply", "hopper-1", "--repo", ""),
