@@ -6,7 +6,7 @@ from typing import Any
 
 from anyio import to_thread
 from axe_playwright_python.async_playwright import Axe  # type: ignore[import-untyped]
-from playwright.async_api import Browser
+from playwright.async_api import Browser, Locator, expect
 
 from core.grace.cli.client import Client
 from core.home import Home
@@ -20,6 +20,18 @@ from tests.sizes import full
 # What a checker must not find, of any weight: our own pages have no excuse.
 GRAVE = ("serious", "critical")
 CHECKER: str = Axe().axe_script
+
+STOPS = 120  # of Tab, on the way to anything
+FOCUS = """() => {
+  const at = document.activeElement, box = at.getBoundingClientRect();
+  const within = box.width > 0 && box.bottom > 0 && box.right > 0 && box.top < innerHeight && box.left < innerWidth;
+  let ringed = false;
+  for (let each = at; each; each = each.parentElement) {
+    const {outlineStyle, outlineWidth} = getComputedStyle(each);
+    ringed ||= outlineStyle !== "none" && parseFloat(outlineWidth) > 0;
+  }
+  return {html: at.outerHTML.slice(0, 160), seen: at === document.body || (within && ringed)};
+}"""
 
 Look = tuple[int, Scheme]  # how wide, and in which colours
 
@@ -63,6 +75,18 @@ def seen(places: Sequence[str], *looks: Look) -> Iterator[tuple[Look, Sequence[s
     """Which of the places to see in which look: each once, looks in turn; with MADLAB_FULL=1 each in every look."""
     for turn, look in enumerate(looks):
         yield look, places if full() else places[turn :: len(looks)]
+
+
+async def tabbed_to(found: Watched, wanted: Locator) -> None:
+    """Presses Tab until the focus is there. At each stop on the way whoever looks sees where it is."""
+    await expect(wanted).to_be_visible()
+    for _ in range(STOPS):
+        await found.page.keyboard.press("Tab")
+        stop: dict[str, Any] = await found.page.evaluate(FOCUS)
+        assert stop["seen"], stop["html"]
+        if await wanted.evaluate("(wanted) => wanted === document.activeElement"):
+            return
+    raise AssertionError(f"{STOPS} times Tab, and not there; now at {stop['html']}")
 
 
 async def sideways(found: Watched) -> int:

@@ -14,7 +14,7 @@ from protos.v1.message_pb2 import KIND_FAULT, KIND_REPLY, Message
 from tests.browser import Scheme
 from tests.emads.echo import Echo
 from tests.labs import call, lab_of_own
-from tests.pages import flaws, live, sideways, signed_in
+from tests.pages import flaws, live, sideways, signed_in, tabbed_to
 from tests.sizes import full
 
 RULE = """
@@ -123,6 +123,36 @@ async def test_a_question_is_answered_there_and_twice_where_it_cannot_be_taken_b
                 while not answers:
                     await sleep(0.02)
             assert answers.pop().kind == kind
+        found.quiet()
+
+
+async def test_a_question_is_answered_by_the_keyboard_alone(
+    browser: Browser, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asks = Policy([parse_policy(RULE, "the test's"), read_policy(BUILT_IN)])
+    monkeypatch.setattr(lab.services, "policy", asks)
+    answers: list[Message] = []
+
+    async def keep() -> None:
+        answers.append(await call(lab, "echo", "keep", text="by keys"))
+
+    async with signed_in(browser, lab.home) as found, create_task_group() as tasks:
+        page, keys = found.page, found.page.keyboard
+        tasks.start_soon(keep)
+        item = page.locator(".queue-item", has_text="echo wants to store")
+        await tabbed_to(found, item.get_by_role("button", name="Approve"))
+        await keys.press("Enter")
+        dialog = page.get_by_role("dialog")
+        await tabbed_to(found, dialog.get_by_role("region", name="What is approved"))
+        await keys.press("ArrowDown")
+        await tabbed_to(found, dialog.get_by_role("button", name="Approve"))
+        assert answers == []
+        await keys.press("Enter")
+        await expect(item).to_have_count(0)
+        with fail_after(60):
+            while not answers:
+                await sleep(0.02)
+        assert answers[0].kind == KIND_REPLY
         found.quiet()
 
 

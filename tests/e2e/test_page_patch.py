@@ -13,7 +13,7 @@ from tests.hand import Edits, Hand
 from tests.integration.gits import a_repository, said
 from tests.integration.test_foreman import FAULTY, MENDED, coded
 from tests.labs import a_home, opened
-from tests.pages import flaws, live, seen, sideways, signed_in
+from tests.pages import flaws, live, seen, sideways, signed_in, tabbed_to
 
 EVIL = "<img src=x onerror=alert(1)>"
 HOSTILE: Edits = {
@@ -84,6 +84,29 @@ async def test_a_patch_is_read_and_approved_to_a_branch(browser: Browser, desk: 
         await live(found)
         await expect(page.get_by_role("heading", name="Approved")).to_be_visible()
         found.quiet(but=["400"])
+
+
+async def test_a_patch_is_approved_to_a_branch_by_the_keyboard_alone(browser: Browser, desk: Desk) -> None:
+    run = await desk.coded(MENDED)
+    async with signed_in(browser, desk.lab.home) as found:
+        page, keys = found.page, found.page.keyboard
+        for key in ("g", "p"):
+            await keys.press(key)
+        await expect(page.get_by_role("heading", level=1, name="Patches")).to_be_focused()
+        await tabbed_to(found, page.get_by_role("link", name=run.id))
+        await keys.press("Enter")
+        await expect(page.get_by_role("heading", level=1, name="add shall add")).to_be_focused()
+        await tabbed_to(found, page.get_by_role("button", name="Approve to a branch"))
+        await keys.press("Enter")
+        branch = page.get_by_role("textbox", name="Branch")
+        await tabbed_to(found, branch)
+        await keys.press("Control+a")
+        await keys.type("by-keys")
+        await tabbed_to(found, page.get_by_role("button", name="Make the branch"))
+        await keys.press("Enter")
+        await expect(page.get_by_role("heading", name="Approved")).to_be_focused()
+        assert said(desk.place / "repo", "show", "by-keys:adder.py").endswith("return a + b")
+        found.quiet()
 
 
 async def test_a_patch_is_sent_back_with_a_remark_and_goes_on_as_another_run(browser: Browser, desk: Desk) -> None:

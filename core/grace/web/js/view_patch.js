@@ -49,8 +49,11 @@ export async function view({run: id}, page) {
 
   function settled(answer) {
     patch = {...patch, state: answer.state, decision: answer.decision};
+    document.querySelector("dialog[open]")?.close(); // or nothing beside it takes the focus
     drawHead();
-    decision.querySelector("h2")?.focus();
+    const heading = decision.querySelector("h2");
+    heading.tabIndex = -1;
+    heading.focus();
     announce(`The patch is ${answer.state.replace("_", " ")}.`);
   }
 
