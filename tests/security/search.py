@@ -33,7 +33,7 @@ GONE = (FileNotFoundError, ProcessLookupError)
 class Sought:
     """Some secrets, looked for in all their forms at once."""
 
-    def __init__(self, keys: tuple[str, ...]) -> None:
+    def __init__(self, *keys: str) -> None:
         self._forms: dict[bytes, str] = {}
         for key in keys:
             for name, form in forms(key).items():
@@ -70,7 +70,7 @@ def found_below(root: Path, *keys: str, but: tuple[Path, ...] = ()) -> list[str]
     Raises:
         OSError: a file or a directory cannot be read, or `root` is not there.
     """
-    wanted, found = sought(keys), list[str]()
+    wanted, found = sought(*keys), list[str]()
     root.stat()
     for directory, directories, files in os.walk(root, onerror=_unless_gone):
         for name in (*directories, *files):
@@ -94,7 +94,7 @@ def found_in_tables(database: Path, *keys: str) -> list[str]:
 
     A search of the file itself does not see a value that two pages share, nor one that is in the log of writes only.
     """
-    wanted, found = sought(keys), list[str]()
+    wanted, found = sought(*keys), list[str]()
     words = {each.lower() for key in keys for each in WORD.findall(key)}
     with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as db:
         db.text_factory = bytes
@@ -114,7 +114,7 @@ def found_in_tables(database: Path, *keys: str) -> list[str]:
 
 def told_by_processes(*keys: str, but: Iterable[int] = (os.getpid(),)) -> list[str]:
     """Every process of this machine whose command line or environment holds a form of a key."""
-    wanted, found = sought(keys), list[str]()
+    wanted, found = sought(*keys), list[str]()
     for process in Path("/proc").iterdir():
         if not process.name.isdigit() or int(process.name) in but:
             continue
@@ -143,7 +143,7 @@ def said_by_engine(lab: str) -> dict[str, str]:
 
 def told_by_engine(lab: str, *keys: str) -> list[str]:
     """What the engine says of a lab's images and containers, as far as it holds a form of a key."""
-    wanted = sought(keys)
+    wanted = sought(*keys)
     return [f"{what}: {form}" for what, text in said_by_engine(lab).items() for form in wanted.seen(text.encode())]
 
 
