@@ -13,7 +13,8 @@ from typing import Any, ClassVar, Literal
 
 from core.rogers.entry import Entry, Row
 from core.rogers.journal import Journal
-from protos.errors import Conflict
+from core.run import Run, forgotten
+from protos.errors import Conflict, NotFound
 
 PATCH, REPORT = "patch.diff", "report.json"
 MAKERS = {PATCH: "foreman", REPORT: "mcnamara"}  # whose file of that name it is; anybody may call a file so
@@ -132,19 +133,27 @@ async def products(
     journal: Journal, name: str, *, limit: int, before: int | None = None, state: str = ""
 ) -> Sequence[Product]:
     """The newest files of that name first, all or those of one state; `before` is the sequence of the one to go on
-    behind."""
+    behind. Those of forgotten runs are no more."""
     decision = {"waiting": "", **{word: each for each, word in STATES.items()}}.get(state, "any")
     rows = await journal.query(
         f"SELECT {_COLUMNS} WHERE p.name = :name AND p.sequence < :before"
-        " AND :decision IN ('any', ifnull(d.decision, '')) ORDER BY p.sequence DESC LIMIT :limit",
+        " AND :decision IN ('any', ifnull(d.decision, ''))"
+        " AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.id = p.run AND r.forgotten > 0)"
+        " ORDER BY p.sequence DESC LIMIT :limit",
         {"name": name, "before": 1 << 62 if before is None else before, "decision": decision, "limit": limit},
     )
     return [_product(each) for each in rows]
 
 
-async def product_of(journal: Journal, run: str, name: str) -> Product | None:
-    """The file of that name that a run left to be judged."""
-    rows = await journal.query(f"SELECT {_COLUMNS} WHERE p.run = ? AND p.name = ?", (run, name))
+async def product_of(journal: Journal, run: Run, name: str) -> Product | None:
+    """The file of that name that a run left to be judged.
+
+    Raises:
+        NotFound: it was forgotten.
+    """
+    rows = await journal.query(f"SELECT {_COLUMNS} WHERE p.run = ? AND p.name = ?", (run.id, name))
+    if rows and run.forgotten:
+        raise NotFound(forgotten(run.id, run.forgotten), next=f"See what is known of it still: madlab show {run.id}")
     return _product(rows[0]) if rows else None
 
 

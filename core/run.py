@@ -17,6 +17,7 @@ gone when a run has ended. An illegal move raises and changes nothing.
 import hmac
 import json
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -118,12 +119,19 @@ class Run:
     title: str = ""  # what it is for, in one line
     resumes: str = ""  # the run that it goes on from, as whoever asked for it says
     asker: str = ""  # who asked for it, or for the run that it works for: "operator", "client:NAME", a resident
+    forgotten: float = 0.0  # when its conversation was, for good; 0 where it was not
     changed: int = 0  # the sequence of the last entry about it, as of when it was read from the table
 
     @property
     def live(self) -> bool:
         """Whether something of it may still exist."""
         return self.state is not State.DESTROYED
+
+
+def forgotten(run: str, at: float) -> str:
+    """Why nothing is there any more of what a run has made, in a sentence; `at` is in seconds since the epoch."""
+    day = time.strftime("%Y-%m-%d", time.gmtime(at))
+    return f"The conversation of {run} was forgotten on {day} (UTC), and what the run had made with it."
 
 
 def check_move(current: State, next: State) -> None:

@@ -5,6 +5,9 @@ list reads more than it shows: each way to ask has its index, and titles one of 
 
 A title is made of a person's words. It is in no entry of a run, since those stay for ever: the view takes it from the
 message that started the run, and drops it with the conversation. Made anew, it has none where that message is gone.
+
+With a forgotten conversation the view drops the words of the evidence, too, and what files there were: figures stay.
+The entries keep them, since the view is made of these.
 """
 
 import json
@@ -45,7 +48,7 @@ class RunsView:
             token TEXT DEFAULT '', credential TEXT DEFAULT '', confirmed INTEGER DEFAULT 0, parent TEXT DEFAULT '',
             terms TEXT DEFAULT '{}', cancel TEXT DEFAULT '', killed INTEGER DEFAULT 0, cost TEXT DEFAULT '{}',
             evidence TEXT DEFAULT '{}', artifacts TEXT DEFAULT '[]', title TEXT DEFAULT '', asker TEXT DEFAULT '',
-            resumes TEXT DEFAULT '', changed INTEGER DEFAULT 0);
+            resumes TEXT DEFAULT '', forgotten REAL DEFAULT 0, changed INTEGER DEFAULT 0);
         CREATE INDEX IF NOT EXISTS runs_live ON runs (state) WHERE state != 'destroyed';
         CREATE INDEX IF NOT EXISTS runs_mad ON runs (mad);
         CREATE INDEX IF NOT EXISTS runs_asker ON runs (asker);
@@ -63,7 +66,7 @@ class RunsView:
         """Inserts a requested run; for a known one, changes what the entry names. Hears of what is forgotten."""
         changes: dict[str, Any] = json.loads(row.body or b"{}")
         if row.kind == "retention":
-            self._forget(db, changes.get("conversation", ""))
+            self._forget(db, changes.get("conversation", ""), row.at)
             return
         values = {
             key: json.dumps(value, ensure_ascii=False) if key in JSON_COLUMNS else value
@@ -82,12 +85,26 @@ class RunsView:
         assignments = ", ".join(f'"{key}" = ?' for key in values)
         db.execute(f"UPDATE runs SET {assignments} WHERE id = ?", (*values.values(), run))
 
-    def _forget(self, db: sqlite3.Connection, conversation: str) -> None:
+    def _forget(self, db: sqlite3.Connection, conversation: str, at: float) -> None:
         if conversation:
-            whose = "(conversation = ? OR (conversation > ? AND conversation < ?)) AND title != ''"
+            whose = "(conversation = ? OR (conversation > ? AND conversation < ?)) AND forgotten = 0"
             within = (conversation, f"{conversation}/", f"{conversation}0")  # 0 is what follows / in ASCII
             db.execute(f"DELETE FROM runs_titles WHERE rowid IN (SELECT number FROM runs WHERE {whose})", within)
-            db.execute(f"UPDATE runs SET title = '' WHERE {whose}", within)
+            told = db.execute(f"SELECT evidence, id FROM runs WHERE {whose}", within).fetchall()
+            db.executemany(
+                "UPDATE runs SET title = '', artifacts = '[]', forgotten = ?, evidence = ? WHERE id = ?",
+                [(at, json.dumps(figures(json.loads(evidence))), id) for evidence, id in told],
+            )
+
+
+def figures(told: Any) -> Any:
+    """What is no words of anybody: numbers, yes and no, under names that are none of a file."""
+    if isinstance(told, dict):
+        kept = ((key, figures(value)) for key, value in told.items() if key.isidentifier())
+        return {key: value for key, value in kept if value is not None}
+    if isinstance(told, list):
+        return [value for each in told if (value := figures(each)) is not None]
+    return told if isinstance(told, (bool, int, float)) else None
 
 
 def asked(db: sqlite3.Connection, trigger: str) -> tuple[str, str]:

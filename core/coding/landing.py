@@ -18,6 +18,7 @@ from core.coding.patch import render
 from core.coding.repository import Repository
 from core.coding.review import unfit
 from core.coding.telling import clean_room, plain, tests, warnings
+from core.run import forgotten
 from protos.errors import Conflict, InvalidArgument, NotFound
 
 CHUNK = 256 * 1024
@@ -39,10 +40,12 @@ class Coded:
     def of(cls, run: Mapping[str, Any]) -> "Coded":
         """
         Raises:
-            Conflict: it has not ended, or is no run that changes a tree.
+            Conflict: it has not ended, was forgotten, or is no run that changes a tree.
         """
         if run["outcome"] is None:
             raise Conflict(f"the run {run['id']} is {run['state']}", next=f"wait for it: madlab logs -f {run['id']}")
+        if run["forgotten"]:
+            raise Conflict(forgotten(run["id"], run["forgotten"]), next="let it be coded again: madlab code")
         asked = next((each for each in run["messages"] if each["kind"] == "call" and each["tool"] == "code"), None)
         given = asked["data"] if asked and isinstance(asked["data"], Mapping) else {}
         if not given.get("source"):

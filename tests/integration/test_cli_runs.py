@@ -15,7 +15,7 @@ from tests.commands import Madlab, a_lab
 pytestmark = pytest.mark.docker
 
 ROOT = Path(__file__).parents[2]
-MORE = {"evidence", "artifacts", "packages", "messages", "moves", "resumes", "resumed_as"}
+MORE = {"evidence", "artifacts", "packages", "messages", "moves", "resumes", "resumed_as", "forgotten"}
 SETTINGS = f'emads = ["{ROOT / "tests/emads/echo"}"]\n[runs]\nmax_running = 1\n[vault]\nkey_file = "vault.key"\n'
 
 

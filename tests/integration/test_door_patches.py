@@ -13,6 +13,7 @@ from core.grace.cli.client import Client
 from core.lab import Lab
 from core.run import Run
 from protos.errors import Conflict, Error, InvalidArgument, NotFound
+from tests.commands import Madlab
 from tests.hand import Edits, Hand
 from tests.integration.gits import a_repository, commit, fingerprint, git, said
 from tests.integration.test_core_runs import ended
@@ -194,6 +195,37 @@ async def test_a_patch_sent_back_is_done_again_from_where_it_was_with_the_remark
     assert str(at.repository) not in work[0].data
     assert hand.mad == "hopper"
     assert acts == [("patch.send_back", "done")]
+
+
+async def test_a_run_whose_conversation_was_forgotten_says_so_wherever_it_is_asked_for(tmp_path: Path) -> None:
+    async with desk(tmp_path) as at:
+        run = await at.coded(MENDED)
+        assert (await at.get(f"/runs/{run.id}"))["forgotten"] is None
+        await at.post(f"/conversations/{run.conversation}/forget")
+        assert (await at.get("/patches"))["patches"] == (await at.get("/attention"))["items"] == []
+        for what in ("apply", "drop", "send-back"):
+            with pytest.raises(NotFound, match=f"The conversation of {run.id} was forgotten on 20"):
+                await at.post(f"/runs/{run.id}/patch/{what}", **({"remark": "again"} if what == "send-back" else {}))
+        with pytest.raises(NotFound, match=f"The conversation of {run.id} was forgotten on 20"):
+            await at.get(f"/runs/{run.id}/patch")
+        told = await at.get(f"/runs/{run.id}")
+        await at.lab.journal.rebuild("runs")
+        assert await at.get(f"/runs/{run.id}") == told
+        madlab = Madlab(at.lab.home)
+        shown = await to_thread.run_sync(madlab, "show", run.id)
+        applied = await to_thread.run_sync(madlab, "apply", run.id, "--repo", at.repository)
+    assert (told["outcome"], told["artifacts"], told["forgotten"] > run.ended) == ("succeeded", [], True)
+    assert told["evidence"]["clean_room"] is True
+    assert not any(isinstance(each, str) for each in leaves(told["evidence"])), "figures alone"
+    assert "forgotten" in shown.out
+    assert "was forgotten on 20" in applied.err
+
+
+def leaves(told: Any) -> list[Any]:
+    """All that is neither a mapping nor a list."""
+    if isinstance(told, dict):
+        told = list(told.values())
+    return [leaf for each in told for leaf in leaves(each)] if isinstance(told, list) else [told]
 
 
 async def test_the_repository_that_a_client_names_is_nobodys(tmp_path: Path) -> None:

@@ -73,6 +73,9 @@ def show(context: typer.Context, run: RunId, json: Json = False) -> None:
         ("evidence", _inline(found["evidence"])),
         ("talk", found["conversation"]),
     ]
+    if found["forgotten"]:
+        when = f"{screen.clock(found['forgotten'])} ({screen.ago(found['forgotten'])})"
+        facts.append(("forgotten", f"{when}: what was said is gone, with the evidence's words and the files"))
     links = [("resumes", found["resumes"]), ("resumed as", ", ".join(found["resumed_as"]))]
     facts += [each for each in links if each[1]]
     for name, value in facts:

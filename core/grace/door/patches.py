@@ -219,11 +219,11 @@ def _decision_json(decided: Decided) -> dict[str, Any]:
 async def _found(request: Request) -> tuple[Run, Product]:
     """
     Raises:
-        NotFound: there is no such run that the caller may see, or it left no patch.
+        NotFound: there is no such run that the caller may see, or it left no patch, or that was forgotten.
     """
     lab = lab_of(request)
     run = await seen_run(lab, caller_of(request), request.path_params["id"])
-    product = await product_of(lab.journal, run.id, PATCH)
+    product = await product_of(lab.journal, run, PATCH)
     if product is None:
         raise NotFound(f"The run {run.id} left no patch.", next=f"See what it left: madlab show {run.id}")
     return run, product
@@ -235,6 +235,7 @@ async def _as_told(lab: Lab, run: Run) -> dict[str, Any]:
     return run_json(lab, run) | {
         "evidence": run.evidence,
         "artifacts": run.artifacts,
+        "forgotten": run.forgotten or None,
         "messages": [message_json(asked)] if asked is not None else [],
     }
 
@@ -395,7 +396,7 @@ def _again(product: Product, decision: str, asked: Mapping[str, Any]) -> dict[st
 
 
 async def _now(lab: Lab, run: Run) -> dict[str, Any]:
-    product = await product_of(lab.journal, run.id, PATCH)
+    product = await product_of(lab.journal, run, PATCH)
     assert product is not None
     assert product.decided is not None
     return {"run": run.id, "state": product.decided.state, "decision": _decision_json(product.decided)}

@@ -208,11 +208,11 @@ async def _seen(request: Request, id: str = "") -> tuple[Run, Product]:
     """A run that left a report: the one in the path, or another.
 
     Raises:
-        NotFound: there is no such run that the caller may see, or it left no report.
+        NotFound: there is no such run that the caller may see, or it left no report, or that was forgotten.
     """
     lab = lab_of(request)
     run = await seen_run(lab, caller_of(request), id or request.path_params["id"])
-    product = await product_of(lab.journal, run.id, REPORT)
+    product = await product_of(lab.journal, run, REPORT)
     if product is None:
         raise NotFound(f"The run {run.id} left no report.", next=f"See what it left: madlab show {run.id}")
     return run, product

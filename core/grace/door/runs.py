@@ -50,6 +50,9 @@ class Whole(answers.Run):
     moves: list[Move]
     resumes: Annotated[str | None, Field(description="the run that it goes on from, as its asker says")]
     resumed_as: Annotated[list[str], Field(description="the runs that went on from it, oldest first")]
+    forgotten: Annotated[
+        float | None, Field(description="when its conversation was: of the evidence figures are left, and no files")
+    ]
 
 
 class Lines(Answer):
@@ -123,6 +126,7 @@ async def _run(request: Request) -> Response:
     }
     moves = [{"state": state, "at": at} for state, at in await lab.runs.moves(run.id)]
     about |= {"resumes": run.resumes or None, "resumed_as": await lab.runs.resumed(run.id)}
+    about |= {"forgotten": run.forgotten or None}
     return JSONResponse(run_json(lab, run) | about | {"messages": said, "moves": moves})
 
 

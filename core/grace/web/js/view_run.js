@@ -62,7 +62,7 @@ export async function view({id}, page) {
       figure("Tokens", tokens(cost.tokens ?? sum(doing?.llm, (each) => each.input + each.output)), {note: doing?.llm?.length ? count(doing.llm.length, "call") : null}),
       figure("Cost", money(cost.usd ?? sum(doing?.llm, (each) => each.usd)), {note: run.terms?.usd ? `of ${money(run.terms.usd)}` : null}),
       figure("Sent and kept", bytes(cost.bytes_out ?? null), {note: cost.bytes_in ? `${bytes(cost.bytes_in)} came in` : null}));
-    replaceFor([run.outcome, run.reason, run.evidence], result, () => (run.outcome || run.reason ? outcome() : null));
+    replaceFor([run.outcome, run.reason, run.evidence, run.forgotten], result, () => (run.outcome || run.reason ? outcome() : null));
   }
 
   function outcome() {
@@ -70,7 +70,8 @@ export async function view({id}, page) {
     return card(["What came of it", run.outcome && state(run.outcome)], {}, h("div", {class: "card-body stack"},
       run.reason && h("p", {class: "text reason"}, foreign(run.reason, 4000)),
       evidence.length > 0 && h("dl", {class: "facts"}, evidence.map(([name, each]) => h("div", null, h("dt", null, shown(words(name), 60)), h("dd", null, shownValue(each))))),
-      !run.reason && !evidence.length && h("p", {class: "quiet-text"}, "It ended as it should, and brought no evidence: its manifest asks for none.")));
+      run.forgotten && h("p", {class: "quiet-text"}, "Its conversation was forgotten ", when(run.forgotten), ". What was said, the words of the evidence and its files are gone; figures stay."),
+      !run.forgotten && !run.reason && !evidence.length && h("p", {class: "quiet-text"}, "It ended as it should, and brought no evidence: its manifest asks for none.")));
   }
 
   function drawSide() {
