@@ -512,6 +512,15 @@ async def test_a_method_that_is_not_declared_does_nothing(page: Caller, method: 
         assert b"allow: GET" in came.lower().replace(b"allow: get", b"allow: GET")
 
 
+@pytest.mark.parametrize("path", ["/", "/runs/x", "/assets/style.css"])
+async def test_what_anybody_may_get_answers_head_without_a_body(page: Caller, path: str) -> None:
+    got = answer_in(await page.say(page.head("GET", path, {"Connection": "close"})))
+    told, _, body = (await page.say(page.head("HEAD", path, {"Connection": "close"}))).partition(b"\r\n\r\n")
+    assert told.split()[1] == b"200"
+    assert f"content-length: {len(got.body)}".encode() in told.lower()
+    assert body == b""
+
+
 async def test_a_parameter_that_is_not_declared_or_comes_twice_is_refused(page: Caller) -> None:
     for query in ("?limt=1", "?limit=1&limit=2", "?limit=x", "?state=green"):
         assert (await page.ask("GET", f"/runs{query}")).status == 400

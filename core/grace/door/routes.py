@@ -162,10 +162,15 @@ class Endpoint:
 
 
 class _Place:
-    """One path: an ASGI application that picks the endpoint by the method."""
+    """One path: an ASGI application that picks the endpoint by the method.
+
+    What anybody may GET answers HEAD, too: the server leaves out the body.
+    """
 
     def __init__(self, endpoints: Iterable[Endpoint]) -> None:
-        self._by_method = {each.method: each for each in endpoints}
+        self._by_method: dict[str, Endpoint] = {each.method: each for each in endpoints}
+        if "GET" in self._by_method and self._by_method["GET"].anybody:
+            self._by_method["HEAD"] = self._by_method["GET"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = self._by_method.get(scope["method"])
