@@ -27,7 +27,9 @@ async def test_of_too_many_skipped_files_those_that_could_not_be_read_are_listed
     assert report.coverage.skipped[-1].path == "(10,002 more)"
 
 
-@pytest.mark.parametrize(("content", "name"), [(zipped({}), "x.zip"), (tarred(mode="w:gz"), "x.tar.gz")])
+@pytest.mark.parametrize(
+    ("content", "name"), [(zipped({}), "x.zip"), (tarred(mode="w:gz"), "x.tar.gz")], ids=["zip", "tar.gz"]
+)
 def test_an_archive_without_a_member_is_as_wrong_as_an_empty_directory(
     tmp_path: Path, content: bytes, name: str
 ) -> None:
