@@ -124,6 +124,20 @@ async def test_a_patch_is_sent_back_with_a_remark_and_goes_on_as_another_run(bro
         found.quiet()
 
 
+async def test_what_is_not_there_any_more_is_told_and_breaks_on_a_small_telephone(browser: Browser, desk: Desk) -> None:
+    run = await desk.coded(MENDED)
+    await desk.lab.archives.forget(run.conversation)
+    async with signed_in(browser, desk.lab.home, width=360, height=780) as found:
+        page = found.page
+        await page.goto(f"/patches/{run.id}")
+        await expect(page.get_by_role("alert")).to_contain_text(f"The conversation of {run.id} was forgotten on 20")
+        await page.goto(f"/runs/{run.id}")
+        await expect(page.get_by_text("Its conversation was forgotten")).to_be_visible()
+        await page.goto(f"/patches/{'w' * 120}")
+        await expect(page.get_by_role("alert")).to_contain_text("w" * 40)
+        assert await sideways(found) == 0
+
+
 async def test_what_its_author_wrote_is_text_wherever_it_stands(browser: Browser, desk: Desk, hostile: Run) -> None:
     places = "/patches", f"/patches/{hostile.id}"
     for (width, scheme), some in seen(places, (1600, "light"), (360, "dark")):
