@@ -15,6 +15,7 @@ from core.app import OWN_EMADS, open_lab
 from core.config import load
 from core.home import Home
 from core.lab import Lab
+from core.turing.locks import default_key_file
 from protos.ids import new_id
 from protos.serve import answer_id
 from protos.v1.message_pb2 import KIND_CALL, KIND_PROSE, Message
@@ -45,6 +46,7 @@ def a_home(settings: str = "", *, images: Sequence[str] = (), unpacked: bool = F
             yield home
         finally:
             shutil.rmtree(home.runtime, ignore_errors=True)
+            default_key_file(home.lab).unlink(missing_ok=True)  # it is never in the home
             if images and unpacked:
                 Unpacked(home.lab, default_cache()).forget()
             elif images:
