@@ -86,7 +86,12 @@ def found_below(root: Path, *keys: str, but: tuple[Path, ...] = ()) -> list[str]
 
 def databases(root: Path) -> list[Path]:
     """Every SQLite database below a directory."""
-    return sorted(each for each in root.rglob("*") if each.is_file() and _begins(each, b"SQLite format 3\0"))
+    found = []
+    for each in root.rglob("*"):
+        with suppress(*GONE):
+            if each.is_file() and _begins(each, b"SQLite format 3\0"):
+                found.append(each)
+    return sorted(found)
 
 
 def found_in_tables(database: Path, *keys: str) -> list[str]:
@@ -148,17 +153,11 @@ def told_by_engine(lab: str, *keys: str) -> list[str]:
 
 
 def layers_of_engine(lab: str) -> list[Path]:
-    """The folders in which the engine keeps the files of a lab's images and containers; none where it does not say."""
+    """The folders in which the engine keeps the files of a lab's images; none where it does not say."""
     with closing(_engine()) as api:
-        told = [api.inspect_image(each) for each in _images(api, lab)]
-        for container in api.containers(all=True, filters={"label": f"madlab.lab={lab}"}):
-            with suppress(docker.errors.APIError):  # it has just gone
-                told.append(api.inspect_container(container["Id"]))
-    places = [(each.get("GraphDriver") or {}).get("Data") or {} for each in told]
-    folders = {
-        Path(part) for each in places for key in ("LowerDir", "UpperDir") for part in each.get(key, "").split(":")
-    }
-    return sorted(each for each in folders if each != Path() and each.is_dir())
+        told = [(api.inspect_image(each).get("GraphDriver") or {}).get("Data") or {} for each in _images(api, lab)]
+    folders = {part for each in told for key in ("LowerDir", "UpperDir") for part in each.get(key, "").split(":")}
+    return sorted(Path(each) for each in folders - {""})
 
 
 def places_of_dumps(process: int) -> list[Path]:

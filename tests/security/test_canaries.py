@@ -482,9 +482,10 @@ def test_none_is_in_an_image_or_one_of_its_layers(place: Place) -> None:
     assert [found for each in layers for found in found_below(each, *values)] == []
     if os.geteuid():
         pytest.skip("only root may look into the engine's layers")
-    if not (layers := set(layers_of_engine(lab))):
-        pytest.skip("this engine does not say where its layers lie")
-    assert [found for each in layers for found in found_below(each, *values)] == []
+    kept = layers_of_engine(lab)
+    if not kept or not all(each.is_dir() for each in kept):
+        pytest.skip("this engine keeps its layers where they cannot be looked at, or does not say where")
+    assert [found for each in kept for found in found_below(each, *values)] == []
 
 
 def test_no_core_that_died_left_its_memory(place: Place, tmp_path: Path) -> None:
