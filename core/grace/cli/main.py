@@ -51,6 +51,7 @@ from core.grace.cli import (
     watch,
 )
 from core.grace.cli.client import Fault, Unable
+from core.grace.cli.files import named
 from core.grace.cli.screen import heed_environment, note, say
 from protos.errors import Conflict, Denied, Error, Exhausted, InvalidArgument, NotFound, Unauthenticated, Unavailable
 
@@ -127,7 +128,7 @@ def options(
         bool, typer.Option("--version", help="Print the version and end.", callback=_tell_version, is_eager=True)
     ] = False,
 ) -> None:
-    context.obj = home
+    context.obj = home if home is None else str(named(home))
 
 
 def main() -> None:

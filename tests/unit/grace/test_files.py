@@ -81,6 +81,7 @@ def test_what_a_shell_passes_as_a_stream_is_read_where_it_is_read_once() -> None
     [
         ("scan", ""),
         ("scan", ".", "--baseline", ""),
+        ("--home", "", "down"),
         ("advisories", "import", ""),
         ("code", "mend it", "--repo", ""),
         ("apply", "hopper-1", "--repo", ""),
