@@ -30,7 +30,7 @@ from core.fiedler.line import Line
 from core.redaction.redactor import Redactor
 from core.strict import strict_json
 from core.waiting import first_of
-from protos.errors import Denied, Error, Exhausted, InvalidArgument, Unauthenticated
+from protos.errors import Denied, Error, Exhausted, InvalidArgument, Unauthenticated, Unavailable
 from protos.llm import event_pieces, joined, vector_pieces
 from protos.mad import Context, Inbox
 from protos.remote.session import MESSAGE_BYTES, NEXT
@@ -442,7 +442,7 @@ class WebServicer(_Servicer, web_pb2_grpc.WebServicer):
                 raise InvalidArgument("The first part of a request is its head.")
             async with (
                 _hearing_out(requests),
-                aclosing(web.fetch(first.head, _bytes_of(requests))) as events,  # type: ignore[type-var]
+                aclosing(web.fetch(first.head, _body_of(first, requests))) as events,  # type: ignore[type-var]
             ):
                 async for event in events:
                     yield event
@@ -517,6 +517,26 @@ async def _bytes_of(
         if request.WhichOneof("part") != "bytes":
             raise InvalidArgument("After the first part come bytes.")
         yield request.bytes
+
+
+async def _body_of(first: web_pb2.FetchRequest, requests: AsyncIterator[web_pb2.FetchRequest]) -> AsyncIterator[bytes]:
+    """What follows the head. A call that is cancelled looks like one that has ended, so its parts say which is last.
+
+    Raises:
+        Unavailable: it broke off.
+    """
+    more = first.more
+
+    async def parts() -> AsyncIterator[web_pb2.FetchRequest]:
+        nonlocal more
+        async for request in requests:
+            more = request.more
+            yield request
+
+    async for piece in _bytes_of(parts()):
+        yield piece
+    if more:
+        raise Unavailable("The body broke off.", next="Send all of it.")
 
 
 def check_evidence(text: str) -> Mapping[str, Any]:

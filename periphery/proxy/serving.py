@@ -66,8 +66,10 @@ class Conversation:
             await self._connect(request.target.decode("ascii", "replace"))
             return False
         try:
-            head = self._head(request)
-            async with aclosing(self._web.fetch(head, self._body(request))) as events:  # type: ignore[type-var]
+            head, body = self._head(request), self._body(request)
+            if body is None:
+                self._http.next_event()  # the end of the request, or the connection could not be used again
+            async with aclosing(self._web.fetch(head, body)) as events:  # type: ignore[type-var]
                 async for event in events:
                     match event.WhichOneof("kind"):
                         case "head":

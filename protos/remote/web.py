@@ -37,13 +37,14 @@ class RemoteWeb:
         broken: list[Exception] = []
 
         async def parts(body: "AsyncIterable[bytes]") -> "AsyncIterator[FetchRequest]":
-            yield FetchRequest(head=head)
+            yield FetchRequest(head=head, more=True)
             try:
                 async for chunk in body:
-                    yield FetchRequest(bytes=chunk)
+                    yield FetchRequest(bytes=chunk, more=True)
             except Exception as error:
                 broken.append(error)
                 raise
+            yield FetchRequest(bytes=b"")
 
         is_harmless = body is None and head.method in REPEATABLE
         async for _ in self._session.attempts():

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13protos/v1/web.proto\x12\tmadlab.v1\"%\n\x06Header\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"}\n\x0bRequestHead\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0b\n\x03url\x18\x03 \x01(\t\x12\"\n\x07headers\x18\x04 \x03(\x0b\x32\x11.madlab.v1.Header\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\x12\x10\n\x08together\x18\x06 \x01(\x08\"O\n\x0c\x46\x65tchRequest\x12&\n\x04head\x18\x01 \x01(\x0b\x32\x16.madlab.v1.RequestHeadH\x00\x12\x0f\n\x05\x62ytes\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"R\n\x0cResponseHead\x12\x0e\n\x06status\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\"\n\x07headers\x18\x03 \x03(\x0b\x32\x11.madlab.v1.Header\"E\n\x07\x46\x65tched\x12\x12\n\nbytes_sent\x18\x01 \x01(\x04\x12\x16\n\x0e\x62ytes_received\x18\x02 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\"\x96\x01\n\nFetchEvent\x12\'\n\x04head\x18\x01 \x01(\x0b\x32\x17.madlab.v1.ResponseHeadH\x00\x12\x0f\n\x05\x62ytes\x18\x02 \x01(\x0cH\x00\x12!\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x12.madlab.v1.FetchedH\x00\x12#\n\x04then\x18\x04 \x03(\x0b\x32\x15.madlab.v1.FetchEventB\x06\n\x04kind2\x80\x01\n\x03Web\x12;\n\x05\x46\x65tch\x12\x17.madlab.v1.FetchRequest\x1a\x15.madlab.v1.FetchEvent(\x01\x30\x01\x12<\n\tFetchBare\x12\x16.madlab.v1.RequestHead\x1a\x15.madlab.v1.FetchEvent0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13protos/v1/web.proto\x12\tmadlab.v1\"%\n\x06Header\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"}\n\x0bRequestHead\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0b\n\x03url\x18\x03 \x01(\t\x12\"\n\x07headers\x18\x04 \x03(\x0b\x32\x11.madlab.v1.Header\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\x12\x10\n\x08together\x18\x06 \x01(\x08\"]\n\x0c\x46\x65tchRequest\x12&\n\x04head\x18\x01 \x01(\x0b\x32\x16.madlab.v1.RequestHeadH\x00\x12\x0f\n\x05\x62ytes\x18\x02 \x01(\x0cH\x00\x12\x0c\n\x04more\x18\x03 \x01(\x08\x42\x06\n\x04part\"R\n\x0cResponseHead\x12\x0e\n\x06status\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\"\n\x07headers\x18\x03 \x03(\x0b\x32\x11.madlab.v1.Header\"E\n\x07\x46\x65tched\x12\x12\n\nbytes_sent\x18\x01 \x01(\x04\x12\x16\n\x0e\x62ytes_received\x18\x02 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\"\x96\x01\n\nFetchEvent\x12\'\n\x04head\x18\x01 \x01(\x0b\x32\x17.madlab.v1.ResponseHeadH\x00\x12\x0f\n\x05\x62ytes\x18\x02 \x01(\x0cH\x00\x12!\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x12.madlab.v1.FetchedH\x00\x12#\n\x04then\x18\x04 \x03(\x0b\x32\x15.madlab.v1.FetchEventB\x06\n\x04kind2\x80\x01\n\x03Web\x12;\n\x05\x46\x65tch\x12\x17.madlab.v1.FetchRequest\x1a\x15.madlab.v1.FetchEvent(\x01\x30\x01\x12<\n\tFetchBare\x12\x16.madlab.v1.RequestHead\x1a\x15.madlab.v1.FetchEvent0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,13 +36,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REQUESTHEAD']._serialized_start=73
   _globals['_REQUESTHEAD']._serialized_end=198
   _globals['_FETCHREQUEST']._serialized_start=200
-  _globals['_FETCHREQUEST']._serialized_end=279
-  _globals['_RESPONSEHEAD']._serialized_start=281
-  _globals['_RESPONSEHEAD']._serialized_end=363
-  _globals['_FETCHED']._serialized_start=365
-  _globals['_FETCHED']._serialized_end=434
-  _globals['_FETCHEVENT']._serialized_start=437
-  _globals['_FETCHEVENT']._serialized_end=587
-  _globals['_WEB']._serialized_start=590
-  _globals['_WEB']._serialized_end=718
+  _globals['_FETCHREQUEST']._serialized_end=293
+  _globals['_RESPONSEHEAD']._serialized_start=295
+  _globals['_RESPONSEHEAD']._serialized_end=377
+  _globals['_FETCHED']._serialized_start=379
+  _globals['_FETCHED']._serialized_end=448
+  _globals['_FETCHEVENT']._serialized_start=451
+  _globals['_FETCHEVENT']._serialized_end=601
+  _globals['_WEB']._serialized_start=604
+  _globals['_WEB']._serialized_end=732
 # @@protoc_insertion_point(module_scope)

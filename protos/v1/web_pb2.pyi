@@ -94,7 +94,10 @@ class FetchRequest(_message.Message):
 
     HEAD_FIELD_NUMBER: _builtins.int
     BYTES_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
     bytes: _builtins.bytes
+    more: _builtins.bool
+    """another part follows: where the stream ends all the same, the body has broken off and is not sent on"""
     @_builtins.property
     def head(self) -> Global___RequestHead: ...
     def __init__(
@@ -102,10 +105,11 @@ class FetchRequest(_message.Message):
         *,
         head: Global___RequestHead | None = ...,
         bytes: _builtins.bytes = ...,
+        more: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "head", b"head", "part", b"part"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "head", b"head", "part", b"part"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "head", b"head", "more", b"more", "part", b"part"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["head", "bytes"]  # noqa: Y015
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015

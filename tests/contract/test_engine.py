@@ -396,7 +396,7 @@ async def test_a_missing_image_says_how_to_build_it(home: Home) -> None:
     engine, mine = home.engine, name()
     program = home.program("")
     wrong = Program(Profile("nowhere", program.profile.entry, runtime=program.profile.runtime), b"", program.door)
-    with pytest.raises(SandboxError, match=r"python -m sandbox\.images build nowhere"):
+    with pytest.raises(SandboxError, match=r"python -m sandbox\.images --lab \w+ build nowhere"):
         async with engine.open(mine, wrong):
             pass
     assert mine not in await engine.names()

@@ -62,6 +62,14 @@ async def test_a_program_reaches_https_hosts_and_trusts_what_it_was_told_to_trus
         assert json.loads(ran.stdout)["path"] == "/plain", ran.stderr
 
 
+async def test_one_connection_carries_one_request_after_the_other() -> None:
+    async with a_proxy() as (proxy, web):
+        ask = "GET http://shop.test/%d HTTP/1.1\r\nHost: shop.test\r\n\r\n"
+        said = await raw(proxy, "".join(ask % number for number in range(3)).encode())
+        assert said.count(b"HTTP/1.1 200") == 3
+        assert [each.url for each in web.heads] == [f"http://shop.test/{number}" for number in range(3)]
+
+
 async def test_what_may_not_be_reached_is_said_to_the_program() -> None:
     async with a_proxy() as (proxy, _):
         ran = await run(proxy, sys.executable, "-c", URLLIB, "https://elsewhere.test/")

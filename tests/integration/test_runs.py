@@ -193,7 +193,7 @@ async def test_a_worker_that_blocks_is_lost_when_its_lease_lapses() -> None:
 async def test_a_missing_image_is_a_failed_run_that_says_how_to_build_it() -> None:
     async with lab_of(EMADS) as lab:
         fault = await call(lab, "echo", "say", text="hello")
-        assert "python -m sandbox.images build echo" in fault.text
+        assert "-m sandbox.images --lab" in fault.text
 
 
 async def test_calls_in_one_conversation_are_answered_in_order_by_one_run_each(lab: Lab) -> None:

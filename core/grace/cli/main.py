@@ -74,7 +74,7 @@ class Group(TyperGroup):
     """A group that, named alone, tells its commands where errors go, and no data."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if not args and not ctx.resilient_parsing:
+        if not args and not self.invoke_without_command and not ctx.resilient_parsing:
             with redirect_stdout(sys.stderr):
                 ctx.get_help()  # prints it
             ctx.exit(USAGE)
