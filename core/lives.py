@@ -105,6 +105,8 @@ class Lives:
             self._services.children.count(run.parent, run.trigger)
         if run.cancel:
             live.cancel.set(run.cancel)
+        if run.state is not State.REQUESTED:  # an earlier core has heard some of what it said, nobody knows how much
+            self._services.children.said(run.id, self._services.rogers.newest)
         if run.state not in TAKEN_BACK:
             live.settled.set()
             if run.cancel:
@@ -114,6 +116,7 @@ class Lives:
     def leave(self, live: Live) -> None:
         """The run is over, or was never durable."""
         self._services.children.close(live.run.parent, live.run.trigger)
+        self._services.children.forget(live.run.id)
         if self.all.get(live.run.id) is live:
             self._services.canaries.lift(live.run.id)
             del self.all[live.run.id]
@@ -188,7 +191,7 @@ class Lives:
         run = live.run
         live.closing = True
         live.settled.set()
-        await self.heard.reached(self._services.rogers.newest)
+        await self.heard.reached(self._services.children.last(run.id))
         with move_on_after(0 if live.cancel.is_set() else GRACE_S):
             for each in [each for each in self.all.values() if each.run.parent == run.id]:
                 await each.over.wait()

@@ -34,7 +34,10 @@ async def complete_aloud(call: Call, request: CompleteRequest) -> Completion:
             await more.wait()
             more = Event()
             while piece := completion.text[told : told + PIECE_CHARACTERS]:
-                await call.progress(piece, what="text", at=told)
+                try:
+                    await call.progress(piece, what="text", at=told)
+                except Error:
+                    return  # the reply has all of it
                 told += len(piece)
             if over.is_set():
                 return

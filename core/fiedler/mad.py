@@ -260,12 +260,14 @@ async def _prompt_of(call: Call, prompt: str, digest: str) -> str:
             raise InvalidArgument(
                 "prompt_blob names an attached blob, and stands instead of prompt.", next="Attach the blob to the call."
             )
-        if blob.size > PROMPT_BYTES:
-            raise InvalidArgument(
-                f"The prompt has {blob.size:,} bytes, and at most {PROMPT_BYTES:,} are taken.", next="Ask for less."
-            )
+        content = bytearray()
         async with aclosing(call.ctx.files.get(digest)) as chunks:  # type: ignore[type-var]
-            content = b"".join([each async for each in chunks])
+            async for each in chunks:
+                content += each
+                if len(content) > PROMPT_BYTES:  # whoever attached it may have said another size
+                    raise InvalidArgument(
+                        f"The prompt has more than the {PROMPT_BYTES:,} bytes that are taken.", next="Ask for less."
+                    )
         try:
             prompt = content.decode()
         except UnicodeDecodeError:

@@ -87,10 +87,12 @@ class LocalBus(Bus):
         children = self.services.children
         children.open(self.identity.run, said.id)
         try:
-            return await say(self.services, self.identity, said)
+            sequence = await say(self.services, self.identity, said)
         except BaseException:
             children.close(self.identity.run, said.id)
             raise
+        children.said(self.identity.run, sequence)
+        return sequence
 
     async def ask(self, call: Message) -> Message:
         if call.kind != KIND_CALL:

@@ -15,6 +15,7 @@ class Children:
     def __init__(self, most: int = MOST) -> None:
         self._most = most
         self._of: dict[str, set[str]] = {}
+        self._last: dict[str, int] = {}
 
     def open(self, run: str, message: str) -> None:
         """Before `run` says `message`, which starts a run.
@@ -32,6 +33,18 @@ class Children:
     def count(self, run: str, message: str) -> None:
         """One that is open already, as an earlier core has left it."""
         self._of.setdefault(run, set()).add(message)
+
+    def said(self, run: str, sequence: int) -> None:
+        """The message that stands there is the last of those with which `run` has started another."""
+        self._last[run] = max(sequence, self._last.get(run, 0))
+
+    def last(self, run: str) -> int:
+        """Up to where the journal must be heard to know every run that `run` has started."""
+        return self._last.get(run, 0)
+
+    def forget(self, run: str) -> None:
+        """It is over, and so are those it started."""
+        self._last.pop(run, None)
 
     def close(self, run: str, message: str) -> None:
         """Its run is over, or it was not said."""

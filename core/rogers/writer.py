@@ -321,8 +321,8 @@ class Writer:
         try:
             if thorough and _size(self._path) <= SMALL:
                 self._db.execute("VACUUM")
-        except (sqlite3.Error, OSError) as error:
-            self.failure = sentence(error)
+        except (sqlite3.Error, OSError) as error:  # it is rolled back, and nothing is lost: a disk that is full, say
+            logger.warning("the journal could not be written anew", reason=sentence(error))
         return self.maintain() or not self._to_cut
 
     def _cut(self) -> None:

@@ -10,6 +10,7 @@ import pytest
 from anyio import fail_after
 
 from core.fiedler.aloud import PAUSE_S
+from core.fiedler.mad import PROMPT_BYTES
 from core.lab import Lab
 from core.redaction.refusal import SecretSeen
 from protos.blobs import chunks
@@ -141,6 +142,9 @@ async def test_a_long_prompt_is_an_attached_text(lab: Lab, server: ModelServer) 
         assert (fault.kind, json.loads(fault.data)["code"]) == (KIND_FAULT, "invalid_argument")
     fault = await asked(lab, digest, [])
     assert json.loads(fault.data)["next"] == "Attach the blob to the call."
+    digest, blobs = await attached(b"x" * (PROMPT_BYTES + 1))
+    blobs[0].size = 1  # as a worker may say, whatever the blob is
+    assert "more than the" in (await asked(lab, digest, blobs)).text
     assert len(server.requests) == before
 
 

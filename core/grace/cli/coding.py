@@ -155,7 +155,7 @@ def _have_coded(
     else:
         _tell(client, found, out)
     if found["outcome"] != SUCCEEDED:
-        raise failed(found)
+        raise failed(found, of_input=False)
 
 
 def steer(
@@ -371,7 +371,8 @@ def _await_remark(client: Client, run: str, said: Mapping[str, Any], *, json: bo
     """Follows a remark until somebody has acted on it, or all who heard it have answered without acting, or the run
     has ended; returns how far it came, and whether they answered so."""
     state, ours = "accepted", {said["id"], *said["runs"].values()}
-    hearing: set[str] = set()  # conversations of those who have not answered yet
+    answered: set[str] = set()  # the remark's ids, as each who has heard it and answered knows it
+    told_to = {id for each, id in said["runs"].items() if each != run} or {said["id"], *said["runs"].values()}
     for line in client.follow(place(run) + "/logs", after=said["sequence"]):
         fields = line["data"] if isinstance(line["data"], Mapping) else {}
         if line["tool"] == "progress" and fields.get("what") == "remark" and fields.get("remark") in ours:
@@ -379,11 +380,10 @@ def _await_remark(client: Client, run: str, said: Mapping[str, Any], *, json: bo
             if state == "acted_on":
                 return state, False
             if fields.get("note"):
-                hearing.discard(line["conversation"])
-                if not hearing:
+                answered.add(str(fields.get("remark")))
+                if answered >= told_to:
                     return state, True
                 continue
-            hearing.add(line["conversation"])
             if not json:
                 screen.note(state)
     return state, False

@@ -220,7 +220,7 @@ class _Dispatch:
     def _is_over(self, result: Result) -> bool:
         """Whether a job was asked for before and has its answer: then it is told how it ended, and never at work."""
         talk = _talk(id_from(result.message, "conversation"))
-        with suppress(NotFound):
+        with suppress(Error):  # what keeps it from being asked keeps the job from being asked for: that tells it
             return any(_answers(each, result.message) for each in pages(self._client, talk, "messages"))
         return False
 

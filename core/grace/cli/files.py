@@ -36,7 +36,8 @@ def check_regular(path: Path, *, streams: bool = False) -> None:
         OSError: it cannot be looked at.
     """
     mode = path.stat().st_mode
-    if stat.S_ISREG(mode) or (streams and path.is_relative_to("/dev/fd")) or (streams and str(path) == "/dev/stdin"):
+    given = path.is_relative_to("/dev/fd") or path.is_relative_to("/proc/self/fd") or str(path) == "/dev/stdin"
+    if stat.S_ISREG(mode) or (streams and given):
         return
     kind = KINDS.get(stat.S_IFMT(mode), "of an unusual kind")
     pipes = "; what comes by a pipe, save first" if stat.S_ISFIFO(mode) else ""

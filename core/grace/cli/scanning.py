@@ -97,10 +97,13 @@ def watch(client: Client, run: str, shown: "Progress") -> dict[str, Any]:
     return found
 
 
-def failed(run: dict[str, Any]) -> Fault:
-    """What to say of a run that is not green: where its MAD found a mistake in what was asked for, that."""
+def failed(run: dict[str, Any], *, of_input: bool = True) -> Fault:
+    """What to say of a run that is not green: where its MAD found a mistake in what was asked for, that.
+
+    `of_input` False: what could be wrong with that was looked at before the run.
+    """
     for each in run["messages"]:
-        if run["outcome"] == "failed" and each["kind"] == "fault" and each["sender"] == run["mad"]:
+        if of_input and run["outcome"] == "failed" and each["kind"] == "fault" and each["sender"] == run["mad"]:
             told = fault(each)
             if told.is_mistake:
                 return Fault(told.said, told.message, next=f"{told.next} See: madlab show {run['id']}".strip())

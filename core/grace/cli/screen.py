@@ -103,13 +103,15 @@ def patience() -> Iterator[None]:
             sys.stderr.flush()
 
     teller = Thread(target=tell, daemon=True)
+    mine = _waiting = over, teller
     teller.start()
-    _waiting = over, teller
     try:
         yield
     finally:
-        _hush()
-        _waiting = None
+        over.set()
+        teller.join()
+        if _waiting is mine:  # another thread may have begun to tell of its own
+            _waiting = None
 
 
 def _hush() -> None:

@@ -127,6 +127,16 @@ async def test_a_body_beyond_the_policy_is_missing_not_removed(journal: Journal)
     assert not found.ok
 
 
+async def test_a_journal_that_cannot_be_written_anew_is_not_sealed_by_it(journal: Journal) -> None:
+    await journal.amend(lambda db: db.execute("PRAGMA busy_timeout = 50"))
+    with closing(sqlite3.connect(journal.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")  # so that VACUUM fails, as on a disk that is full
+        await journal.scrub(thorough=True)
+        other.execute("ROLLBACK")
+    assert journal.sealed is None
+    assert await journal.append(Entry(id="after", kind="note", body=b"{}"))
+
+
 async def test_a_turn_that_was_cut_off_is_finished_by_the_next(journal: Journal) -> None:
     await fill(journal, "message", 10, 40)
     policy = Retention(messages_s=30 * DAY_S, max_bytes=None, seal_s=None)
