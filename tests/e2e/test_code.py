@@ -14,7 +14,7 @@ from tests.repositories import IGNORED, contents, fingerprint, git, seeded, with
 from tests.sizes import full
 
 pytestmark = pytest.mark.docker
-SOME = ("python-pytest", "javascript", "c", "flaky", "no-tests", "unicode-paths", "hostile-git")  # each its own road
+SOME = ("python-pytest", "javascript", "c", "no-tests", "unicode-paths", "hostile-git")  # each its own road
 
 
 @pytest.fixture(scope="module")

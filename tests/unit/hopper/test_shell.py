@@ -71,7 +71,7 @@ async def test_who_leaves_the_group_is_killed_too(shell: Shell) -> None:
     mark = f"daemon-{os.getpid()}"
     daemon = f"setsid bash -c 'setsid bash -c \"exec -a {mark} sleep 100\" & wait' & sleep 0.3; echo up"
     ran = await shell.run(daemon, seconds=60)
-    assert ran.output == "up\n"
+    assert ran.output.startswith("up\n")  # the shell may say behind it who was killed
     assert not running(mark)
 
 
