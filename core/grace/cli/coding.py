@@ -371,8 +371,8 @@ def _await_remark(client: Client, run: str, said: Mapping[str, Any], *, json: bo
     """Follows a remark until somebody has acted on it, or all who heard it have answered without acting, or the run
     has ended; returns how far it came, and whether they answered so."""
     state, ours = "accepted", {said["id"], *said["runs"].values()}
-    answered: set[str] = set()  # the remark's ids, as each who has heard it and answered knows it
-    told_to = {id for each, id in said["runs"].items() if each != run} or {said["id"], *said["runs"].values()}
+    answered: set[str] = set()  # conversations of those who have heard it and answered
+    listening = max(1, len(said["runs"].keys() - {run}))  # the run itself, or those that work for it
     for line in client.follow(place(run) + "/logs", after=said["sequence"]):
         fields = line["data"] if isinstance(line["data"], Mapping) else {}
         if line["tool"] == "progress" and fields.get("what") == "remark" and fields.get("remark") in ours:
@@ -380,8 +380,8 @@ def _await_remark(client: Client, run: str, said: Mapping[str, Any], *, json: bo
             if state == "acted_on":
                 return state, False
             if fields.get("note"):
-                answered.add(str(fields.get("remark")))
-                if answered >= told_to:
+                answered.add(line["conversation"])
+                if len(answered) >= listening:
                     return state, True
                 continue
             if not json:
