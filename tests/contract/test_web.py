@@ -13,8 +13,11 @@ from protos.errors import Denied, Unavailable
 from protos.ids import new_id
 from protos.mad import Context
 from protos.remote import connect, ports_of
+from protos.remote.session import translating
+from protos.remote.web import RemoteWeb
 from protos.v1.session_pb2 import Assignment
-from protos.v1.web_pb2 import Fetched, Header, RequestHead
+from protos.v1.web_pb2 import Fetched, FetchRequest, Header, RequestHead
+from protos.v1.web_pb2_grpc import WebStub
 from protos.web import Web
 from tests.a_site import a_site
 from tests.a_web import AWeb
@@ -119,3 +122,24 @@ async def test_whoever_stops_reading_drops_the_request(road: str, tmp_path: Path
                 break
         await events.aclose()  # type: ignore[attr-defined]  # both are generators
         assert (await got(web, "https://shop.test/after"))[0] == 200
+
+
+async def test_a_stream_that_ends_before_the_part_that_says_it_is_the_last_sends_nothing_on(tmp_path: Path) -> None:
+    head = RequestHead(id=new_id(), method="POST", url="https://shop.test/")
+    async with a_web(GATE, tmp_path) as (web, behind):
+        session = cast(RemoteWeb, web)._session
+
+        async def parts(last: FetchRequest) -> AsyncIterator[FetchRequest]:
+            yield FetchRequest(head=head, more=True)
+            yield last
+
+        async def sent(last: FetchRequest) -> None:
+            with translating():
+                async for _ in WebStub(session.channel).Fetch(parts(last), metadata=session.metadata):
+                    pass
+
+        with pytest.raises(Unavailable, match="broke off"):
+            await sent(FetchRequest(bytes=b"half", more=True))
+        assert behind.bodies == []
+        await sent(FetchRequest(bytes=b"whole"))
+        assert behind.bodies == [b"whole"]
