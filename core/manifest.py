@@ -37,6 +37,7 @@ class ToolManifest(_Table):
     description: str
     effects: Literal["read", "write", "outward"]
     idempotent: bool = False
+    steerable: bool = False  # it reads what the operator says to its run while it works
     input_schema: JsonSchema
     output_schema: JsonSchema
 

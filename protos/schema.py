@@ -29,6 +29,7 @@ class ToolSchema:
     description: str
     effects: str
     idempotent: bool
+    steerable: bool
     input_schema: dict[str, Any]
     output_schema: dict[str, Any]
 
@@ -59,6 +60,7 @@ def _describe(mad: object, name: str) -> ToolSchema:
         description=inspect.getdoc(method) or "",
         effects=tool.effects,
         idempotent=tool.idempotent,
+        steerable=tool.steerable,
         input_schema=_plain(arguments.model_json_schema()),
         output_schema=_plain(TypeAdapter(hints["return"]).json_schema()),
     )

@@ -30,6 +30,7 @@ class Tool:
     name: str
     effects: Effects
     idempotent: bool
+    steerable: bool
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,15 @@ class Call:
         )
 
 
-def tool(*, effects: Effects, idempotent: bool = False) -> Callable[[Method], Method]:
-    """Marks a method as a tool. `effects` says what it can change: nothing, the lab's own things, or the world."""
+def tool(*, effects: Effects, idempotent: bool = False, steerable: bool = False) -> Callable[[Method], Method]:
+    """Marks a method as a tool.
+
+    `effects` says what it can change: nothing, the lab's own things, or the world. A `steerable` one reads what the
+    operator says to its run while it works.
+    """
 
     def mark(method: Method) -> Method:
-        method.__madlab_tool__ = Tool(method.__name__, effects, idempotent)  # type: ignore[attr-defined]
+        method.__madlab_tool__ = Tool(method.__name__, effects, idempotent, steerable)  # type: ignore[attr-defined]
         return method
 
     return mark

@@ -36,7 +36,7 @@ class Hand:
     def __init__(self, edits: Callable[[str], Edits], *, outcome: str = "succeeded") -> None:
         self._edits, self._outcome = edits, outcome
 
-    @tool(effects="write")
+    @tool(effects="write", steerable=True)
     async def work(
         self,
         call: Call,

@@ -106,7 +106,7 @@ class Came:
 class Foreman:
     """Has code written in sandboxes, proves the patch in a clean one, and keeps the best."""
 
-    @tool(effects="write", idempotent=True)
+    @tool(effects="write", idempotent=True, steerable=True)
     async def code(
         self,
         call: Call,

@@ -89,7 +89,7 @@ class Hopper:
     def __init__(self, place: Path = WORKSPACE) -> None:
         self._place = place
 
-    @tool(effects="write")
+    @tool(effects="write", steerable=True)
     async def work(
         self,
         call: Call,

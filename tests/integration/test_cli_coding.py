@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -51,10 +52,12 @@ PLAYS: dict[str, Edits] = {
 class Talkative(Hand):
     """A hand that tells what it does, and hears what people say."""
 
+    tests_slowly = Event()  # set by a test: it is at its tests until this is cleared
+
     def __init__(self) -> None:
         super().__init__(lambda label: {})
 
-    @tool(effects="write")
+    @tool(effects="write", steerable=True)
     async def work(
         self,
         call: Call,
@@ -80,6 +83,25 @@ class Talkative(Hand):
         if goal.startswith("wait"):
             await self._hear(call, goal)
         return await super().work(call, source=source, goal=goal, role=role, notes=notes, changes=changes)
+
+    @tool(effects="read", idempotent=True)
+    async def test(
+        self,
+        call: Call,
+        *,
+        source: str,
+        command: str = "",
+        changes: str = "",
+        deleted: str = "",
+        timeout_s: int = 600,
+        control: list[str] | None = None,
+    ) -> Said:
+        """Tests the tree."""
+        while self.tests_slowly.is_set():
+            await sleep(0.05)
+        return await super().test(
+            call, source=source, command=command, changes=changes, deleted=deleted, timeout_s=timeout_s, control=control
+        )
 
     async def _hear(self, call: Call, goal: str) -> None:
         after = call.message.sequence
@@ -392,12 +414,26 @@ def test_steer_need_not_wait_and_says_when_nobody_acted(madlab: Madlab, repo: Pa
         assert code.wait(60) == 4
 
 
-def test_steer_says_when_the_agent_answered_without_acting(madlab: Madlab, repo: Path) -> None:
+@pytest.fixture
+def slow_tests() -> Iterator[Event]:
+    """Who tests the untouched tree is at it until this is cleared."""
+    Talkative.tests_slowly.set()
+    yield Talkative.tests_slowly
+    Talkative.tests_slowly.clear()
+
+
+def test_steer_says_when_the_agent_answered_without_acting_whoever_else_is_at_work(
+    madlab: Madlab, repo: Path, slow_tests: Event
+) -> None:
     with at_work(madlab, repo, "wait and only talk") as code:
         run = newest(madlab)["id"]
         told = madlab("steer", run, "hello", "--json")
         assert (told.code, told.json["state"], told.error["code"]) == (4, "delivered", "not_acted_on")
         assert "answered without acting" in told.error["message"]
+        assert [each.partition("-")[0] for each in told.json["runs"]] == ["foreman", "hopper"]
+        at_work_for_it = [each["id"] for each in madlab.runs() if each["parent"] == run and each["state"] == "running"]
+        assert len(at_work_for_it) == 2
+        slow_tests.clear()
         assert madlab("cancel", run).code == 0
         _, err = code.communicate(timeout=60)
     assert "remark  delivered, and the agent only talked: hello" in err

@@ -122,7 +122,7 @@ async def test_an_attempt_cannot_answer_for_the_clean_room(tmp_path: Path) -> No
         def __init__(self) -> None:
             super().__init__(lambda _: {"adder.py": "def add(a, b):\n    return 0\n"})
 
-        @tool(effects="write")
+        @tool(effects="write", steerable=True)
         async def work(
             self,
             call: Call,

@@ -170,16 +170,25 @@ async def _remark(request: Request) -> Response:
     run = await own_run(lab, caller_of(request), request.path_params["id"])
     if not run.live or run.state is State.COLLECTING:
         raise Conflict(f"the run {run.id} has ended", next=f"see: madlab show {run.id}")
-    id, listening = new_id(), [run, *lab.dispatcher.children(run.id)]
+    id, listening = new_id(), [run]
+    listening += [each for each in lab.dispatcher.children(run.id) if await _listens(lab, each)]
     said = [
         Message(id=id_from(id, each.id) if each is not run else id, conversation=each.conversation, kind=KIND_PROSE)
         for each in listening
     ]
+    sequences = []
     for each in said:
         each.text, each.causation = body.text, id
-        sequence = await lab.rogers.publish(each, sender=caller_of(request).name)
+        sequences.append(await lab.rogers.publish(each, sender=caller_of(request).name))
     ids = {run.id: message.id for run, message in zip(listening, said, strict=True)}
-    return JSONResponse({"id": id, "sequence": sequence, "runs": ids}, 202)
+    return JSONResponse({"id": id, "sequence": sequences[0], "runs": ids}, 202)
+
+
+async def _listens(lab: Lab, run: Run) -> bool:
+    """Whether the run reads what is said to it while it works."""
+    asked = await lab.rogers.find(run.trigger)
+    tool = lab.registry.mad(run.mad).tools.get(asked.tool) if asked is not None else None
+    return tool is not None and tool.schema.steerable
 
 
 async def _logs(request: Request) -> Response | EventStream:
