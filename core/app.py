@@ -28,7 +28,6 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from typing import Any, TextIO, cast
 
@@ -38,8 +37,8 @@ from anyio import create_task_group
 
 from core import VERSION
 from core.admission import Admission
-from core.coding.foreman import Foreman
-from core.config import Config, Resident, load
+from core.cast import OWN_EMADS, OWN_RESIDENTS, cast_of, model_profile
+from core.config import Config, load
 from core.dewey.archives import Archives
 from core.dewey.library import Library
 from core.dewey.mad import Dewey
@@ -64,9 +63,8 @@ from core.horace.store import Horace
 from core.isolation import Isolation
 from core.lab import Lab
 from core.lives import Dispatchable, Lives
-from core.manifest import Manifest, load_manifest, profile_of
 from core.memory import give_memory_back
-from core.models import LLAMA, LocalModels
+from core.models import LocalModels
 from core.policy.approvals import ApprovalsView
 from core.policy.checkpoints import KEY, Checkpoints
 from core.policy.policy import load_policy
@@ -81,8 +79,7 @@ from core.redaction.entries import Clerk
 from core.redaction.logs import Strained
 from core.redaction.redactor import Redactor
 from core.redaction.refusal import inspected
-from core.registry import RegisteredMad, Registry, emad, of_class
-from core.residents import Residents, load_resident
+from core.residents import Residents
 from core.rogers.bus import Rogers
 from core.rogers.entry import View
 from core.rogers.journal import Journal
@@ -100,7 +97,6 @@ from core.turing.hardening import keep_memory_private
 from core.turing.turing import Turing
 from core.upkeep import tend
 from core.workers import Worker, Workers, opener
-from protos.schema import describe
 from sandbox.engine import Engine
 from sandbox.engines.bubblewrap import BubblewrapEngine
 from sandbox.engines.docker.engine import DockerEngine
@@ -108,16 +104,9 @@ from sandbox.engines.process import ProcessEngine
 from sandbox.images.build import default_cache
 from sandbox.images.unpacked import Images
 from sandbox.pool import Pool
-from sandbox.profile import Profile
 from sandbox.seen import Seen
 
 ARCHIVES = "archives"  # in the home
-OWN_RESIDENTS = {
-    "fiedler": Resident.model_validate({"class": "core.fiedler.mad:Fiedler"}),
-    "dewey": Resident.model_validate({"class": "core.dewey.mad:Dewey"}),
-}
-OWN_EMADS: dict[str, Callable[[], Any]] = {"foreman": Foreman}  # started for a message, served in this process
-CORE_RUN_S = 24 * 3600.0  # the longest that a run of theirs may take
 REFILL_S = 0.1  # what a handed-over worker has for its first words before the pool starts another one
 logger = structlog.get_logger()
 
@@ -166,17 +155,7 @@ async def open_lab(
     redactor = redactor or Redactor()
     clerk = Clerk(redactor)
     policy = load_policy(config.policy)
-    manifests = [load_manifest(each) for each in config.emads]
-    ours = {name: each for name, each in OWN_RESIDENTS.items() if name not in config.residents}
-    settings = config.residents | ours
-    made = {name: (setting, load_resident(name, setting)) for name, setting in settings.items()}
-    registry = Registry(
-        [*(emad(each) for each in manifests)]
-        + [of_class(name, "resident", make, describe(make), VERSION) for name, (_, make) in made.items()]
-        + [of_class(name, "core", make, describe(make), VERSION) for name, make in own.items()]
-    )
-    emads = {each.name: _dispatchable(each, registry.mads[each.name], config) for each in manifests}
-    emads |= {name: Dispatchable(registry.mads[name], CORE_RUN_S, make=make) for name, make in own.items()}
+    cast = cast_of(config, own)
     async with AsyncExitStack() as stack:
         journal = await stack.enter_async_context(open_journal(home, clerk))
         rogers = await stack.enter_async_context(Rogers(journal))
@@ -185,11 +164,11 @@ async def open_lab(
         horace = await stack.enter_async_context(
             Horace(home.path / "blobs", journal, quota_bytes=quota, inspect=partial(inspected, redactor))
         )
-        models = LocalModels(Store.locate(), _model_profile(config))
+        models = LocalModels(Store.locate(), model_profile(config))
         turing = await stack.enter_async_context(Turing(home.path, home.lab, journal, config.vault, redactor))
         fiedler = await stack.enter_async_context(open_fiedler(home, config, journal, turing, redactor, models))
         services = Services(
-            *(journal, rogers, horace, registry, fiedler),
+            *(journal, rogers, horace, cast.registry, fiedler),
             egress=await stack.enter_async_context(open_egress(home, config)),
             turing=turing,
             redactor=redactor,
@@ -206,23 +185,17 @@ async def open_lab(
         rogers.filled = archives.filled
         library = Library(journal, home.path / "dewey.db", horace, archives.filled_now)
         await stack.enter_async_context(library)
-        if "dewey" in ours:
-            made["dewey"] = ours["dewey"], partial(Dewey, services, library, archives)
-        docker = DockerEngine(home.lab)
-        stack.push_async_callback(docker.aclose)
-        engines: dict[str, Engine] = {
-            "runc": docker,
-            "runsc": docker,
-            "bwrap": BubblewrapEngine(home.lab, home.runtime / "b", Images(home.lab, default_cache())),
-            "process": ProcessEngine(home.lab, home.runtime / "p"),
-        }
+        played = dict(cast.residents)
+        if "dewey" not in config.residents:  # ours, who reads what no MAD is given
+            played["dewey"] = OWN_RESIDENTS["dewey"], partial(Dewey, services, library, archives)
+        engines = await stack.enter_async_context(_engines(home))
         isolation = Isolation(engines, Seen(default_cache().parent / "seen"))
         workers = Workers(home.lab, home.runtime / "s", engines, isolation, config.runs.lease_s, redactor)
         runs = Runs(journal, lab_key(home.path / "runs"))
         admission = Admission(max_running=config.runs.max_running, memory_mb=config.sandbox.memory_mb or _memory_mb())
-        residents = Residents(services, workers, made)
+        residents = Residents(services, workers, played)
         pools: dict[str, Pool[Worker]] = {}
-        lives = Lives(services, runs, workers, admission, emads, pools)
+        lives = Lives(services, runs, workers, admission, cast.emads, pools)
         services.canaries.lives = lives
         dispatcher = Dispatcher(services, runs, workers, lives, pools)
         telemetry = _telemetry(home, config, services, runs, Measures(services, lives, dispatcher, pools))
@@ -232,8 +205,8 @@ async def open_lab(
         await tasks.start(dispatcher.serve)
         await tasks.start(models.serve, services, workers, admission)
         await tasks.start(residents.serve)
-        await tasks.start(isolation.serve, {each.profile.runtime for each in emads.values() if each.profile})
-        for name, pool in _pools(workers, emads).items():
+        await tasks.start(isolation.serve, {each.profile.runtime for each in cast.emads.values() if each.profile})
+        for name, pool in _pools(workers, cast.emads).items():
             pools[name] = await stack.enter_async_context(pool)
         faces = door(lab)
         await faces.state.tokens.load()
@@ -254,7 +227,7 @@ async def open_lab(
             lab=home.lab,
             socket=str(home.api_socket),
             web=lab.web,
-            mads=sorted(registry.mads),
+            mads=sorted(cast.registry.mads),
             policy=held.version,
         )
         yield lab
@@ -338,17 +311,19 @@ def _checkpoints(home: Home, config: Config, journal: Journal) -> Checkpoints:
     return Checkpoints(journal, home.lab, home.path / KEY, path=path, command=audit.command, every_s=audit.minutes * 60)
 
 
-def _dispatchable(manifest: Manifest, mad: RegisteredMad, config: Config) -> Dispatchable:
-    overrides = config.overrides(manifest.name)
-    deadline = float(overrides.get("deadline_s", manifest.profile.deadline_s))
-    return Dispatchable(mad, deadline, profile_of(manifest, overrides))
-
-
-def _model_profile(config: Config) -> Profile:
-    """What a worker that serves a local model may use up."""
-    manifest = load_manifest(LLAMA)
-    profile = profile_of(manifest, config.overrides(manifest.name))
-    return replace(profile, cpus=min(profile.cpus, float(os.cpu_count() or 1)))  # an engine refuses more
+@asynccontextmanager
+async def _engines(home: Home) -> AsyncIterator[dict[str, Engine]]:
+    """What starts sandboxes, by runtime."""
+    docker = DockerEngine(home.lab)
+    try:
+        yield {
+            "runc": docker,
+            "runsc": docker,
+            "bwrap": BubblewrapEngine(home.lab, home.runtime / "b", Images(home.lab, default_cache())),
+            "process": ProcessEngine(home.lab, home.runtime / "p"),
+        }
+    finally:
+        await docker.aclose()
 
 
 def _pools(workers: Workers, emads: Mapping[str, Dispatchable]) -> dict[str, Pool[Worker]]:

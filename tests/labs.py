@@ -11,7 +11,8 @@ from typing import Any
 import docker
 from anyio import fail_after
 
-from core.app import OWN_EMADS, open_lab
+from core.app import open_lab
+from core.cast import OWN_EMADS
 from core.config import load
 from core.home import Home
 from core.lab import Lab
