@@ -46,7 +46,7 @@ class Loud:
         call.ctx.verdict.evidence |= {"kept": MARKUP, "nested": {BIDI: [ANSI]}}
         return {"text": " ".join(HOSTILE.values())}
 
-    @tool(effects="read")
+    @tool(effects="read", steerable=True)
     async def wait(self, call: Call, *, text: str) -> Said:
         """Says that it waits, and waits for a test."""
         await call.log("at the gate")

@@ -433,6 +433,10 @@ def test_steer_says_when_the_agent_answered_without_acting_whoever_else_is_at_wo
         assert [each.partition("-")[0] for each in told.json["runs"]] == ["foreman", "hopper"]
         at_work_for_it = [each["id"] for each in madlab.runs() if each["parent"] == run and each["state"] == "running"]
         assert len(at_work_for_it) == 2
+        refused = [
+            each for each in (madlab("steer", run, "you", "--no-wait") for run in at_work_for_it) if each.code == 2
+        ]
+        assert ["reads no remarks while it works" in each.err for each in refused] == [True]
         slow_tests.clear()
         assert madlab("cancel", run).code == 0
         _, err = code.communicate(timeout=60)

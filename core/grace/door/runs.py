@@ -170,10 +170,14 @@ async def _remark(request: Request) -> Response:
     run = await own_run(lab, caller_of(request), request.path_params["id"])
     if not run.live or run.state is State.COLLECTING:
         raise Conflict(f"the run {run.id} has ended", next=f"see: madlab show {run.id}")
-    id, listening = new_id(), [run]
-    listening += [each for each in lab.dispatcher.children(run.id) if await _listens(lab, each)]
+    listening = [each for each in (run, *lab.dispatcher.children(run.id)) if await _listens(lab, each)]
+    if not listening:
+        raise Conflict(f"the run {run.id} reads no remarks while it works", next=f"stop it: madlab cancel {run.id}")
+    id = new_id()
     said = [
-        Message(id=id_from(id, each.id) if each is not run else id, conversation=each.conversation, kind=KIND_PROSE)
+        Message(
+            id=id if each is listening[0] else id_from(id, each.id), conversation=each.conversation, kind=KIND_PROSE
+        )
         for each in listening
     ]
     sequences = []
