@@ -8,7 +8,6 @@ it is named, or with MADLAB_FULL=1.
 import argparse
 import importlib
 import json
-import os
 import pkgutil
 import sys
 import traceback
@@ -23,6 +22,7 @@ from rich.table import Table
 import tests.bench
 from tests.bench import figure
 from tests.bench.figure import Figure
+from tests.sizes import full
 
 Run = Callable[[], Awaitable[list[Figure]]]
 
@@ -33,7 +33,7 @@ def find(names: list[str]) -> dict[str, Run]:
     for module in pkgutil.iter_modules(tests.bench.__path__):
         if module.name != "__main__" and (not names or module.name in names):
             found_in = importlib.import_module(f"tests.bench.{module.name}")
-            is_wanted = names or os.environ.get("MADLAB_FULL") or not getattr(found_in, "LONG", False)
+            is_wanted = names or full() or not getattr(found_in, "LONG", False)
             if is_wanted and (run := getattr(found_in, "run", None)) is not None:
                 found[module.name] = run
     return found

@@ -5,7 +5,6 @@ very often, most seldom. Nothing is cached between queries but what SQLite and t
 """
 
 import itertools
-import os
 import random
 import sqlite3
 import statistics
@@ -28,9 +27,9 @@ from core.rogers.views import VIEWS
 from core.runs import RunsView
 from protos.v1.message_pb2 import KIND_CALL, KIND_PROSE, KIND_REPLY, Message
 from tests.bench.figure import Figure
+from tests.sizes import full
 
-FULL = bool(os.environ.get("MADLAB_FULL"))
-MESSAGES = 1_000_000 if FULL else 100_000
+MESSAGES = 1_000_000 if full() else 100_000
 WORDS, BATCH, EACH = 50_000, 500, 25
 BEGAN = 1_700_000_000.0
 MADS = ("operator", "hopper", "marco", "mcnamara", "foreman", "playfair")

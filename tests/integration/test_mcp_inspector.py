@@ -1,7 +1,6 @@
 """The MCP Inspector's command line against the gateway: a client that none of us wrote, in another language."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -11,11 +10,12 @@ from typing import Any
 import pytest
 
 from tests.commands import COMMAND, ROOT, Madlab, a_lab, environment
+from tests.sizes import full
 
 pytestmark = [
     pytest.mark.docker,
     pytest.mark.skipif(
-        not os.environ.get("MADLAB_FULL"),
+        not full(),
         reason="npx fetches some 300 packages, and each question takes seconds: MADLAB_FULL=1",
     ),
     pytest.mark.skipif(shutil.which("npx") is None, reason="there is no Node on this machine"),

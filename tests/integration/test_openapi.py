@@ -7,7 +7,6 @@ The seed is fixed. A few requests for each operation in an ordinary run; many wi
 """
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,8 +25,9 @@ from core.grace.cli.client import Client
 from core.grace.door.api import endpoints
 from core.grace.door.openapi import document, operation_id
 from tests.commands import ECHO, Madlab, a_lab
+from tests.sizes import full
 
-EXAMPLES = 25 if os.environ.get("MADLAB_FULL") else 3
+EXAMPLES = 25 if full() else 3
 SEED = 20261122
 LEFT_OUT = {
     "post_shutdown": "it ends the lab, as it should",
