@@ -188,6 +188,7 @@ def _described(spec: dict[str, Any]) -> str:
 
 def _draw(order: dict[str, Any], limits: Limits) -> dict[str, Any]:
     from periphery.playfair.drawing import draw_chart, draw_dot, draw_mermaid, to_png, versions
+    from periphery.playfair.glyphs import unshown
 
     notes: list[str] = []
     match order["syntax"]:
@@ -200,6 +201,9 @@ def _draw(order: dict[str, Any], limits: Limits) -> dict[str, Any]:
     folder = Path(order["folder"])
     if order["png"]:
         (folder / "chart.png").write_bytes(to_png(picture, order["scale"], limits))
+        if scripts := unshown(picture.text):
+            listed = ", ".join(scripts)
+            notes.append(f"No font here has {listed}, which a PNG shows as boxes: an SVG keeps them as text.")
     else:
         (folder / "chart.svg").write_text(picture.text, encoding="utf-8")
     if picture.dropped:

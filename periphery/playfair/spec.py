@@ -7,11 +7,12 @@ from typing import Any
 from periphery.playfair.choosing import Channel, Plan
 from periphery.playfair.profile import stamp
 from periphery.playfair.shaping import MISSING, OTHER, Shaped
-from periphery.playfair.theme import NARROW, THEMES, Name, config, font_size
+from periphery.playfair.theme import NARROW, THEMES, Name, config, font_size, ticks
 from periphery.playfair.words import Unit
 
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 TITLE_CHARACTERS = 200
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _AGGREGATES = {"sum": "total", "mean": "average", "median": "median", "min": "lowest", "max": "highest"}
 _FORMATS: dict[Unit, str] = {"year": "%Y", "quarter": "Q%q %Y", "month": "%b %Y", "week": "%d %b %Y", "day": "%d %b %Y"}
 
@@ -122,6 +123,21 @@ def _dimension(channel: Channel, order: list[str], field: str) -> dict[str, Any]
     return {"field": field, "type": "nominal", "sort": order, "title": label(channel)}
 
 
+def _few_times(shaped: Shaped, look: Look) -> dict[str, Any]:
+    """An axis with a tick where there is a day or a month, where these are so few that Vega would set some between."""
+    times = sorted({row["x"] for row in shaped.rows if isinstance(row["x"], float)})
+    days = [stamp(each) for each in times]
+    if not 0 < len(days) <= ticks(look.width) or not all(_DAY.fullmatch(each) for each in days):
+        return {}
+    axis: dict[str, Any] = {"values": [each * 1000 for each in times]}
+    years = days[0][:4] != days[-1][:4]
+    if not all(each.endswith("-01") for each in days):
+        axis["format"] = "%d %b %Y" if years else "%d %b"
+    elif years and not all(each.endswith("-01-01") for each in days):
+        axis["format"] = "%b %Y"
+    return axis
+
+
 def _amount(
     channel: Channel, field: str, *, share: bool = False, log: bool = False, zero: bool = True
 ) -> dict[str, Any]:
@@ -188,7 +204,7 @@ def _bar(plan: Plan, shaped: Shaped, look: Look) -> dict[str, Any]:
             count = max(2, len({row["x"] for row in shaped.rows}))
             mark["size"] = max(1, round(look.width * 0.55 / count))
             place["scale"] = {"type": "utc", "padding": mark["size"] * 0.7}
-            place.setdefault("axis", {})["grid"] = False
+            place["axis"] = _few_times(shaped, look) | place.get("axis", {}) | {"grid": False}
         elif plan.x.kind == "nominal" or plan.x.unit == "weekday":
             place["axis"] = {"labelAngle": 0, "ticks": False}
         encoding |= {"x": place, "y": amount}
@@ -257,6 +273,8 @@ def _line(plan: Plan, shaped: Shaped, look: Look) -> dict[str, Any]:
     place = _dimension(plan.x, shaped.x_order, "x")
     if plan.x.kind == "nominal":
         place["axis"] = {"labelAngle": 0}
+    elif _is_time(plan.x):
+        place["axis"] = _few_times(shaped, look) | place.get("axis", {})
     series = len(shaped.color_order) or 1
     mark: dict[str, Any] = {"type": plan.mark}
     if plan.mark == "line" and len(shaped.rows) <= 40 * series:

@@ -58,6 +58,11 @@ def font_size(width: int) -> float:
     return round(min(18.0, max(11.0, 10 + width / 250)), 1)
 
 
+def ticks(width: int) -> int:
+    """How many ticks the axis below a chart has, about."""
+    return 4 if width < NARROW else max(5, width // 130)
+
+
 def config(name: Name, width: int) -> dict[str, Any]:
     """Vega-Lite's configuration."""
     theme, size = THEMES[name], font_size(width)
@@ -97,7 +102,7 @@ def config(name: Name, width: int) -> dict[str, Any]:
             "labelOverlap": "greedy",
             "labelSeparation": 6,
         },
-        "axisX": {"tickCount": 4 if narrow else max(5, width // 130)},
+        "axisX": {"tickCount": ticks(width)},
         "axisY": {"tickCount": 5},
         "legend": {
             **letters,

@@ -110,6 +110,18 @@ def test_a_png_has_the_size_that_was_asked_for_and_is_the_same_each_time(worker:
     assert once.picture == again.picture
 
 
+def test_letters_that_a_png_shows_as_boxes_are_told_by_their_script(worker: Worker) -> None:
+    names = {"中文": "Chinese", "かな": "Japanese", "한국": "Korean", "हिन्दी": "Devanagari", "ไทย": "Thai"}
+    shown = ["Über ½ “x” …", "Жук", "עברית", "😀"]
+    data = "k,v\n" + "".join(f"{each},{at}\n" for at, each in enumerate([*names, *shown], 1))
+    listed = ", ".join(sorted(names.values()))
+    told = [f"No font here has {listed}, which a PNG shows as boxes: an SVG keeps them as text."]
+    assert worker(data=data, request="v by k", format="png").evidence["warnings"] == told
+    assert worker(data=data, request="v by k", format="svg").evidence["warnings"] == []
+    plain = "k,v\n" + "".join(f"{each},1\n" for each in shown)
+    assert worker(data=plain, request="v by k", format="png").evidence["warnings"] == []
+
+
 def test_parquet_is_read_as_what_its_types_say(worker: Worker) -> None:
     answer = worker(data=(SAMPLES / "sales.parquet").read_bytes(), request="sales by region", format="vega-lite")
     kinds = {each["name"]: each["kind"] for each in answer.result["columns"]}

@@ -96,6 +96,34 @@ def test_more_marks_than_the_cap_are_refused(tmp_path: Path) -> None:
         made(tmp_path, content, mark="line", x="a", limits=Limits(marks=100))
 
 
+@pytest.mark.parametrize("mark", ["line", "bar"])
+@pytest.mark.parametrize(
+    ("days", "form"),
+    [
+        (["2024-02-01", "2024-03-01", "2024-04-01"], ""),
+        (["2023-11-01", "2023-12-01", "2024-01-01"], "%b %Y"),
+        (["2022-01-01", "2023-01-01", "2024-01-01"], ""),
+        (["2024-01-08", "2024-01-15", "2024-01-22"], "%d %b"),
+        (["2023-12-25", "2024-01-01", "2024-01-08"], "%d %b %Y"),
+    ],
+)
+def test_few_times_have_a_tick_each_and_none_between(tmp_path: Path, mark: str, days: list[str], form: str) -> None:
+    plan, shaped = made(tmp_path, "day,v\n" + "".join(f"{each},{at}\n" for at, each in enumerate(days)), mark=mark)
+    spec = specification(plan, shaped, Look(1600, 400))
+    axis = spec["encoding"]["x"]["axis"]
+    assert axis["values"] == [row["x"] for row in spec["data"]["values"]]
+    assert (len(axis["values"]), axis.get("format", "")) == (3, form)
+
+
+def test_many_times_and_hours_have_the_usual_ticks(tmp_path: Path) -> None:
+    for content in (
+        "".join(f"2024-01-{day:02},{day}\n" for day in range(1, 29)),
+        "2024-01-01 10:00,1\n2024-01-01 11:00,2\n2024-01-01 12:00,3\n",
+    ):
+        plan, shaped = made(tmp_path, f"day,v\n{content}", mark="line")
+        assert "values" not in specification(plan, shaped, Look(1600, 400))["encoding"]["x"]["axis"]
+
+
 REQUESTS = [
     "sales by region",
     "sales by month",
