@@ -274,10 +274,15 @@ class Journal:
         if weight:
             began = time.perf_counter()
             rows = self._writer.commit(calls, cursors)
-            self._pace.note(weight, time.perf_counter() - began, self._writer.sync_s)
+            took = time.perf_counter() - began
             self._committed(calls, rows)
+            self._pace.note(weight, took, self._writer.sync_s)
         else:
-            self._hand_over(partial(self._writer.commit, calls, cursors), partial(self._committed, calls))
+            self._hand_over(partial(self._writer.commit, calls, cursors), partial(self._came_back, calls))
+
+    def _came_back(self, calls: list[Call], rows: list[Row] | str) -> None:
+        self._committed(calls, rows)
+        self._pace.heard(self._writer.sync_s)
 
     def _take(self) -> tuple[list[Call], int]:
         """The calls to commit next, and what the loop takes on with them: 0 where it is the thread's to do."""

@@ -11,7 +11,9 @@ Where the typical sync takes longer than `stall_s`, or one commit took ten times
 twenty times what it took; then the loop tries again, and if it is disappointed at once, it stays away twice as long.
 So a disk that became slow is felt as a stall of one or a few syncs, ever more rarely, and not with each message.
 
-Only what the loop itself has seen counts: on the thread, a commit's time tells more about the loop than of the disk.
+A thread's commit that took long may have waited for the loop as well as for the disk, and says nothing. One that was
+quick says that the disk is. So where the thread's are, the loop comes back: no sooner than after the twenty times, and
+however often it was disappointed before. Who was busy with the disk for a while does not leave it slow for everybody.
 """
 
 import time
@@ -22,6 +24,7 @@ STEP = 1.2  # from one commit to the next, in what is typical
 OUTLIER = 10  # times `stall_s`: such a stall must not come often
 AWAY = 20  # times what it took
 LONGEST_AWAY_S = 16.0
+QUICK = 0.5  # of `stall_s`: what the thread's syncs take, typically, where the loop may come back
 
 
 class Pace:
@@ -34,6 +37,8 @@ class Pace:
         self._each_s = stall_s / 400
         self._away_s = 0.0  # how long the loop stayed away, if it has not seen a quick commit since
         self._until = 0.0 if stall_s else float("inf")  # commits are the thread's
+        self._at_least_until = self._until  # and however quick it is
+        self._thread_s = stall_s  # what is typical of its syncs
 
     def room(self) -> int:
         """How much (entries and KiB) may be committed in the loop now; 0: the commit is the thread's."""
@@ -49,6 +54,15 @@ class Pace:
         if seconds > OUTLIER * self._stall_s or self._sync_s > self._stall_s:
             self._away_s = min(max(2 * self._away_s, AWAY * seconds), LONGEST_AWAY_S)
             self._until = self._clock() + self._away_s
+            self._at_least_until = self._clock() + min(AWAY * seconds, LONGEST_AWAY_S)
+            self._thread_s = self._stall_s
             self._sync_s = min(self._sync_s, self._stall_s)
         elif sync_s <= self._stall_s:
             self._away_s = 0.0
+
+    def heard(self, sync_s: float) -> None:
+        """What a commit on the thread took until the disk had it."""
+        self._thread_s *= STEP if sync_s > self._thread_s else 1 / STEP
+        self._thread_s = min(self._thread_s, self._stall_s)
+        if self._thread_s < QUICK * self._stall_s:
+            self._until = min(self._until, self._at_least_until)

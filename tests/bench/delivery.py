@@ -34,8 +34,8 @@ class StampedJournal(Journal):
         return self._writer.committed_at
 
 
-def said(kind: Kind.ValueType = KIND_PROSE) -> Message:
-    return Message(id=new_id(), conversation="c", recipient="marco", kind=kind, text=TEXT)
+def said(recipient: str, kind: Kind.ValueType = KIND_PROSE) -> Message:
+    return Message(id=new_id(), conversation="c", recipient=recipient, kind=kind, text=TEXT)
 
 
 async def run() -> list[Figure]:
@@ -59,7 +59,7 @@ async def run() -> list[Figure]:
             async with rogers.open_inbox("marco") as inbox, anyio.create_task_group() as tasks:
                 tasks.start_soon(listen, inbox)
                 for _ in range(110):
-                    await rogers.publish(said(), sender="hopper")
+                    await rogers.publish(said("marco"), sender="hopper")
                 await anyio.sleep(0.01)
                 inbox.end()
             return median(taken[-100:])
@@ -95,12 +95,12 @@ async def run() -> list[Figure]:
             return SUBSCRIBERS * said_in_all / seconds
 
         async def publish_one() -> int:
-            await rogers.publish(said(), sender="hopper")
+            await rogers.publish(said("playfair"), sender="hopper")  # a waiting subscriber has no past to read
             return 1
 
         async def report_some() -> int:
             await anyio.lowlevel.checkpoint()
-            return await rogers.report([said(KIND_EVENT) for _ in range(32)], sender="hopper")
+            return await rogers.report([said("playfair", KIND_EVENT) for _ in range(32)], sender="hopper")
 
         async def durable() -> float:
             return await fan_out(PUBLISHERS, 50, publish_one)

@@ -83,3 +83,47 @@ def test_who_is_disappointed_at_once_stays_away_longer_but_not_for_ever() -> Non
     pace.note(1, SYNC_S, SYNC_S)  # a good try
     pace.note(1, 0.1, 0.1)
     assert abs(time_away(pace, clock) - stays[0]) < 0.02
+
+
+def disappointed(clock: Clock, times: int = 8) -> Pace:
+    """Whose stays away have grown; the last has just begun."""
+    pace = paced(clock)
+    for _ in range(times):
+        time_away(pace, clock)
+        pace.note(1, 0.1, 0.1)
+    return pace
+
+
+def test_quick_syncs_on_the_thread_bring_the_loop_back_however_often_it_was_disappointed() -> None:
+    clock = Clock()
+    pace = disappointed(clock)
+    for _ in range(10):
+        pace.heard(SYNC_S)
+    assert abs(time_away(pace, clock) - AWAY * 0.1) < 0.02
+
+
+def test_slow_syncs_on_the_thread_keep_the_loop_away_as_long_as_before() -> None:
+    clock = Clock()
+    pace = disappointed(clock)
+    for _ in range(100):
+        pace.heard(0.005)
+    pace.heard(SYNC_S)
+    assert abs(time_away(pace, clock) - LONGEST_AWAY_S) < 0.02
+
+
+def test_quick_syncs_from_before_the_last_stall_do_not_count() -> None:
+    clock = Clock()
+    pace = disappointed(clock, 1)
+    for _ in range(100):
+        pace.heard(SYNC_S)
+    time_away(pace, clock)
+    pace.note(1, 0.1, 0.1)
+    pace.heard(SYNC_S)
+    assert abs(time_away(pace, clock) - 2 * AWAY * 0.1) < 0.02
+
+
+def test_a_bound_of_nothing_leaves_all_to_the_thread_whatever_that_says() -> None:
+    pace = Pace(0)
+    for _ in range(100):
+        pace.heard(0.0)
+    assert pace.room() == 0
