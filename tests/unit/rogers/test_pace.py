@@ -1,8 +1,14 @@
 """Where a commit is made follows what commits took."""
 
 import random
+from pathlib import Path
 
+from anyio import fail_after
+
+from core.rogers.entry import Entry
+from core.rogers.journal import Journal
 from core.rogers.pace import AWAY, LONGEST_AWAY_S, Pace
+from protos.ids import new_id
 
 STALL_S = 0.002
 SYNC_S, EACH_S = 0.0004, 0.000005  # of a quick disk
@@ -127,3 +133,15 @@ def test_a_bound_of_nothing_leaves_all_to_the_thread_whatever_that_says() -> Non
     for _ in range(100):
         pace.heard(0.0)
     assert pace.room() == 0
+
+
+async def test_the_journal_tells_what_the_threads_syncs_took(tmp_path: Path) -> None:
+    clock = Clock()
+    pace = disappointed(clock)
+    pace._stall_s = pace._thread_s = 1.0  # whatever this machine's disk takes, it is quick
+    with fail_after(60):
+        async with Journal(tmp_path / "journal.db", synchronous="OFF") as journal:
+            journal._pace = pace
+            for _ in range(20):
+                await journal.append(Entry(new_id(), "act", b"0", sender="hopper"))
+    assert abs(time_away(pace, clock) - AWAY * 0.1) < 0.02
