@@ -55,7 +55,7 @@ class Section(BaseModel):
 class Runs(Section):
     """How much work at once, and how long it outlives a lost connection."""
 
-    max_running: Annotated[int, Field(ge=1, le=1000)] = 4
+    max_running: Annotated[int, Field(ge=1, le=1000)] = 4  # for all clients together one less, where there are more
     queue_max: Annotated[int, Field(ge=0, le=1_000_000)] = 1000  # runs that wait, a quarter for a client; no more
     children_max: Annotated[int, Field(ge=1, le=1_000_000)] = 64  # runs that one run may have open; one more is refused
     decoys: bool = True  # lay keys that are worth nothing into each sandbox, and end the run that carries one out
@@ -82,7 +82,7 @@ class Tree(Section):
 class Files(Section):
     """What Horace may keep."""
 
-    quota_gb: Annotated[float, Field(gt=0)] = 20
+    quota_gb: Annotated[float, Field(gt=0)] = 20  # a quarter for a client, the last for the operator
     keep_days: Annotated[float, Field(ge=0)] = 30  # after a blob was last linked; 0 is for ever
 
 

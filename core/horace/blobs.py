@@ -174,6 +174,18 @@ class Blobs:
         """Every blob there is, sorted."""
         return sorted(await self._in_thread(lambda: [digest for digest, _ in self._scan()]))
 
+    async def held(self, digests: Collection[str]) -> int:
+        """How many bytes these take together; what is not there takes none."""
+
+        def add_up() -> int:
+            total = 0
+            for each in digests:
+                with suppress(FileNotFoundError):
+                    total += self._path(each).stat().st_size
+            return total
+
+        return await self._in_thread(add_up)
+
     async def sweep(self, referenced: Collection[str], idle_s: float) -> tuple[int, int]:
         """Removes blobs that are not `referenced` and were not put for `idle_s` seconds; returns count and bytes.
 

@@ -148,6 +148,10 @@ class Horace(AsyncContextManagerMixin):
         """Every blob there is, sorted."""
         return await self._blobs.digests()
 
+    async def held(self, digests: Collection[str]) -> int:
+        """How many bytes these blobs take together; one that is gone takes none."""
+        return await self._blobs.held(digests)
+
     async def set_name(self, name: str, digest: str, *, media_type: str = "", sender: str = "") -> Version:
         """Makes a blob the newest version of a named file; naming what already is the newest changes nothing.
 

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import pytest
-from anyio import create_task_group, fail_after, run_process, sleep_forever
+from anyio import create_task_group, fail_after, run_process, sleep, sleep_forever
 
 from core.grace.door import sessions
 from core.grace.door.api import endpoints
@@ -715,6 +715,55 @@ async def test_no_client_and_not_all_of_them_fill_the_queue() -> None:
                 assert [await asks(clients[name], name) for _ in range(4)] == [202, 202, 202, 429]
             assert await asks(clients["dora"], "dora") == 429
             assert [await asks(operator, "operator") for _ in range(4)] == [202, 202, 202, 429]
+
+
+async def test_no_client_and_not_all_of_them_fill_the_labs_files() -> None:
+    quota = 107_374  # bytes: 0.0001 GiB
+    with a_home(f"{SETTINGS}[files]\nquota_gb = 0.0001\n") as home:
+        async with opened(home, errand=Echo) as lab:
+            operator = Caller(lab, unix=True)
+            names = ["ann", "bob", "carl", "dora", "eve"]
+            clients = {name: await client(operator, name, MAY) for name in names}
+
+            async def stores(who: Caller, size: int, fill: str) -> Answer:
+                return await who.ask("POST", "/blobs", fill.encode() * size)
+
+            async def says(who: Caller) -> Answer:
+                return await who.ask("POST", "/messages", call("errand", "say", text="x"))
+
+            ann, answers = clients["ann"], list[int]()
+
+            async def at_once(fill: str) -> None:
+                answers.append((await stores(ann, 10_000, fill)).status)
+
+            async with create_task_group() as tasks:  # what is on its way counts, too
+                for fill in "abcdef":
+                    tasks.start_soon(at_once, fill)
+            assert set(answers) <= {201, 429}
+            while (await stores(ann, 6_000, str(len(answers)))).status == 201:
+                answers.append(201)
+            refused = await stores(ann, 20_000, "x")
+            assert (refused.status, is_refusal(refused)) == (429, True)
+            assert f"of the {quota // 4:,} bytes that one client may have" in refused.json["error"]["message"]
+            assert lab.horace.usage().bytes <= quota // 4
+            assert (await says(ann)).status == 202  # there is some room left
+            for name in ("bob", "carl"):
+                assert (await stores(clients[name], 20_000, name[0])).status == 201
+            for name in ("dora", "eve"):
+                while (await stores(clients[name], 500, f"{name}{lab.horace.usage().blobs}")).status == 201:
+                    pass
+            full = await stores(clients["bob"], 3_000, "b2")
+            assert (full.status, full.json["error"]["message"].endswith("are the operator's")) == (429, True)
+            assert lab.horace.usage().bytes <= quota - quota // 4
+            assert (await stores(operator, 20_000, "o")).status == 201
+            assert (await says(operator)).status == 202
+            for name in names:
+                assert (await says(clients[name])).status == 429
+            await lab.horace.sweep((), idle_s=-1)  # what is no longer there is nobody's
+            with fail_after(30):
+                while (await stores(ann, 20_000, "y")).status == 429:
+                    await sleep(0.1)
+            assert (await says(ann)).status == 202
 
 
 async def test_words_of_a_client_that_the_operator_says_again_are_out_of_its_reach(

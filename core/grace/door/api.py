@@ -49,6 +49,7 @@ from core.grace.door.events import Changes
 from core.grace.door.feed import Feed
 from core.grace.door.routes import Endpoint, routes_of
 from core.grace.door.sessions import Tickets
+from core.grace.door.shares import Shares
 from core.grace.door.surface import Guesses, Surface
 from core.grace.door.talks import Recent
 from core.grace.door.tokens import Tokens
@@ -109,6 +110,7 @@ def door(lab: Lab) -> Starlette:
     app.state.changes = Changes()
     app.state.feed = Feed(lab)
     app.state.desk = Desk()
+    app.state.shares = Shares(lab)
     app.state.deciding = set()  # runs whose patch somebody is just deciding about
     app.state.mcp = mcp.mount(app)
     app.state.trail = Trail(lab.journal)

@@ -24,6 +24,12 @@ _LINKED = """
             AND l.conversation < b.conversation || '0' AND l.digest = ?2))  -- 0 is what follows / in ASCII
     LIMIT 1"""
 
+_HAS = """
+    SELECT digest FROM owned_blobs WHERE owner = ?1
+    UNION SELECT l.digest FROM belongings b JOIN links l ON l.conversation = b.conversation WHERE b.owner = ?1
+    UNION SELECT l.digest FROM belongings b JOIN links l
+        ON l.conversation > b.conversation || '/' AND l.conversation < b.conversation || '0' WHERE b.owner = ?1"""
+
 
 class BelongingsView:
     """What each client has."""
@@ -60,3 +66,8 @@ async def owns_conversation(journal: Journal, owner: str, conversation: str) -> 
 async def owns_blob(journal: Journal, owner: str, digest: str) -> bool:
     """Whether a client stored a blob, or it is linked in one of its conversations."""
     return bool(await journal.query(_LINKED, (owner, digest)))
+
+
+async def blobs_of(journal: Journal, owner: str) -> list[str]:
+    """The digests of what a client stored, and of what is linked in its conversations; some may be gone by now."""
+    return [digest for (digest,) in await journal.query(_HAS, (owner,))]

@@ -1,7 +1,7 @@
 """The door's routes for files: blobs by digest, streamed both ways, and named files with versions."""
 
 import re
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
 
 from starlette.exceptions import HTTPException
@@ -53,12 +53,13 @@ async def _put_blob(request: Request) -> Response:
         if caller.is_operator:
             blob = await lab.horace.put(chunks, name=name, media_type=media_type)
         else:
-            blob = await _put_of_client(lab, caller.identity, chunks, name, media_type)
+            async with request.app.state.shares.storing(caller.name, chunks) as counted:
+                blob = await _put_of_client(lab, caller.identity, counted, name, media_type)
     return JSONResponse(blob_json(blob), 201)
 
 
 async def _put_of_client(
-    lab: Lab, identity: Identity, chunks: AsyncGenerator[bytes, None], name: str, media_type: str
+    lab: Lab, identity: Identity, chunks: AsyncIterator[bytes], name: str, media_type: str
 ) -> Blob:
     """A client's blob is its own by the entry of this act, and the policy may say no. The entry says no labels, which
     would be taken for what is known of these bytes, whoever else stores them: they come from outside (`taint.py`)."""

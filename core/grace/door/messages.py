@@ -89,11 +89,14 @@ async def publish(request: Request, message: Message) -> Response:
     """Says it as whoever asks, and tells which run it started.
 
     Raises:
-        Exhausted: it would start a run, and too many wait already.
+        Exhausted: it would start a run, and too many wait already, or a client's files are full.
         Denied, Unavailable, InvalidArgument, Conflict: as `say`.
     """
     lab, caller = lab_of(request), caller_of(request)
-    _check_queue(lab, caller, message.recipient)
+    if isinstance(lab.registry.destination(message.recipient), Ephemeral):
+        _check_queue(lab, caller)
+        if not caller.is_operator:
+            await request.app.state.shares.check(caller.name)
     sequence = await say(lab.services, caller.identity, message, also=came_in(request, lab, caller, message))
     answer = {"id": message.id, "conversation": message.conversation, "sequence": sequence}
     return JSONResponse(answer | {"run": await _run_for(lab, request.app.state.changes, message)}, 202)
@@ -117,14 +120,12 @@ async def _run_for(lab: Lab, changes: Changes, message: Message) -> str | None:
     raise Unavailable(f"the run {run} is not there after {REQUESTED_S:g} s", next="see: madlab runs, and core.log")
 
 
-def _check_queue(lab: Lab, caller: Caller, recipient: str) -> None:
+def _check_queue(lab: Lab, caller: Caller) -> None:
     """A client has a quarter of the queue, and the last quarter is the operator's: nobody locks out everybody else.
 
     Raises:
-        Exhausted: the message would start a run, and too many wait already.
+        Exhausted: too many runs wait already.
     """
-    if not isinstance(lab.registry.destination(recipient), Ephemeral):
-        return
     most = lab.config.runs.queue_max
     if not caller.is_operator:
         share = ceil(most / CLIENTS_SHARE)
