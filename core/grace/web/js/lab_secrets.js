@@ -32,7 +32,7 @@ export async function part(_params, page) {
 
 function grantsTable({grants, ended, providers}) {
   const rows = [...grants, ...ended];
-  return h("div", null, h("h3", null, "Who could"), rows.length ? table([{name: "Principal", class: "short", cell: (each) => foreign(each.principal, 120)}, {name: "State", class: "short", cell: (each) => state(each.state === "held" ? "good" : "off", each.state)}, {name: "Where", class: "cut", cell: (each) => foreign(`${each.methods.join(" ")} ${each.place}`, 300)},
+  return h("div", null, h("h3", null, "Who could"), rows.length ? table([{name: "Principal", class: "short", cell: (each) => foreign(each.principal, 120)}, {name: "State", class: "short", cell: (each) => state(each.state === "held" ? "good" : "off", each.state)}, {name: "Where", class: "cut", cell: (each) => foreign(`${each.methods.join(" ") || "any method"} ${each.place}`, 300)},
     {name: "Uses left", class: "number short named", cell: (each) => each.uses_left === null ? "any" : String(each.uses_left)}, {name: "Used", class: "number short named", cell: (each) => String(each.used)}, {name: "Until", class: "number short", cell: (each) => each.expires ? when(each.expires, {as: "clock"}) : "for good"}], rows, {label: "Grants"}) : h("p", {class: "quiet-text"}, "Nobody, by a grant."),
     providers.map((each) => h("p", null, `The key of the provider ${each.provider}, at `, foreign(each.address, 200))));
 }
