@@ -19,21 +19,24 @@ from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping, S
 from contextlib import aclosing, closing
 from dataclasses import dataclass, field
 from tempfile import TemporaryFile
-from typing import IO, Any, cast
+from typing import IO, Annotated, Any, cast
 
 from anyio import Lock, create_task_group, from_thread, to_thread
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from core.coding.answers import claimed, ended, fitting, parsed, result_of_test, worked
-from core.coding.asked import DEFAULT_AGENT, REMARK_CHARACTERS, check_agent, check_goal, image_of
+from core.coding.asked import AGENTS, DEFAULT_AGENT, REMARK_CHARACTERS, check_goal, image_of
 from core.coding.changes import open_changes, restored
 from core.coding.controls import judged, to_watch
 from core.coding.evidence import Attempt, TestResult, as_json, best, missing_tests, outcome_of
 from core.coding.patch import Patch, render
+from core.fiedler.store import NO_MODEL
 from core.run import Outcome
 from protos.blobs import CHUNK_BYTES, store
 from protos.errors import Error, InvalidArgument, NotFound
 from protos.ids import id_from
+from protos.llm import Llm
 from protos.mad import Files
 from protos.tools import Call, tool
 from protos.v1.message_pb2 import KIND_CALL, KIND_PROSE, KIND_REPLY, Blob, Message, Terms
@@ -48,6 +51,7 @@ QUESTION_BYTES = 16_000  # of a question's arguments: a message carries 16 KiB
 SENT_BACK = "An earlier change for this goal is in the working tree. A person has read it and sent it back, saying:"
 NO_HAND = f"Name the folder of {HAND} in `emads` of madlab.toml, build its image, and start the lab again."
 NO_RESULT = "It answered with something that is no result."
+Agent = Annotated[str, Field(json_schema_extra={"enum": ["", *AGENTS]})]  # empty: the default
 
 
 class PatchSize(TypedDict):
@@ -116,7 +120,7 @@ class Foreman:
         name: str = "",
         test: str = "",
         model: str = "",
-        agent: str = DEFAULT_AGENT,
+        agent: Agent = DEFAULT_AGENT,
         attempts: int = 1,
         base: str = "",
         changes: str = "",
@@ -142,13 +146,13 @@ class Foreman:
             )
         begun = tuple(_named(attached[each], name) for each, name in ((changes, CHANGES), (deleted, DELETED)) if each)
         check_goal(goal)
-        agent = agent or DEFAULT_AGENT
-        check_agent(agent)
         if not 1 <= attempts <= MOST_ATTEMPTS:
             raise InvalidArgument(f"attempts: 1 to {MOST_ATTEMPTS} are made.", next="Choose fewer.")
         if len(remark) > REMARK_CHARACTERS:
             raise InvalidArgument(f"remark: it has at most {REMARK_CHARACTERS} characters.", next="Say it shorter.")
-        work = _Work(Job(call, attached[source], goal, test, model, agent, begun, remark))
+        if model:
+            await _check_model(call.ctx.llm, model)
+        work = _Work(Job(call, attached[source], goal, test, model, agent or DEFAULT_AGENT, begun, remark))
         try:
             return await work.done(attempts)
         except ExceptionGroup as group:  # several were told the same at once
@@ -430,6 +434,17 @@ class _Work:
             "patch": size,
             "model": evidence["model"],
         }
+
+
+async def _check_model(llm: Llm, alias: str) -> None:
+    """
+    Raises:
+        InvalidArgument: nothing that writes has that name. Told before there is a sandbox that would find it out.
+    """
+    known = [each.alias for each in await llm.models() if each.chat]
+    if alias not in known:
+        there_are = f"There are: {', '.join(known)}." if known else NO_MODEL
+        raise InvalidArgument(f"model: there is no {alias[:64]!r} to write code with.", next=there_are)
 
 
 def _first_of(group: ExceptionGroup[Error]) -> Error:

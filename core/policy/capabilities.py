@@ -46,7 +46,7 @@ class Identity:
         return (f"run:{self.run}", f"mad:{self.participant}") if self.run else (f"mad:{self.participant}",)
 
 
-CORE_PORTS = frozenset({"bus", "files", "files:*", "call:*"})  # of a run of one of the core's own MADs
+CORE_PORTS = frozenset({"bus", "files", "files:*", "call:*", "llm"})  # of a run of one of the core's own MADs
 RESIDENT_PORTS = frozenset({"bus", "files", "files:*", "call:*", "llm"})
 
 

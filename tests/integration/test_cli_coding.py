@@ -19,6 +19,9 @@ from anyio import fail_after, sleep
 from anyio.from_thread import start_blocking_portal
 
 from core.grace.cli.client import Client
+from core.grace.cli.runs import place
+from core.grace.cli.talk import fault
+from protos.errors import InvalidArgument
 from protos.tools import Call, tool
 from protos.v1.message_pb2 import KIND_PROSE
 from tests.commands import COMMAND, ROOT, Madlab, environment
@@ -289,6 +292,28 @@ def test_what_cannot_be_asked_for_is_2_before_anything_is_sent(
     assert told.error["next"].startswith(next)
     assert "Sending" not in told.err
     assert len(madlab.runs()) == count
+
+
+def test_who_asks_at_the_door_for_an_agent_or_a_model_that_is_not_there_is_told_at_once(madlab: Madlab) -> None:
+    client = Client(madlab.home)
+    blob = client.upload(lambda: [b"x"], name="source.tar", media_type="application/x-tar")
+
+    def asked(**arguments: str) -> dict[str, Any]:
+        about = {"recipient": "foreman", "kind": "call", "tool": "code", "blobs": [blob]}
+        return dict(client.publish(about | {"arguments": {"source": blob["digest"], "goal": "mend it"} | arguments}))
+
+    count = len(madlab.runs())
+    with pytest.raises(InvalidArgument, match=r"agent: 'nosuch' is not one of .*'mini-swe-agent'"):
+        asked(agent="nosuch")
+    assert len(madlab.runs()) == count, "refused before there is a run"
+    for model in ("nosuch", "vectors"):
+        run = asked(model=model)["run"]
+        list(client.follow(place(run) + "/logs"))  # to its end
+        heard = client.get(place(run))["messages"]
+        assert [each["tool"] for each in heard if each["kind"] == "call"] == ["code"], "Hopper was not asked"
+        told = fault(next(each for each in heard if each["kind"] == "fault"))
+        assert (told.is_mistake, told.next) == (True, "There are: nearby.")
+        assert told.message == f"model: there is no '{model}' to write code with."
 
 
 def test_names_of_agents_and_models_are_completed(madlab: Madlab) -> None:

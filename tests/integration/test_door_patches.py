@@ -22,6 +22,14 @@ from tests.labs import a_home, opened
 
 TOKEN = "ghp_" + "a1B2c3D4e5" * 4
 TREE = {name: content.encode() for name, content in FAULTY.items()}
+MODEL = """
+[providers.here]
+kind = "openai"
+base_url = "http://127.0.0.1:9/v1"
+[models.small]
+provider = "here"
+model = "a-model"
+"""
 
 
 @dataclass
@@ -61,7 +69,7 @@ async def desk(place: Path) -> AsyncIterator[Desk]:
         def __init__(self) -> None:
             super().__init__(lambda _: made[0].edits)
 
-    with a_home() as home:
+    with a_home(MODEL) as home:
         async with opened(home, hopper=Played) as lab:
             made.append(Desk(lab, place, MENDED))
             a_repository(place / "repo", TREE)
