@@ -316,6 +316,22 @@ def test_who_asks_at_the_door_for_an_agent_or_a_model_that_is_not_there_is_told_
         assert told.message == f"model: there is no '{model}' to write code with."
 
 
+def test_a_look_at_a_batch_tells_models_and_agents_that_are_not_there(madlab: Madlab, repo: Path) -> None:
+    def job(name: str, *lines: str) -> str:
+        return "\n".join((f"[jobs.{name}]", 'code = "."', 'goal = "mend it"', *lines, ""))
+
+    batch, head = repo / "batch.toml", '[batch]\nname = "one"\n'
+    batch.write_text(head + job("right", 'model = "nearby"') + job("plain") + job("wrong", 'model = "vectors"'))
+    told = madlab("dispatch", batch, "--check", "--json")
+    assert (told.code, told.out) == (2, "")
+    missing = "there is no model 'vectors' to write code with (there are: nearby)"
+    assert told.error["message"] == f"{batch}: jobs.wrong.model: {missing}"
+    batch.write_text(head + job("plain") + job("wrong", 'agent = "nosuch"'))
+    told = madlab("dispatch", batch, "--json")
+    assert (told.code, told.out) == (2, "")
+    assert "jobs.wrong: there is no agent 'nosuch' (there are: codex, hopper" in told.error["message"]
+
+
 def test_names_of_agents_and_models_are_completed(madlab: Madlab) -> None:
     assert completed(madlab.home.path, "madlab code x --agent c") == ["codex"]
     pressed(madlab.home.path, "madlab code x --model ne", ["nearby"])

@@ -35,6 +35,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from core.coding.asked import AGENTS
 from core.grace.cli.files import check_regular
 from protos.errors import InvalidArgument
 from protos.ids import id_from
@@ -85,6 +86,8 @@ class Job(_Table):
         for name in ("test", "model", "agent"):
             if getattr(self, name) and self.code is None:
                 raise ValueError(f"{name} goes with code")
+        if self.agent and self.agent not in AGENTS:
+            raise ValueError(f"there is no agent {self.agent[:60]!r} (there are: {', '.join(AGENTS)})")
         if self.arguments and self.call is None:
             raise ValueError("arguments go with call")
         return self

@@ -1,6 +1,7 @@
-"""What a batch asks for and cannot get: tools that nobody has, arguments that do not fit, paths that are not there.
+"""What a batch asks for and cannot get: tools that nobody has, arguments that do not fit, models and paths that are not
+there.
 
-What a file alone can say wrong is `batch`'s. Here it is held against the tools as the lab lists them; nothing is sent.
+What a file alone can say wrong is `batch`'s. Here it is held against what the lab says it has; nothing is sent.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,18 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from core.grace.cli.batch import Batch, Job
+from core.grace.cli.coding import alias_among
+from protos.errors import InvalidArgument
+
+Listed = Sequence[Mapping[str, Any]]
 
 
-def wrong(batch: Batch, folder: Path, tools: Sequence[Mapping[str, Any]] | None) -> list[str]:
-    """Every mistake with the job and the field it is in; without `tools`, those that can be seen without a lab.
+def wrong(batch: Batch, folder: Path, lab: tuple[Listed, Listed] | None) -> list[str]:
+    """Every mistake with the job and the field it is in; without `lab`, those that can be seen without one.
 
-    `folder` is where paths begin, `tools` what `madlab tools --json` prints.
+    `folder` is where paths begin, `lab` what `madlab tools --json` and `madlab models --json` print.
     """
+    tools, models = lab or (None, ())
     schemas = None if tools is None else {each["name"]: each["input_schema"] for each in tools}
-    return [f"jobs.{name}.{said}" for name, job in batch.jobs.items() for said in _of(job, folder, schemas)]
+    return [f"jobs.{name}.{said}" for name, job in batch.jobs.items() for said in _of(job, folder, schemas, models)]
 
 
-def _of(job: Job, folder: Path, schemas: Mapping[str, Mapping[str, Any]] | None) -> Iterator[str]:
+def _of(job: Job, folder: Path, schemas: Mapping[str, Mapping[str, Any]] | None, models: Listed) -> Iterator[str]:
     for way in ("scan", "code"):
         path = getattr(job, way)
         if path is not None and not (folder / path).exists():
@@ -30,6 +36,11 @@ def _of(job: Job, folder: Path, schemas: Mapping[str, Mapping[str, Any]] | None)
         yield f"{job.way}: {_nobody(job, schemas)}"
     elif job.call:
         yield from _misfits(schemas[job.tool], job.arguments)
+    elif job.code:
+        try:
+            alias_among(models, job.model)
+        except InvalidArgument as error:
+            yield f"model: {error.message} ({error.next})"
 
 
 def _nobody(job: Job, names: Mapping[str, object]) -> str:

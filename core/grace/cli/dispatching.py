@@ -136,12 +136,13 @@ def _check(batch: "Batch", file: Path, place: str | None) -> None:
     """
     from core.grace.cli.checking import wrong
 
-    tools = None
+    lab = None
     try:
-        tools = Client.to(place).get("/api/v1/tools")["tools"]
+        client = Client.to(place)
+        lab = client.get("/api/v1/tools")["tools"], client.get("/api/v1/models")["models"]
     except Unreachable as error:
-        screen.note(f"Not checked: the tools and their arguments; {error.message} ({error.next})")
-    if said := wrong(batch, file.resolve().parent, tools):
+        screen.note(f"Not checked: the tools and their arguments, and the models; {error.message} ({error.next})")
+    if said := wrong(batch, file.resolve().parent, lab):
         raise InvalidArgument(f"{file}: {'; '.join(said)}", next="mend it; what a tool takes says: madlab tools MAD")
 
 

@@ -26,6 +26,7 @@ def say(name: str, text: str, *rest: str) -> str:
         (BATCH + say("a", "x", 'after = ["b"]') + say("b", "x", 'after = ["a"]'), "wait for each other: a, b"),
         (BATCH + say("a", "x", 'scan = "."'), "this one is call and scan"),
         (BATCH + '[jobs.a]\ncode = "."\n', "goal goes with code"),
+        (BATCH + '[jobs.a]\ncode = "."\ngoal = "x"\nagent = "y"\n', "jobs.a: there is no agent 'y' (there are: codex"),
         (BATCH + '[jobs.a]\nscan = "."\narguments = { a = 1 }\n', "arguments go with call"),
         (BATCH + "[jobs.a]\n", "this one is none"),
         (BATCH.replace("3", "0") + say("a", "x"), "batch.at_once"),
