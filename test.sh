@@ -163,7 +163,7 @@ if [ "$mode" = all ]; then
   export MADLAB_FULL=1
   set -- -o faulthandler_timeout=3600 "$@"
   step "Benchmarks"
-  "$python" -m tests.bench
+  "$python" -m tests.bench || failed=1
 fi
 
 step "Unit, contract, integration, fault, security and end-to-end tests"
