@@ -267,6 +267,7 @@ class Archives:
             proofs = [proof for kind, rows in sorted(by_kind.items()) for proof in listed(kind, sorted(set(rows)))]
             bodies = sorted({each for rows in by_kind.values() for each, _ in rows})
             with CancelScope(shield=True):
+                await self._journal.owe_scrub()
                 sequence = await say(
                     *(self._journal, "forget", proofs),
                     sender=sender,

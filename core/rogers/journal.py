@@ -49,7 +49,7 @@ from core.rogers.entry import Entry, Filled, Row, View
 from core.rogers.lock import lock
 from core.rogers.pace import STALL_S, Pace
 from core.rogers.verify import Head, Verification, verify
-from core.rogers.writer import Done, Writer, rebuild
+from core.rogers.writer import Done, Writer, owe_scrub, rebuild
 from protos.errors import Unavailable
 
 logger = structlog.get_logger()
@@ -425,6 +425,22 @@ class Journal:
             future.set_exception(result)
         else:
             future.set_result(result.value)
+
+    async def owe_scrub(self) -> None:
+        """Makes it durable, before something is removed, that a thorough `scrub` is due.
+
+        Raises:
+            Unavailable: the journal is sealed or closed.
+        """
+        await self.amend(owe_scrub)
+
+    async def owes_scrub(self) -> bool:
+        """Whether a thorough `scrub` was due and has not been done.
+
+        Raises:
+            Unavailable: the journal is closed.
+        """
+        return bool((await self.query("PRAGMA user_version"))[0][0])
 
     async def scrub(self, *, thorough: bool = False) -> bool:
         """Has the files hold no more of what was removed: call it behind the amendment that did. Returns whether it is

@@ -102,8 +102,9 @@ async def _retain(journal: Journal, retention: Retention, now: float) -> Retaine
         limit = min(old, *(upto.get(kind, 0) for kind in FORGOTTEN), await _first_in_archive(journal) - 1)
         while await journal.amend(lambda db: _seal(db, limit)):
             headers += SEGMENT
-    if bodies or headers:
-        await journal.scrub()
+    owed = await journal.owes_scrub()  # by who had something forgotten, and died
+    if bodies or headers or owed:
+        await journal.scrub(thorough=owed)
     return Retained(bodies, headers)
 
 

@@ -15,7 +15,8 @@ written after the commit it names, so a journal that ends before it has lost its
 What was removed shall not stand in the files either. SQLite writes zeros where content was (`secure_delete`), but two
 places keep copies: the log, until it is cut (`TRUNCATE`, which waits for the last reader of an older page), and the
 unused part of pages out of which rows were once moved, until the file is written anew (`VACUUM`, which commits wait
-for: only after a person has something forgotten, and where the file is small). `Writer.scrub` is both.
+for: only after a person has something forgotten, and where the file is small). `Writer.scrub` is both. That the second
+is due stands in the file (`user_version`, which a transaction carries along), so that a next core knows.
 """
 
 import json
@@ -319,9 +320,11 @@ class Writer:
             return self.failure
         self._to_cut = True
         try:
-            if thorough and _size(self._path) <= SMALL:
-                self._db.execute("VACUUM")
-        except (sqlite3.Error, OSError) as error:  # it is rolled back, and nothing is lost: a disk that is full, say
+            if thorough:
+                if _size(self._path) <= SMALL:
+                    self._db.execute("VACUUM")
+                self._db.execute("PRAGMA user_version = 0")
+        except (sqlite3.Error, OSError) as error:  # it is rolled back, and stays due: a disk that is full, say
             logger.warning("the journal could not be written anew", reason=sentence(error))
         return self.maintain() or not self._to_cut
 
@@ -382,6 +385,11 @@ def rebuild(db: sqlite3.Connection, view: View, filled: Filled | None = None) ->
 
 def _fingerprint(view: View) -> str:
     return sha256("\0".join((view.schema, *view.tables, *sorted(view.kinds))).encode()).hexdigest()
+
+
+def owe_scrub(db: sqlite3.Connection) -> None:
+    """Notes that the file holds, or will hold, what `Writer.scrub` must take away."""
+    db.execute("PRAGMA user_version = 1")
 
 
 def _has_segments(db: sqlite3.Connection) -> bool:
