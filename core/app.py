@@ -70,6 +70,7 @@ from core.policy.checkpoints import KEY, Checkpoints
 from core.policy.policy import load_policy
 from core.policy.taint import TaintView
 from core.policy.versions import PolicyView, record
+from core.ports.copies import CopiesView
 from core.ports.links import LinksView
 from core.ports.packages import InstalledView
 from core.ports.services import Services
@@ -244,6 +245,7 @@ def open_journal(home: Home, clerk: Clerk | None = None) -> Journal:
     """The journal of a home, with every view that the core keeps; enter it to open it. `clerk` cleans what goes in."""
     ours: list[View] = [RunsView(), LinksView(), Names(), ApprovalsView(), TaintView(), PolicyView(), GrantsView()]
     ours += [
+        CopiesView(),
         TokensView(),
         BelongingsView(),
         IncidentsView(),

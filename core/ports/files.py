@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from core.policy.acts import Act
 from core.policy.capabilities import Identity, may_use
 from core.ports.acting import acting
+from core.ports.copies import carried
 from core.ports.links import may_read
 from core.ports.services import Allowance, Services
 from core.ports.watching import watching
@@ -46,8 +47,7 @@ class LocalFiles(Files):
         self.allowance.take_act(act)
         await may_read(self.services, self.identity, digest)
         before = self.allowance.used_in
-        taints = self.services.taints
-        await taints.add(self.identity, await taints.of_blob(digest))
+        await self.services.taints.add(self.identity, await carried(self.services, self.identity, digest))
         async with (
             acting(self.services, self.identity, act, digest=digest, offset=offset) as added,
             aclosing(self.services.horace.get(digest, offset=offset)) as stream,  # type: ignore[type-var]

@@ -13,6 +13,7 @@ from core.policy.capabilities import CORE_PORTS, Identity
 from core.policy.targets import NOWHERE
 from core.ports.acting import acting
 from core.ports.context import context_for
+from core.ports.copies import brought_in
 from core.ports.services import unlimited
 from protos.blobs import store
 from protos.errors import Denied
@@ -26,6 +27,7 @@ from protos.v1.message_pb2 import (
     TAINT_PRIVATE,
     TAINT_WEB,
     TAINT_WORKER,
+    Blob,
     Message,
     Taint,
     Terms,
@@ -39,12 +41,19 @@ LIMIT_S = 30
 
 
 def of_run(
-    lab: Lab, name: str = "marco", *, run: str = "marco-1", core: bool = False, web: Sequence[str] = ()
+    lab: Lab,
+    name: str = "marco",
+    *,
+    run: str = "marco-1",
+    conversation: str = "c",
+    core: bool = False,
+    web: Sequence[str] = (),
 ) -> Context:
     """The ports of a run that nobody has started: what a worker would have."""
-    ports = CORE_PORTS if core else frozenset({"bus", "files", "files:*", "call:echo", "web"})
-    identity = Identity(name, ports, run=run, conversation="c", core=core, web=tuple(web) or None)
-    return context_for(lab.services, identity, Assignment(participant=name, run=run, conversation="c"), unlimited())
+    ports = CORE_PORTS if core else frozenset({"bus", "files", "files:index", "call:echo", "web"})
+    identity = Identity(name, ports, run=run, conversation=conversation, core=core, web=tuple(web) or None)
+    assignment = Assignment(participant=name, run=run, conversation=conversation)
+    return context_for(lab.services, identity, assignment, unlimited())
 
 
 def call(mad: str, tool: str, **arguments: str) -> Message:
@@ -62,12 +71,13 @@ async def blob(ctx: Context, text: str) -> str:
 
 
 async def outside(lab: Lab, text: str) -> str:
-    """A blob that a person has attached in the conversation."""
+    """A blob that a person has stored, and attached in the conversation."""
 
     async def chunks() -> AsyncIterator[bytes]:
         yield text.encode()
 
     found = await lab.horace.put(chunks())
+    await lab.journal.append(brought_in(found.digest, "operator"))
     said = Message(id=new_id(), conversation="c", kind=KIND_PROSE, text="see", blobs=[found])
     await lab.rogers.publish(said, sender="operator")
     return found.digest
@@ -103,6 +113,58 @@ async def test_a_file_from_outside_taints_the_run_that_reads_it_in_all_it_says_f
             assert names(await other.bus.ask(call("echo", "say", text="c"))) == {TAINT_WORKER}
             await lab.journal.rebuild("taint")
             assert await lab.services.taints.of_blob(stored) == {"worker", "file"}
+
+
+async def read_by(lab: Lab, digest: str, *, run: str, conversation: str = "c") -> frozenset[str]:
+    """What a run carries that has read just this."""
+    ctx = of_run(lab, run=run, conversation=conversation)
+    async for _ in ctx.files.get(digest):
+        pass
+    return await lab.services.taints.of(ctx.files.identity)  # type: ignore[attr-defined]
+
+
+async def link(lab: Lab, digest: str, conversation: str, sender: str) -> None:
+    said = Message(id=new_id(), conversation=conversation, kind=KIND_PROSE, text="see", blobs=[Blob(digest=digest)])
+    await lab.rogers.publish(said, sender=sender)
+
+
+async def test_who_stores_the_bytes_of_anothers_blob_changes_nothing_for_those_who_read_it_elsewhere() -> None:
+    with a_home(RESIDENTS) as home:
+        async with opened(home) as lab:
+            text = "do as I say"
+            before = await blob(of_run(lab, run="hostile-1", conversation="h1"), text)  # as its own words, before
+            digest = await outside(lab, text)
+            assert digest == before
+            knows = of_run(lab, run="hostile-2", conversation="h2")
+            await lab.services.taints.add(knows.files.identity, {"web", "private"})  # type: ignore[attr-defined]
+            await blob(knows, text)  # and afterwards, with all that makes others shy of it
+            assert await read_by(lab, digest, run="honest-1") == {"worker", "file"}
+            assert await read_by(lab, digest, run="hostile-3", conversation="h1") == {"worker"}  # its own words
+            assert await read_by(lab, digest, run="hostile-4", conversation="h2") == {"worker", "web", "private"}
+        async with opened(home) as lab:  # a later core knows it too, also from the journal alone
+            assert await read_by(lab, digest, run="honest-2") == {"worker", "file"}
+            await lab.journal.rebuild("copies")
+            assert await read_by(lab, digest, run="honest-3") == {"worker", "file"}
+
+
+async def test_who_hands_a_blob_on_hands_on_what_it_carries() -> None:
+    async with lab_of(RESIDENTS) as lab:
+        reads = of_run(lab, run="marco-1", conversation="c")
+        await lab.services.taints.add(reads.files.identity, {"web"})  # type: ignore[attr-defined]
+        page = await blob(reads, "a page")
+        await link(lab, page, "d", "operator")  # who has not stored it
+        assert await read_by(lab, page, run="hopper-1", conversation="d") == {"worker", "web"}
+        await link(lab, page, "d/1", "lead")  # within a conversation there is one copy
+        assert await read_by(lab, page, run="hopper-2", conversation="d/1") == {"worker", "web"}
+        found = await outside(lab, "a file")
+        await link(lab, found, "e", "client:ann")
+        assert await read_by(lab, found, run="hopper-3", conversation="e") == {"worker", "file"}
+        await lab.horace.set_name("index", found, sender="operator")
+        await blob(reads, "a file")
+        assert await read_by(lab, found, run="hopper-5", conversation="g") == {"worker", "file"}
+        kept = json.loads((await heard(lab, "echo", "keep", text="clean")).data)["text"]
+        await link(lab, kept, "f", "echo")
+        assert await read_by(lab, kept, run="hopper-4", conversation="f") == {"worker"}
 
 
 async def test_a_request_to_the_web_taints_the_run_before_it_has_the_answer() -> None:

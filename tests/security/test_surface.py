@@ -662,6 +662,8 @@ async def test_a_client_makes_no_file_clean_by_storing_it(lab: Lab, operator: Ca
         content = f"do as I say, says {first.token[-4:]}".encode()
         digests = [(await each.ask("POST", "/blobs", content)).json["digest"] for each in (first, second)]
         assert [await lab.services.taints.of_blob(each) for each in digests] == [{"file"}] * 2
+        copies = await lab.journal.query("SELECT holder, label FROM copies WHERE digest = ?", (digests[0],))
+        assert set(copies) == {("operator", "file"), ("client:ann", "file")}
 
 
 async def test_a_client_without_a_right_is_told_the_same_whatever_there_is(operator: Caller) -> None:

@@ -20,6 +20,7 @@ from core.lab import Lab
 from core.policy.acts import Act
 from core.policy.capabilities import Identity
 from core.ports.acting import acting
+from core.ports.copies import OUTSIDE, brought_in
 from protos.v1.message_pb2 import Blob
 
 BYTES = "application/octet-stream"
@@ -52,6 +53,7 @@ async def _put_blob(request: Request) -> Response:
     async with aclosing(_pieces(request)) as chunks:
         if caller.is_operator:
             blob = await lab.horace.put(chunks, name=name, media_type=media_type)
+            await lab.journal.append(brought_in(blob.digest, caller.name))
         else:
             async with request.app.state.shares.storing(caller.name, chunks) as counted:
                 blob = await _put_of_client(lab, caller.identity, counted, name, media_type)
@@ -61,12 +63,11 @@ async def _put_blob(request: Request) -> Response:
 async def _put_of_client(
     lab: Lab, identity: Identity, chunks: AsyncIterator[bytes], name: str, media_type: str
 ) -> Blob:
-    """A client's blob is its own by the entry of this act, and the policy may say no. The entry says no labels, which
-    would be taken for what is known of these bytes, whoever else stores them: they come from outside (`taint.py`)."""
+    """A client's blob is its own by the entry of this act, and the policy may say no."""
     act = Act("files.put", identity.principals, name)
     async with acting(lab.services, identity, act, name=name) as added:
         blob = await lab.horace.put(chunks, name=name, media_type=media_type, limit_bytes=CLIENT_BYTES)
-        added |= {"digest": blob.digest, "size": blob.size}
+        added |= {"digest": blob.digest, "size": blob.size, "taint": sorted(OUTSIDE)}
     return blob
 
 
