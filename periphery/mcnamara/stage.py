@@ -7,8 +7,9 @@ are counted over everything that is unpacked into it, however deeply archives ar
 
 import os
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from periphery.mcnamara.inventory import HEAD_BYTES, File, kind_of
@@ -29,12 +30,21 @@ class Stage:
     root: Path
     max_files: int = 50_000
     max_bytes: int = 2 * 1024**3
-    files: list[File] = field(default_factory=list)
     total: int = 0  # bytes
+    _files: dict[Path, File] = field(default_factory=dict)  # by place: a tree may hold as many archives as files
     _taken: dict[str, int] = field(default_factory=dict)  # how often each name was asked for
 
     def __post_init__(self) -> None:
         self.root.mkdir(mode=0o700)
+
+    @property
+    def files(self) -> Collection[File]:
+        """Those that are in it, in the order in which they came."""
+        return self._files.values()
+
+    def newest(self, count: int) -> list[File]:
+        """The last so many of them, oldest first."""
+        return [*islice(reversed(self._files.values()), count)][::-1]
 
     def add(self, shown: str, chunks: Iterable[bytes]) -> File:
         """Writes one file under a harmless name; `shown` is its name for people, escaped already.
@@ -44,7 +54,7 @@ class Stage:
         Raises:
             Full: one file or byte too many.
         """
-        if len(self.files) >= self.max_files:
+        if len(self._files) >= self.max_files:
             raise Full(f"more than {self.max_files:,} files")
         parts = self._place(shown)
         size, head = 0, b""
@@ -64,12 +74,12 @@ class Stage:
             raise
         self.total += size
         added = File(shown, place, size, kind_of(shown, head))
-        self.files.append(added)
+        self._files[place] = added
         return added
 
     def drop(self, file: File) -> None:
         """Takes a file out again: an archive whose members are there now."""
-        self.files.remove(file)
+        del self._files[file.place]
         file.place.unlink()
         self.total -= file.size
 

@@ -51,7 +51,7 @@ def unpack(place: Path, stage: Stage, *, name: str = "", prefix: str = "", depth
                 raise NotAnArchive(str(damaged)) from damaged
             names.report("damaged", "", str(damaged))
             names.leave("", str(damaged))
-    for inner in stage.files[first:]:
+    for inner in stage.newest(len(stage.files) - first):
         nest(inner, stage, opened, depth=depth + 1)
     return opened
 

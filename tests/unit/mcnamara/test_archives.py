@@ -13,6 +13,7 @@ import pytest
 
 from periphery.mcnamara.archives import NotAnArchive, Opened, unpack
 from periphery.mcnamara.findings import LEVELS
+from periphery.mcnamara.inventory import File
 from periphery.mcnamara.stage import Stage
 from tests.unit.mcnamara.crafted import entry, special, tarred, zip_of, zipped
 
@@ -208,6 +209,22 @@ def test_archives_within_archives_are_opened_down_to_a_depth(tmp_path: Path) -> 
     (tmp_path / "2").mkdir()
     result, stage = opened(tmp_path / "2", zipped({"a.whl": zipped({"x.py": b"1"}), "b.txt": zipped({"y.py": b"2"})}))
     assert sorted(each.path for each in stage.files) == ["a.whl!/x.py", "b.txt!/y.py"]
+
+
+def test_a_file_is_taken_out_of_the_stage_without_a_look_at_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = Stage(tmp_path / "stage")
+    one, two, three = (stage.add(name, [b"x"]) for name in ("one", "two", "three"))
+
+    def compared(self: File, other: object) -> bool:
+        raise AssertionError("a tree may hold as many archives as files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(File, "__eq__", compared)
+        stage.drop(two)
+    assert [*stage.files] == [one, three]
+    assert (stage.newest(1), stage.newest(2), stage.total) == ([three], [one, three], 2)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello\n" * 200, b"PK\x03\x04 but nothing more", b"\x1f\x8bgarbage"])
