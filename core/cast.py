@@ -46,7 +46,8 @@ def cast_of(config: Config, own: Mapping[str, Make]) -> Cast:
         InvalidArgument: a manifest or a resident's class is wrong, or two have one name; the message says where.
     """
     manifests = [load_manifest(each) for each in config.emads]
-    settings = OWN_RESIDENTS | config.residents
+    ours = {name: each for name, each in OWN_RESIDENTS.items() if name not in config.residents}
+    settings = config.residents | ours
     residents = {name: (setting, load_resident(name, setting)) for name, setting in settings.items()}
     registry = Registry(
         [*(emad(each) for each in manifests)]
