@@ -390,6 +390,17 @@ async def test_the_page_cannot_be_framed_and_runs_its_own_scripts_only(stranger:
     assert browser_runs_nothing_of(answer)
     for what in ("script-src", "style-src", "img-src", "connect-src"):
         assert f"{what} 'self'" in answer.headers["content-security-policy"].split("; ")
+    assert "worker-src 'none'" in answer.headers["content-security-policy"].split("; ")
+
+
+async def test_who_asks_for_a_service_worker_gets_one_that_ends_itself(stranger: Caller) -> None:
+    for path in ("//assets/js/app.js", "//deep/evil.js", "/blobs/x"):
+        answer = await stranger.ask("GET", path, headers={"Service-Worker": "script"})
+        assert (answer.status, answer.headers["content-type"]) == (200, "text/javascript")
+        assert answer.headers["service-worker-allowed"] == "/"
+        assert b"registration.unregister()" in answer.body
+        elsewhere = {"Service-Worker": "script", "Host": "evil.example"}
+        assert (await stranger.ask("GET", path, headers=elsewhere)).status == 403
 
 
 async def test_a_blob_is_never_anything_that_a_browser_would_show(ann: Caller) -> None:

@@ -17,7 +17,7 @@ _NOTHING = (
     "require-trusted-types-for 'script'",
     "trusted-types 'none'",
 )
-_OURS = ("script-src 'self'", "style-src 'self'", "img-src 'self'", "connect-src 'self'")
+_OURS = ("script-src 'self'", "style-src 'self'", "img-src 'self'", "connect-src 'self'", "worker-src 'none'")
 PAGE_CSP = "; ".join((*_NOTHING, *_OURS))
 DATA_CSP = "; ".join((*_NOTHING, "sandbox"))
 PERMISSIONS = ", ".join(

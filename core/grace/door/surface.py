@@ -29,6 +29,7 @@ from starlette.types import Message as Part
 from core.grace.door.callers import CALLER, Caller, caller_with
 from core.grace.door.edge import refuse
 from core.grace.door.limits import HEAD_BYTES, HEADERS, Bucket
+from core.grace.door.planted import asks_for_worker, ended
 from core.grace.door.tokens import Tokens
 from core.grace.door.wire import WIRE, Connection
 from core.lab import Lab
@@ -74,7 +75,9 @@ class Surface:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             caller = scope[CALLER] if CALLER in scope else self._caller(scope)
-            if caller is None or caller.token is None:
+            if asks_for_worker(scope):
+                await ended()(scope, receive, send)
+            elif caller is None or caller.token is None:
                 await self.app(scope, receive, send)
             else:
                 await self._serve(caller, scope, receive, send)
