@@ -12,15 +12,14 @@ What was used. What the provider told counts, as far as it can be true. What it 
 case and called *assumed*: a budget that may be too careful is better than one that is wrong.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 from typing import NamedTuple
 
 from core.fiedler.provider import Reported
+from protos.money import PICODOLLARS
 from protos.v1 import llm_pb2 as pb
 
-PICODOLLARS = 10**12
 TURN_TOKENS = 16  # around each turn and part
 TOOLS_TOKENS = 1024  # for the instructions that a provider adds when there are tools or a schema
 
@@ -103,11 +102,6 @@ def price_of(usd_per_million: Decimal) -> int:
 def dollars(amount: int) -> float:
     """Picodollars as dollars, for people: the nearest float, which is written as it was meant."""
     return amount / PICODOLLARS
-
-
-def total(usd: Iterable[float]) -> float:
-    """The sum of amounts that were told in dollars, counted as the ledger counts. Floats alone would add up to less."""
-    return dollars(sum(round(each * PICODOLLARS) for each in usd))
 
 
 def bound_of(

@@ -27,11 +27,11 @@ from typing import Any
 
 from anyio import create_task_group
 
-from core.fiedler.money import total
 from core.fiedler.store import NO_MODEL
 from core.strict import strict_json
 from protos.errors import Error, InvalidArgument, NotFound
 from protos.llm import Completion, Llm, complete, prompt
+from protos.money import total
 from protos.v1.llm_pb2 import CompleteRequest
 
 WORDS = 400  # of each answer that are compared: the comparison is quadratic

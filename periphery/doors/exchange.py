@@ -19,6 +19,7 @@ from anyio import Lock
 from protos.errors import Conflict, Exhausted, Unavailable
 from protos.ids import new_id
 from protos.llm import Llm
+from protos.money import total
 from protos.v1.llm_pb2 import CompleteRequest, CompletionEvent, EmbedReply, EmbedRequest, Model
 from protos.v1.llm_pb2 import Usage as Used
 
@@ -165,7 +166,7 @@ class Exchange:
     def _count(self, used: Used) -> None:
         self.usage.input_tokens += used.input_tokens
         self.usage.output_tokens += used.output_tokens
-        self.usage.usd += used.usd
+        self.usage.usd = total((self.usage.usd, used.usd))
 
     @contextmanager
     def _awaiting(self) -> Iterator[None]:

@@ -18,6 +18,7 @@ from periphery.hopper.shell import Shell
 from periphery.hopper.testing import TestResult
 from protos.errors import InvalidArgument
 from protos.llm import Llm
+from protos.money import total
 from protos.tools import Call
 
 OWN = ("hopper", "small")
@@ -56,7 +57,7 @@ class Ledger:
         """Adds what one request took."""
         self.tokens_in += tokens_in
         self.tokens_out += tokens_out
-        self.usd += usd
+        self.usd = total((self.usd, usd))
         self.model_seconds += seconds
 
 

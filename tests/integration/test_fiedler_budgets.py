@@ -14,9 +14,10 @@ from anyio import create_task_group, fail_after, move_on_after, sleep
 
 from core.fiedler.ledger import Caller
 from core.fiedler.mad import others
-from core.fiedler.money import dollars, picodollars, total
+from core.fiedler.money import dollars, picodollars
 from protos.errors import Conflict, Error, Exhausted
 from protos.llm import prompt
+from protos.money import total
 from tests.model_server import ModelServer, Play, model_server
 from tests.orchestras import CALLER, Hall, a_model, hall
 

@@ -375,7 +375,7 @@ def _shown(results: Mapping[str, Result]) -> Iterator[_Tell]:
 
 def _tell(batch: "Batch", results: Mapping[str, Result], *, json: bool) -> None:
     if json:
-        from core.fiedler.money import total
+        from protos.money import total
 
         jobs = [
             {name: value for name, value in asdict(each).items() if name not in ("held", "over")}

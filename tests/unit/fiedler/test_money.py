@@ -4,10 +4,11 @@ import random
 from decimal import Decimal
 
 from core.fiedler.escrow import Account, Escrow
-from core.fiedler.money import Amount, Bound, Price, Used, bound_of, dollars, picodollars, price_of, total, used_of
+from core.fiedler.money import Amount, Bound, Price, Used, bound_of, dollars, picodollars, price_of, used_of
 from core.fiedler.provider import Reported
 from protos.errors import Exhausted
 from protos.llm import prompt
+from protos.money import total
 from protos.v1 import llm_pb2 as pb
 
 BOUND = Bound(input=100, output=50, input_bytes=300)
