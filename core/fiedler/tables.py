@@ -1,4 +1,4 @@
-"""Adds tables to madlab.toml or takes them out; the rest stays as the operator wrote it: comments, order, blank lines.
+"""Adds tables to madlab.toml or takes them out; the rest stays as the operator wrote it: comments, order, line ends.
 
 It works on lines, and only on what it can be sure of. A table begins at its header and ends before the next one; the
 comments right above a header belong to it. What is written in another way (inline, dotted) is not touched but told.
@@ -36,9 +36,10 @@ def with_tables(text: str, tables: Mapping[tuple[str, str], Mapping[str, Value]]
                 f"[{section}.{name}] is in madlab.toml already.", next="Choose another name, or replace it: --replace"
             )
         text = _without(text, section, name)
-    blocks = [text.rstrip("\n")] if text.strip() else []
-    blocks += [table(section, name, fields) for (section, name), fields in tables.items()]
-    made = "\n\n".join(blocks) + "\n"
+    end = "\r\n" if text.partition("\n")[0].endswith("\r") else "\n"
+    blocks = [text.rstrip("\r\n")] if text.strip() else []
+    blocks += [table(section, name, fields).replace("\n", end) for (section, name), fields in tables.items()]
+    made = (2 * end).join(blocks) + end
     _parsed(made)
     return made
 
@@ -49,10 +50,10 @@ def without_tables(text: str, tables: Iterable[tuple[str, str]]) -> str:
     Raises:
         InvalidArgument: the text is no TOML, or one of them is not there or is written in another way.
     """
-    end = text[len(text.rstrip("\n")) :]
+    end = text[len(text.rstrip("\r\n")) :]
     for section, name in tables:
         text = _without(text, section, name)
-    return text.rstrip("\n") + end if text.strip() else ""
+    return text.rstrip("\r\n") + end if text.strip() else ""
 
 
 def table(section: str, name: str, fields: Mapping[str, Value]) -> str:
@@ -61,13 +62,18 @@ def table(section: str, name: str, fields: Mapping[str, Value]) -> str:
     return "\n".join(lines)
 
 
+def read(path: Path) -> str:
+    """What is in a file, with the line ends that it has; nothing where there is none."""
+    return path.read_bytes().decode() if path.exists() else ""
+
+
 def write(path: Path, text: str) -> None:
     """Replaces a file, whole or not at all; it stays as private as it was."""
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
-        with open(descriptor, "w", encoding="utf-8") as file:
+        with open(descriptor, "w", encoding="utf-8", newline="") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

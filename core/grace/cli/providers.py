@@ -84,7 +84,7 @@ def add(
     """Set up a provider and its models in madlab.toml, which keeps its comments."""
     from core.config import check_table
     from core.fiedler.keys import parse
-    from core.fiedler.tables import Value, with_tables, write
+    from core.fiedler.tables import Value, read, with_tables, write
 
     home = Home.open(context.obj)
     if kind not in ("openai", "anthropic"):
@@ -111,8 +111,7 @@ def add(
         about: dict[str, Value] = {"provider": name, "model": theirs}
         about |= {key: value for key, value in prices.items() if value} | ({"small": True} if small else {})
         tables[("models", alias)] = about
-    before = home.settings.read_text(encoding="utf-8") if home.settings.exists() else ""
-    made = with_tables(before, tables, replace=replace)
+    made = with_tables(read(home.settings), tables, replace=replace)
     check_table(home, tomllib.loads(made))
     if key_from:
         file = home.path / "keys" / name
@@ -135,7 +134,7 @@ def remove(
 ) -> None:
     """Take a provider out of madlab.toml, which keeps its comments; and the file in keys/ that held its key alone."""
     from core.config import check_table
-    from core.fiedler.tables import without_tables, write
+    from core.fiedler.tables import read, without_tables, write
 
     home = Home.find(context.obj)
     config = check_table(home, settings_in(home))
@@ -148,8 +147,7 @@ def remove(
             f"{name} is still needed: {', '.join(aliases)} {'is' if len(aliases) == 1 else 'are'} served by it.",
             next="Remove these models with it: --with-models; or name another provider for them in madlab.toml.",
         )
-    before = home.settings.read_text(encoding="utf-8")
-    made = without_tables(before, [("providers", name), *(("models", alias) for alias in aliases)])
+    made = without_tables(read(home.settings), [("providers", name), *(("models", alias) for alias in aliases)])
     left = check_table(home, tomllib.loads(made))
     write(home.settings, made)
     file = config.providers[name].key_path(home.path)

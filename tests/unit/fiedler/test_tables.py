@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from core.fiedler.tables import with_tables, without_tables, write
+from core.fiedler.tables import read, with_tables, without_tables, write
 from protos.errors import Conflict, InvalidArgument
 
 WRITTEN = """\
@@ -87,6 +87,18 @@ def test_what_was_added_is_taken_out_and_every_byte_is_as_before(end: str) -> No
     assert without_tables("".join([*NEW_TEXT, text]), NEW) == text
     left = without_tables(text, [("models", "fast/one")])
     assert left == text.replace(text[text.index('[models."fast/one"]') : text.index("# The budget.")], "")
+
+
+def test_a_file_keeps_the_line_ends_that_it_has(tmp_path: Path) -> None:
+    path, text = tmp_path / "madlab.toml", WRITTEN.replace("\n", "\r\n")
+    path.write_bytes(text.encode())
+    made = with_tables(read(path), NEW, replace=False)
+    write(path, made)
+    content = path.read_bytes()
+    assert content.startswith(text.encode())
+    assert content.count(b"\n") == content.count(b"\r\n") > text.count("\n")
+    assert without_tables(read(path), NEW) == text
+    assert with_tables(text, {("providers", "ours"): {"kind": "anthropic"}}, replace=True).count("\r\n\r\n[prov") == 1
 
 
 def test_a_file_that_is_no_toml_is_told() -> None:
