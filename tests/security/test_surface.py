@@ -859,10 +859,11 @@ async def test_a_client_follows_so_much_at_once_and_nobody_else_is_kept_from_his
     runs = [(each, said["run"]) for each, said in asked]
     logs, his = (f"/runs/{run}/logs" for _, run in runs)
     words = f"/conversations/{asked[0][1]['conversation']}/messages"
+    kinds = (logs, words, "/events?topics=runs")
     async with AsyncExitStack() as streams:
         for number in range(OF_A_CLIENT):
-            await streams.enter_async_context(many.following(logs if number % 2 else words))
-        for each in (logs, words):
+            await streams.enter_async_context(many.following(kinds[number % 3]))
+        for each in kinds:
             refused = await many.ask("GET", each, headers={"Accept": "text/event-stream"})
             assert (refused.status, is_refusal(refused)) == (429, True)
         await streams.enter_async_context(bob.following(his))

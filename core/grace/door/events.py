@@ -22,7 +22,7 @@ from protos.errors import Exhausted
 
 HEARTBEAT_S = 10.0
 REST_S, REST_EACH_S = 0.05, 0.003  # of a stream that was woken: at least, and for each that is open
-OF_A_CLIENT = 64  # streams of lines and of messages, open at once
+OF_A_CLIENT = 64  # streams of lines, of messages and of topics, open at once
 
 Item = tuple[int, dict[str, Any]]  # a sequence, 0 while not durable, and what is sent
 Source = AbstractAsyncContextManager[AsyncIterator[Item]]
@@ -96,7 +96,7 @@ class Changes:
 
     @contextmanager
     def followed_by(self, caller: Caller, *, rests: bool) -> Iterator[None]:
-        """For the time of one stream of lines, which rests, or of messages.
+        """For the time of one stream: of lines, which rests, of messages, or of topics.
 
         Raises:
             Exhausted: a client has too many.

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from starlette.requests import Request
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.grace.door.callers import caller_of, may_see_conversation, may_see_run
 from core.grace.door.edge import after_of, lab_of
@@ -40,4 +40,10 @@ async def _events(request: Request) -> ASGIApp:
     comes_back = "after" in request.query_params or "last-event-id" in request.headers
     after = after_of(request) if comes_back else None
     sees = None if caller.sees_all else (lambda run: run.asker == caller.name)
-    return await feed.answer(topics, after, sees)
+    stream = await feed.answer(topics, after, sees)
+
+    async def counted(scope: Scope, receive: Receive, send: Send) -> None:
+        with request.app.state.changes.followed_by(caller, rests=False):
+            await stream(scope, receive, send)
+
+    return counted
