@@ -2,7 +2,8 @@
 
 A resident that raises answers with a fault and goes on. One that ends, blocks its thread, or is not heard of, is
 restarted with a growing pause and shown with what it died of; the message it had in hand is answered by a fault and
-not given again, so that no message can kill it for ever. The core and the other residents go on meanwhile.
+not given again, so that no message can kill it for ever (of several in hand: the one that did, see `core.hands`). The
+core and the other residents go on meanwhile.
 """
 
 import sys
@@ -16,6 +17,7 @@ from anyio import TASK_STATUS_IGNORED, create_task_group, current_time, sleep
 from anyio.abc import TaskStatus
 
 from core.config import Resident
+from core.hands import DEATHS, STEP_LIMIT_S, Fatal, Hands
 from core.policy.capabilities import RESIDENT_PORTS, Identity
 from core.ports.bus import LocalBus
 from core.ports.context import context_for
@@ -25,15 +27,14 @@ from core.waiting import first_of
 from core.workers import Workers
 from protos.errors import Error, InvalidArgument, Unavailable
 from protos.mad import Context
-from protos.serve import serve
-from protos.v1.message_pb2 import KIND_CALL, KIND_PROSE
+from protos.serve import concurrency_of, serve
+from protos.v1.message_pb2 import KIND_CALL, KIND_PROSE, Message
 from protos.v1.session_pb2 import Assignment
 from sandbox.engine import SandboxError
 from sandbox.profile import Profile
 
 logger = structlog.get_logger()
 
-STEP_LIMIT_S = 1.0  # how long a resident of the core may keep the thread
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.2, 30.0
 HEALTHY_S = 60.0  # who lived this long starts again with the first pause
 MEMORY_MB, WORKSPACE_MB, PIDS = 256, 64, 128  # of a resident in a sandbox
@@ -54,6 +55,7 @@ class Kept:
     restarts: int = 0
     last_error: str = ""
     context: Context | None = None
+    hands: Hands | None = None  # where it takes several messages at once
 
 
 def load_resident(name: str, setting: Resident) -> Callable[[], Any]:
@@ -91,7 +93,7 @@ class Residents:
             try:
                 await self._live(kept)
                 kept.last_error = "It ended without being told to."
-            except (Blocked, SystemExit) as death:
+            except DEATHS as death:
                 kept.last_error = _cause(death)
             except Exception as error:  # noqa: BLE001  whatever a resident dies of, the others must not
                 kept.last_error = _cause(error)
@@ -109,8 +111,12 @@ class Residents:
         assignment = Assignment(participant=kept.name)
         kept.context = context_for(self._services, identity, assignment, unlimited())
         if kept.setting.home == "core":
+            mad, apart = kept.make(), None
+            if concurrency_of(mad) > 1:
+                kept.hands = kept.hands or Hands(self._services, identity)
+                kept.context, apart = kept.hands.context(), kept.hands.take
             kept.state = "running"
-            await in_steps(serve(kept.make(), kept.context), STEP_LIMIT_S)
+            await in_steps(serve(mad, kept.context, apart=apart), STEP_LIMIT_S)
             return
         async with self._workers.open(kept.name, self._profile(kept)) as worker:
             await worker.attached()
@@ -138,23 +144,31 @@ class Residents:
 
     async def _bury(self, kept: Kept) -> None:
         """Answers the message it died with, and moves its inbox past it."""
+        while kept.hands is not None and kept.hands.killers:
+            await self._answer(kept, kept.hands.killers.pop(0))  # and the inbox moves when it is given again
         bus = kept.context.bus if kept.context is not None else None
         message = bus.in_hand if isinstance(bus, LocalBus) else None
-        if message is None:
-            return
+        if message is not None and await self._answer(kept, message):
+            self._services.journal.keep_cursor(kept.name, "", message.sequence)
+
+    async def _answer(self, kept: Kept, message: Message) -> bool:
+        """Whether a fault stands where its answer would, if it wants one."""
         sentence = f"{kept.name} ended while it handled this: {kept.last_error}"[:2000]
         try:
             if message.kind in (KIND_CALL, KIND_PROSE):
                 await self._services.rogers.fault(message, "unavailable", sentence, next="Try again with a new id.")
-            self._services.journal.keep_cursor(kept.name, "", message.sequence)
         except Error as error:
             logger.error("a fault could not be published", mad=kept.name, reason=error.message)
+            return False
+        return True
 
 
 def _cause(error: BaseException) -> str:
     """One line on why a resident died."""
     while isinstance(error, BaseExceptionGroup) and error.exceptions:
         error = error.exceptions[0]
+    if isinstance(error, Fatal) and error.__cause__ is not None:
+        return _cause(error.__cause__)
     if isinstance(error, Blocked):
         return f"It kept the thread for more than {STEP_LIMIT_S:.0f} s."
     if isinstance(error, Ended | SandboxError):

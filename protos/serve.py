@@ -5,13 +5,20 @@ A MAD that has none answers prose with the fault `no_thought_engine`, which list
 
 There is one answer to a message: its id is made of the question's (`ID.reply`), so a second answer, by a replay after
 a crash or by the core on behalf of a worker that died, is the same message and changes nothing.
+
+Messages are handled one after the other, unless the MAD says that it takes several (`concurrency`) and its host can
+give each a context of its own (`Apart`): what a message may do, and what is to be thought of what is said for it, hangs
+on its context, so messages that share one do not overlap.
 """
 
 import json
 import logging
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from errno import EDQUOT, ENOSPC
+from functools import partial
 from time import time
+from typing import Any
 
 from anyio import TASK_STATUS_IGNORED, fail_after
 from anyio.abc import TaskStatus
@@ -19,7 +26,8 @@ from anyio.abc import TaskStatus
 from protos.blobs import store
 from protos.errors import Error, InvalidArgument
 from protos.mad import Context
-from protos.tools import Call, tools_of
+from protos.several import side_by_side
+from protos.tools import Call, Tool, tools_of
 from protos.v1.message_pb2 import KIND_CALL, KIND_FAULT, KIND_PROSE, KIND_REPLY, Kind, Message
 from protos.v1.session_pb2 import OUTCOME_FAILED, OUTCOME_OUT_OF_DISK, Outcome
 
@@ -28,19 +36,45 @@ logger = logging.getLogger(__name__)
 BODY_BYTES = 16 * 1024  # of text and data together; what is larger travels as a blob
 PREVIEW_CHARACTERS = 400
 
+# Has a message handled by what it is given, in a context for this message alone.
+Apart = Callable[[Message, Callable[[Context], Coroutine[Any, Any, None]]], Awaitable[None]]
 
-async def serve(mad: object, ctx: Context, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
-    """Serves `mad` until its inbox ends or, where the assignment names a trigger, until that message is handled."""
+
+async def serve(
+    mad: object, ctx: Context, *, apart: Apart | None = None, task_status: TaskStatus[None] = TASK_STATUS_IGNORED
+) -> None:
+    """Serves `mad` until its inbox ends or, where the assignment names a trigger, until that message is handled.
+
+    With `apart` a MAD that takes several messages is given them side by side; it is for those without a trigger.
+    """
     async with AsyncExitStack() as stack:
         if hasattr(mad, "__aenter__"):
             await stack.enter_async_context(mad)  # type: ignore[arg-type]
         inbox = await stack.enter_async_context(ctx.bus.subscribe())
         task_status.started()
+        if apart is not None and (many := concurrency_of(mad)) > 1:
+            await side_by_side(
+                inbox,
+                lambda message: apart(message, partial(handle, mad, message)),
+                many=many,
+                only_reads=partial(_only_reads, tools_of(mad)),
+            )
+            return
         async for message in inbox:
             await handle(mad, message, ctx)
             await inbox.acknowledge(message.sequence)
             if message.id == ctx.assignment.trigger:
                 return
+
+
+def concurrency_of(mad: object) -> int:
+    """How many messages `mad` takes at once: as many as it says, or one."""
+    return int(getattr(mad, "concurrency", 1))
+
+
+def _only_reads(tools: Mapping[str, Tool], message: Message) -> bool:
+    """Whether it calls a tool that changes nothing."""
+    return message.kind == KIND_CALL and message.tool in tools and tools[message.tool].effects == "read"
 
 
 async def handle(mad: object, message: Message, ctx: Context) -> None:

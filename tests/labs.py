@@ -28,6 +28,7 @@ from sandbox.images.unpacked import Images as Unpacked
 
 ROOT = Path(__file__).parents[1]
 ECHO, RELAY = "tests.emads.echo:Echo", "tests.emads.echo:Relay"
+CHORUS = "tests.emads.chorus:Chorus"  # Echo, several messages at once
 
 
 EMADS = f'emads = ["{ROOT / "tests/emads/echo"}"]\n'

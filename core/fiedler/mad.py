@@ -136,6 +136,8 @@ class Booked(TypedDict):
 class Fiedler:
     """Conducts the models: asks one or several, says what there is and what it cost."""
 
+    concurrency = 16  # questions in hand at once, which wait for their models; and as many that only look something up
+
     @tool(effects="outward", idempotent=True)
     async def ask(
         self,

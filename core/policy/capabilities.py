@@ -32,6 +32,7 @@ class Identity:
     purse: Purse = Purse()  # of a run: what its models may cost
     web: tuple[str, ...] | None = None  # hosts that whoever asked for the run lets it reach; None: as the manifest says
     outside: bool = False  # a person or a client at a door: "operator", "client:NAME"
+    hand: int = 0  # of a resident with several messages in hand: for which it acts; no number is used twice
 
     @property
     def principal(self) -> str:

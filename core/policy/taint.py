@@ -3,7 +3,8 @@
 A label is never taken off. It sticks
 - to a *run* until it ends: what it was told, read or fetched once may be in anything it says later;
 - to a *blob* for ever: what its maker carried when it was stored;
-- to a *resident* while it handles a message: the message's labels, and what it reads for it.
+- to a *resident* while it handles a message: the message's labels, and what it reads for it. Where it handles several
+  at once each has its own (`Identity.hand`), and what is added to the resident as a whole marks them all.
 
 A label that a run gains is an entry of the journal before the run is given what it came with, so a later core knows it.
 Blobs carry theirs in the act that stored them. A blob that no MAD has stored came from outside (a person or a client
@@ -33,6 +34,7 @@ NAMES: dict[Taint.ValueType, str] = {
 }
 VALUES = {name: value for value, name in NAMES.items()}
 UNKNOWN_BLOB = frozenset({"file"})
+Hand = tuple[str, int]  # a resident, and which of its messages; 0: all of them
 RUNS = 4096  # whose labels are in memory; of others they are read when they are needed
 
 
@@ -67,13 +69,13 @@ class Taints:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._runs: OrderedDict[str, frozenset[str]] = OrderedDict()
-        self._residents: dict[str, frozenset[str]] = {}
-        self._heard: dict[str, Counter[str]] = {}  # by run: how often it was given something of each label
+        self._residents: dict[Hand, frozenset[str]] = {}
+        self._heard: dict[str | Hand, Counter[str]] = {}  # how often each was given something of a label
 
     async def of(self, identity: Identity) -> frozenset[str]:
         """What `identity` carries now."""
         if not identity.run:
-            return self._residents.get(identity.participant, frozenset())
+            return frozenset().union(*(self._residents.get(each, ()) for each in _hands(identity)))
         known = self._runs.get(identity.run)
         if known is None:
             known = await self._stored(f"run:{identity.run}") | _own(identity)
@@ -92,10 +94,10 @@ class Taints:
     async def add(self, identity: Identity, labels: Iterable[str]) -> None:
         """From now on `identity` carries `labels` too; durable before this returns."""
         labels = frozenset(labels)
-        self._heard.setdefault(identity.run or identity.participant, Counter()).update(labels)
+        self._heard.setdefault(identity.run or _hand(identity), Counter()).update(labels)
         if not identity.run:
             if labels:
-                self._residents[identity.participant] = await self.of(identity) | labels
+                self._residents[_hand(identity)] = self._residents.get(_hand(identity), frozenset()) | labels
             return
         known = await self.of(identity)
         gained = labels - known
@@ -106,12 +108,16 @@ class Taints:
 
     def heard(self, identity: Identity) -> dict[str, int]:
         """How often `identity` was given something of each label: it grows also where the label was there already."""
-        return dict(self._heard.get(identity.run or identity.participant, ()))
+        if identity.run:
+            return dict(self._heard.get(identity.run, ()))
+        return dict(sum((self._heard.get(each, Counter()) for each in _hands(identity)), Counter[str]()))
 
     def put_down(self, identity: Identity) -> None:
         """A resident has nothing in hand: what it says next comes from nobody. What a run has heard it keeps."""
         if not identity.run:
-            self._residents.pop(identity.participant, None)
+            self._residents.pop(_hand(identity), None)
+        if identity.hand:
+            self._heard.pop(_hand(identity), None)
 
     async def of_blob(self, digest: str) -> frozenset[str]:
         """What a blob carries."""
@@ -132,6 +138,15 @@ def marked(message: Message, labels: Iterable[str]) -> None:
     values = {VALUES[each] for each in labels if each in VALUES}
     if values or message.taint:
         message.taint[:] = sorted(values.union(each for each in message.taint if each in NAMES))
+
+
+def _hand(identity: Identity) -> Hand:
+    return identity.participant, identity.hand
+
+
+def _hands(identity: Identity) -> set[Hand]:
+    """Where the labels are that stick to a resident: its own as a whole, and those of the message it acts for."""
+    return {(identity.participant, 0), _hand(identity)}
 
 
 def _own(identity: Identity) -> frozenset[str]:

@@ -43,6 +43,7 @@ class LocalBus(Bus):
     identity: Identity
     allowance: Allowance
     trigger: str = ""  # the message that a run is for
+    apart: bool = False  # each message of its inbox is handled by a bus of its own, which is told what it is given
     _asked: Message | None = None  # that message, once it was looked up
     _delivered: dict[str, str] = field(default_factory=dict)  # id → sender, of what this session was given
     _pending: dict[int, Message] = field(default_factory=dict)  # by sequence: given and not acknowledged
@@ -128,7 +129,7 @@ class LocalBus(Bus):
             self.identity.participant, self.identity.conversation or None
         ) as inbox:
             self._pending.clear()
-            yield _RememberingInbox(inbox, self)
+            yield inbox if self.apart else _RememberingInbox(inbox, self)
 
     async def history(self, conversation: str, *, after: int = 0, limit: int = 100) -> Sequence[Message]:
         may_use(self.identity, "bus")
@@ -166,6 +167,8 @@ class LocalBus(Bus):
         the one who asked for a run lets it, and those it asks in turn, reach."""
         marked(said, await self.services.taints.of(self.identity))
         said.ClearField("run")
+        if self.identity.hand and self.in_hand is not None and not said.causation:
+            said.causation = self.in_hand.id  # with several in hand nobody could find out later
         if not self.identity.run:
             return
         if said.kind in (KIND_CALL, KIND_PROSE):
@@ -180,6 +183,8 @@ class LocalBus(Bus):
         """Who sent the message that `said` answers, if it was addressed to the caller; else nobody."""
         if said.in_reply_to in self._delivered:
             return self._delivered[said.in_reply_to]
+        if self.identity.hand:  # what it was told of another message, it would say without that one's labels
+            return ""
         asked = await self.services.rogers.find(said.in_reply_to)
         mine = asked is not None and (asked.conversation, asked.recipient) == (
             said.conversation,

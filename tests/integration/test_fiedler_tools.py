@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from anyio import fail_after
+from anyio import fail_after, sleep
 
 from core.fiedler.aloud import PAUSE_S
 from core.fiedler.mad import PROMPT_BYTES
@@ -15,6 +15,7 @@ from core.lab import Lab
 from core.redaction.refusal import SecretSeen
 from protos.blobs import chunks
 from protos.ids import new_id
+from protos.serve import answer_id
 from protos.v1.message_pb2 import KIND_CALL, KIND_FAULT, KIND_REPLY, Blob, Message
 from tests.labs import a_home, ask, call, opened
 from tests.model_server import ModelServer, Play, model_server
@@ -80,6 +81,20 @@ async def test_asking_twice_with_one_id_is_paid_once(lab: Lab, server: ModelServ
     assert [(each["name"], each["calls"]) for each in booked["costs"]] == [("one", 1)]
     assert booked["accounts"][0]["cap_usd"] == 1
     assert booked["accounts"][0]["spent_usd"] == pytest.approx(made["used"]["usd"])
+
+
+async def test_a_model_that_lets_one_wait_keeps_nobody_else_waiting(lab: Lab, server: ModelServer) -> None:
+    server.script = lambda request: Play(hang="at once" if "Wait." in str(request.body) else "", text="Yes.")
+    slow = Message(id=new_id(), conversation=new_id(), recipient="fiedler", kind=KIND_CALL, tool="ask")
+    slow.data = json.dumps({"prompt": "Wait."})
+    await lab.rogers.publish(slow, sender="operator")
+    with fail_after(30):
+        while not server.requests:
+            await sleep(0.01)
+    assert data(await call(lab, "fiedler", "models"))["models"]
+    assert data(await call(lab, "fiedler", "costs"))["by"] == "model"
+    assert data(await call(lab, "fiedler", "ask", prompt="Is it?"))["text"] == "Yes."
+    assert await lab.rogers.find(answer_id(slow)) is None
 
 
 async def test_what_the_lab_spends_is_told_to_no_client_and_to_no_run(lab: Lab) -> None:
