@@ -5,7 +5,8 @@ Rules of the file and of the commands beside it
   2. An error is one sentence and the next step; with `--json` it is `{"error": {code, message, next}}`.
   3. Exit codes: 0 ok, 1 the work says no, 2 usage, 3 the lab cannot be reached, 4 the run failed. An error's code picks
      one, whoever found the mistake: that there is no such model is 2 also where a MAD says so, and not this program.
-     A lab that answers was reached: what it cannot do now is 4.
+     A lab that answers was reached: what it cannot do now is 4. A file that cannot be used is 2 where a person named
+     it, 3 where it is the lab's own, and 4 else.
   4. What a command needs is imported when it runs: `madlab status` should feel instant.
 """
 
@@ -15,7 +16,9 @@ import re
 import signal
 import sys
 import traceback
-from contextlib import redirect_stdout
+from collections.abc import Sequence
+from contextlib import redirect_stdout, suppress
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -53,6 +56,7 @@ from core.grace.cli import (
 from core.grace.cli.client import Fault, Unable
 from core.grace.cli.files import named
 from core.grace.cli.screen import heed_environment, note, say
+from core.home import Home
 from protos.errors import Conflict, Denied, Error, Exhausted, InvalidArgument, NotFound, Unauthenticated, Unavailable
 
 NO, USAGE, UNREACHABLE, FAILED = 1, 2, 3, 4
@@ -67,6 +71,7 @@ EXIT_CODES = {
     Exhausted.code: FAILED,
 }
 REPORT = "please report it, with what this command was and what `madlab support-bundle` makes"
+AGAIN = "mend it and try again"
 MISNAMED = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 
 
@@ -163,13 +168,46 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that Python's own flush says nothing
         return 128 + signal.SIGPIPE
     except OSError as error:
-        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        return _fail("OS", message, "mend it and try again", USAGE if isinstance(error, MISNAMED) else FAILED, as_json)
+        return _fail(*unusable(error, arguments), as_json)
     except Exception as error:  # the last resort: our own mistakes are told in a sentence, too
         if "--foreground" in arguments:  # the core: its log holds the whole of it
             raise
         return _fail("INTERNAL", _unexpected(error), REPORT, FAILED, as_json)
     return result if isinstance(result, int) else 0
+
+
+def unusable(error: OSError, arguments: Sequence[str]) -> tuple[str, str, str, int]:
+    """What to say of a file that the system refuses, and the exit code: it depends on whose file it is."""
+    if not isinstance(error.filename, str | bytes):
+        return "OS", str(error), AGAIN, FAILED
+    file = Path(os.fsdecode(error.filename)).absolute()
+    message = f"{file}: {error.strerror}"
+    home, words = _home_among(arguments)
+    is_named = any(file.is_relative_to(Path(each.partition("=")[2] or each).absolute()) for each in words)
+    if not is_named and any(file.is_relative_to(each) for each in _places_of(home)):
+        next = "see whose it is, and whether its disk has room"
+        return Unavailable.code, f"the lab's own file {message}", next, UNREACHABLE
+    is_bad_input = (is_named or file.is_relative_to(Path.cwd())) and isinstance(error, MISNAMED)
+    return "OS", message, AGAIN, USAGE if is_bad_input else FAILED
+
+
+def _home_among(arguments: Sequence[str]) -> tuple[str | None, Sequence[str]]:
+    """What `--home` says, and the other arguments."""
+    for at, each in enumerate(arguments):
+        option, is_one_word, home = each.partition("=")
+        if option == "--home":
+            taken = 1 if is_one_word else 2
+            return home or "".join(arguments[at + 1 : at + 2]), [*arguments[:at], *arguments[at + taken :]]
+    return None, arguments
+
+
+def _places_of(home: str | None) -> list[Path]:
+    """A lab's data directory and the one of its sockets, as far as they can be found."""
+    places: list[Path] = []
+    with suppress(Error, OSError):
+        places.append(Home.locate(home))
+        places.append(Home.find(home).runtime)
+    return places
 
 
 def _unexpected(error: Exception) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from core.grace.cli.batch import read_batch
 from core.grace.cli.files import check_regular
-from core.grace.cli.main import run
+from core.grace.cli.main import run, unusable
 from core.grace.cli.packing import open_source
 from core.home import Home
 from protos.errors import InvalidArgument
@@ -53,6 +53,45 @@ def test_a_named_pipe_is_refused_before_anybody_waits_for_it(
     told = json.loads(capsys.readouterr().err)["error"]
     assert told["message"] == f"{pipe} is a named pipe, and no regular file"
     assert told["next"]
+
+
+@pytest.mark.parametrize("how", ["--home {}", "--home={}", ""])
+def test_a_file_of_the_labs_own_that_cannot_be_used_is_no_bad_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    home = Home.open(str(tmp_path / "home"))
+    home.settings.mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MADLAB_HOME", str(home.path))
+    adding = ["provider", "add", "ours", "--kind", "openai", "--model", "a=b"]
+    assert run([*how.format(home.path).split(), *adding]) == 3
+    assert capsys.readouterr().err.startswith(
+        f"madlab: the lab's own file {home.settings}: Is a directory\n  see whose"
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "words", "code"),
+    [
+        ("named/there", ["scan", "named"], 2),
+        ("named", ["scan", "x", "--out=named"], 2),
+        ("home/named", ["scan", "home/named"], 2),
+        ("here", ["code", "x"], 2),
+        ("home/keys/x", ["code", "x"], 3),
+        ("/elsewhere", ["code", "x"], 4),
+    ],
+)
+def test_a_file_that_is_not_there_is_bad_input_where_a_person_named_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, words: list[str], code: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MADLAB_HOME", str(tmp_path / "home"))
+    with pytest.raises(FileNotFoundError) as caught:
+        open(file).close()
+    said, message, next, status = unusable(caught.value, words)
+    assert (said, status) == ("UNAVAILABLE" if code == 3 else "OS", code)
+    assert str(tmp_path / file) in message
+    assert next
 
 
 def test_what_is_scanned_or_sent_is_a_regular_file(tmp_path: Path, pipe: Path) -> None:
