@@ -22,6 +22,7 @@ from core.horace.snapshot import take
 from core.lab import Lab
 from periphery.hopper.workspace import Workspace
 from protos.tree import Caps
+from tests.bench import figure
 from tests.bench.figure import Figure, in_turns
 from tests.e2e.coding import stage
 from tests.labs import lab_of
@@ -36,10 +37,11 @@ MEMORY = next((each for each in (Path("/dev/shm"),) if each.is_dir()), None)  # 
 
 async def run() -> list[Figure]:
     """The road there and back, and what the loop adds to a run."""
-    return [*await road(), *(await road(memory=True) if MEMORY else ()), await to_thread.run_sync(loop)]
+    rounds = 1 if figure.small else ROUNDS
+    return [*await road(rounds), *(await road(rounds, memory=True) if MEMORY else ()), await to_thread.run_sync(loop)]
 
 
-async def road(rounds: int = ROUNDS, *, memory: bool = False) -> list[Figure]:
+async def road(rounds: int, *, memory: bool = False) -> list[Figure]:
     """20,000 files in and their patch out, ours and git's in turns; and where our time goes.
 
     The person's repository and git's clone lie on this machine's disk, and the agent's tree where a sandbox has it, in
