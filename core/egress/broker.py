@@ -45,7 +45,7 @@ from protos.errors import Exhausted, InvalidArgument, Unavailable
 from protos.v1.web_pb2 import Header, ResponseHead
 
 ALL_AT_ONCE = 512  # exchanges of all owners together
-PIECES = 1  # of an answer that wait for whoever asked; each has up to 256 KiB
+PIECES = 1  # of an answer that wait for whoever asked; each has up to `READ_BYTES`
 IDLE_EACH = 8  # connections that an owner keeps open
 KEPT_S = 4.0  # for so long; most servers hang up after five seconds, and losing that race costs a request
 REASON_CHARACTERS = 200

@@ -20,6 +20,7 @@ from core.egress.limits import Limits
 from core.egress.names import Names, not_reached
 from core.egress.request import Request, Traffic
 from core.egress.urls import Url
+from core.egress.wire import open_wire
 from protos.errors import Denied, InvalidArgument, Unavailable
 
 ADDRESSES = 4  # of one host that are tried
@@ -113,5 +114,5 @@ async def _connect(addresses: Sequence[Address], url: Url, seconds: float) -> tu
     """To the first of `addresses` that answers."""
     for each in addresses:
         with suppress(OSError), move_on_after(seconds / 2):
-            return await anyio.connect_tcp(str(each), url.port), each
+            return await open_wire(each, url.port), each
     raise Unavailable(f"Nobody answers at {url.authority}.", next="Try again.")

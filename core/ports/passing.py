@@ -6,6 +6,7 @@ from contextlib import aclosing
 
 from anyio import fail_after
 
+from core.egress.wire import READ_BYTES
 from core.ports.hashing import RunningDigest
 from core.ports.services import Allowance
 from core.redaction.redactor import Redactor
@@ -14,10 +15,10 @@ from core.redaction.strainer import Strainer
 from core.turing.headers import is_for_secrets
 from protos.errors import InvalidArgument, Unavailable
 from protos.v1.web_pb2 import FetchEvent, ResponseHead
-from protos.web import PIECE_BYTES
 
 GATHERED_BYTES = 64 * 1024  # of a body: up to here it is known before the decision
 BODY_S = 60.0  # for these
+ANSWERED_BYTES = READ_BYTES  # of an answer, in one message
 UNKNOWN = -1  # bytes of a body that is longer and does not say how long
 
 SHOWN_CHARACTERS = 2000  # of all headers, to whoever approves a request
@@ -186,5 +187,5 @@ class Answer:
 
     def _handed_on(self, data: bytes) -> Iterator[FetchEvent]:
         self._digest.update(data)
-        for start in range(0, len(data), PIECE_BYTES):
-            yield FetchEvent(bytes=data[start : start + PIECE_BYTES])
+        for start in range(0, len(data), ANSWERED_BYTES):
+            yield FetchEvent(bytes=data[start : start + ANSWERED_BYTES])

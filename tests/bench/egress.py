@@ -4,15 +4,18 @@ Three processes, as in life: a client, the lab, a web server. A request is measu
 of the answer: policy, journal, name, address, connection of the run's own. The baseline is httpx2 in the same process,
 straight to the same server, connection kept, and what is granted on top is 3 ms and the one commit that stands on the
 way (*started*). Once at the port itself, once as a worker has it, with contract and gate between. The large answer
-passes a plain proxy as well, which does nothing but copy bytes. The 200 are ten runs' twenty; the server answers none
-of them before all have arrived.
+passes a plain proxy as well, which does nothing but copy bytes, in the lab's process. The 200 are ten runs' twenty;
+the server answers none of them before all have arrived.
+
+On a machine that others use as well, how long a stream takes says little of it. So what each process spends on one is
+told, too: of the processor's time, as much as a plain proxy's stream costs the same three.
 """
 
 import asyncio
 import statistics
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -24,6 +27,7 @@ from anyio import create_task_group
 
 from core.gate import Session, hash_of, open_door
 from core.lab import Lab
+from core.memory import give_memory_back
 from core.policy.capabilities import Identity
 from core.ports.context import context_for
 from core.ports.services import Allowance
@@ -54,16 +58,17 @@ verdict = "allow"
 limits = { addresses = ["127.0.0.1/32"], bytes_down = 200_000_000, requests_per_minute = 1_000_000 }
 """
 
-Measure = Callable[[str], Awaitable[float]]  # milliseconds, or MiB a second
+Measure = Callable[[str], Awaitable[float]]  # milliseconds, MiB a second, or of a process its seconds
 
 
 async def run() -> list[Figure]:
     """A request, many at once, and a stream."""
+    give_memory_back()  # as the core does
     with TemporaryDirectory(prefix="bench") as directory:
         rules = Path(directory) / "policy.toml"
         rules.write_text(RULES)
         async with (
-            a_process("serve") as (said, _),
+            a_process("serve") as (said, ask),
             lab_of(f'policy = ["{rules}"]\n[egress.names]\n"bench.test" = ["127.0.0.1"]\n') as lab,
             a_proxy(port := int(await said())) as proxy,
             a_worker(lab, port, proxy) as measure,
@@ -79,12 +84,13 @@ async def run() -> list[Figure]:
                     "commit": partial(lone_commit, lab.journal),
                 }
             )
+            spent = Spent({"core": here, "worker": partial(measure, "spent"), "server": lambda: seconds(said, ask)})
             of |= await in_turns(
                 {
                     "at once": partial(ours_at_once, lab, port),
                     "straight at once": partial(measure, "straight at once"),
-                    "stream": partial(measure, "stream"),
-                    "proxied": partial(measure, "proxied"),
+                    "stream": lambda: spent.on("stream", partial(measure, "stream")),
+                    "proxied": lambda: spent.on("proxied", partial(measure, "proxied")),
                     "straight stream": partial(measure, "straight stream"),
                 },
                 rounds=5,
@@ -98,7 +104,43 @@ async def run() -> list[Figure]:
         Figure(f"{AT_ONCE} requests at once", of["at once"], "ms", "straight from the host", of["straight at once"]),
         Figure("a stream of 100 MiB", of["stream"], "MiB/s", "a plain proxy", of["proxied"], STREAM_RATIO, True),
         Figure("the same, no proxy at all", of["straight stream"], "MiB/s"),
+        *[
+            Figure(f"processor time of it, {name}", ours, "ms", "a plain proxy's", spent.ms("proxied")[name])
+            for name, ours in spent.ms("stream").items()
+        ],
     ]
+
+
+class Spent:
+    """What each process has spent on what was measured. `told` are its seconds on the processor so far."""
+
+    def __init__(self, told: Mapping[str, Callable[[], Awaitable[float]]]) -> None:
+        self._told = told
+        self._taken: dict[str, list[dict[str, float]]] = {}
+
+    async def on(self, what: str, measure: Callable[[], Awaitable[float]]) -> float:
+        """What `measure` returns."""
+        before = {name: await told() for name, told in self._told.items()}
+        value = await measure()
+        taken = {name: await told() - before[name] for name, told in self._told.items()}
+        self._taken.setdefault(what, []).append(taken | {"all three": sum(taken.values())})
+        return value
+
+    def ms(self, what: str) -> dict[str, float]:
+        """By process: of all times the median."""
+        taken = self._taken[what]
+        return {name: statistics.median(each[name] for each in taken) * 1000 for name in taken[0]}
+
+
+async def here() -> float:
+    """What this process has spent."""
+    return time.process_time()
+
+
+async def seconds(said: Callable[[], Awaitable[str]], ask: Callable[[str], None]) -> float:
+    """What the server has spent."""
+    ask("spent")
+    return float(await said())
 
 
 @asynccontextmanager
@@ -190,7 +232,7 @@ async def a_proxy(port: int) -> AsyncIterator[int]:
 
 
 async def serve() -> None:
-    """The web server: says its port, and answers until standard input ends."""
+    """The web server: says its port, then for each line what it has spent, and answers until standard input ends."""
     waiting: list[asyncio.StreamWriter] = []
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
     block = b"x" * (1 << 18)
@@ -217,7 +259,8 @@ async def serve() -> None:
 
     server = await asyncio.start_server(handle, "127.0.0.1", 0, backlog=AT_ONCE)
     print(server.sockets[0].getsockname()[1], flush=True)
-    await anyio.to_thread.run_sync(sys.stdin.readline)
+    while await anyio.to_thread.run_sync(sys.stdin.readline):
+        print(time.process_time(), flush=True)
 
 
 async def client(address: str, port: str, proxy: str) -> None:
@@ -236,6 +279,7 @@ async def client(address: str, port: str, proxy: str) -> None:
             "stream": lambda: rate(lambda: fetched(web, f"{ours}/large")),
             "proxied": lambda: rate(lambda: gotten(http, f"{proxied}/large")),
             "straight stream": lambda: rate(lambda: gotten(http, f"{straight}/large")),
+            "spent": here,
         }
         while what := (await anyio.to_thread.run_sync(sys.stdin.readline)).strip():
             print(await measures[what](), flush=True)
