@@ -53,6 +53,7 @@ from protos.v1.session_pb2 import Attached, Directive, End, FinishRequest, Outco
 
 logger = structlog.get_logger()
 Value = TypeVar("Value")
+Part = TypeVar("Part", files_pb2.PutRequest, web_pb2.FetchRequest)  # of a stream of bytes with a head
 Servicing = grpc.aio.ServicerContext[Any, Any]
 
 CALLS_AT_ONCE = 64  # of one worker; one more is refused
@@ -347,7 +348,7 @@ class FilesServicer(_Servicer, files_pb2_grpc.FilesServicer):
                 raise InvalidArgument("The first part of a put says what it is about.")
             about.CopyFrom(first.about)
             async with _hearing_out(requests):
-                return await files.put(_bytes_of(requests), name=about.name, media_type=about.media_type)
+                return await files.put(_whole_of(first, requests), name=about.name, media_type=about.media_type)
         raise AssertionError("answering aborts")
 
     async def Get(self, request: files_pb2.GetRequest, servicing: Servicing) -> AsyncIterator[files_pb2.Chunk]:
@@ -442,7 +443,7 @@ class WebServicer(_Servicer, web_pb2_grpc.WebServicer):
                 raise InvalidArgument("The first part of a request is its head.")
             async with (
                 _hearing_out(requests),
-                aclosing(web.fetch(first.head, _body_of(first, requests))) as events,  # type: ignore[type-var]
+                aclosing(web.fetch(first.head, _whole_of(first, requests))) as events,  # type: ignore[type-var]
             ):
                 async for event in events:
                     yield event
@@ -510,33 +511,22 @@ async def _hearing_out(requests: AsyncIterator[Any]) -> AsyncIterator[None]:
         raise
 
 
-async def _bytes_of(
-    requests: AsyncIterator[files_pb2.PutRequest] | AsyncIterator[web_pb2.FetchRequest],
-) -> AsyncIterator[bytes]:
+async def _whole_of(first: Part, requests: AsyncIterator[Part]) -> AsyncIterator[bytes]:
+    """The bytes that follow a stream's first part. A call that is cancelled looks like one that has ended, so its parts
+    say which is the last.
+
+    Raises:
+        InvalidArgument: there is something else among them.
+        Unavailable: they broke off.
+    """
+    more = first.more
     async for request in requests:
         if request.WhichOneof("part") != "bytes":
             raise InvalidArgument("After the first part come bytes.")
+        more = request.more
         yield request.bytes
-
-
-async def _body_of(first: web_pb2.FetchRequest, requests: AsyncIterator[web_pb2.FetchRequest]) -> AsyncIterator[bytes]:
-    """What follows the head. A call that is cancelled looks like one that has ended, so its parts say which is last.
-
-    Raises:
-        Unavailable: it broke off.
-    """
-    more = first.more
-
-    async def parts() -> AsyncIterator[web_pb2.FetchRequest]:
-        nonlocal more
-        async for request in requests:
-            more = request.more
-            yield request
-
-    async for piece in _bytes_of(parts()):
-        yield piece
     if more:
-        raise Unavailable("The body broke off.", next="Send all of it.")
+        raise Unavailable("The bytes broke off before their last part.", next="Send all of them.")
 
 
 def check_evidence(text: str) -> Mapping[str, Any]:

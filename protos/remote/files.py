@@ -1,5 +1,6 @@
 """Horace through the gate."""
 
+import asyncio
 from collections.abc import AsyncIterable, AsyncIterator
 from typing import TYPE_CHECKING
 
@@ -22,12 +23,23 @@ class RemoteFiles(Files):
 
     async def put(self, chunks: AsyncIterable[bytes], *, name: str = "", media_type: str = "") -> Blob:
         async def requests() -> AsyncIterator[files_pb2.PutRequest]:
-            yield files_pb2.PutRequest(about=Blob(name=name, media_type=media_type))
-            async for chunk in chunks:
-                yield files_pb2.PutRequest(bytes=chunk)
+            yield files_pb2.PutRequest(about=Blob(name=name, media_type=media_type), more=True)
+            try:
+                async for chunk in chunks:
+                    yield files_pb2.PutRequest(bytes=chunk, more=True)
+            except Exception as error:
+                broken.append(error)
+                raise
+            yield files_pb2.PutRequest(bytes=b"")
 
-        with translating():
-            return await self._stub.Put(requests(), metadata=self._session.metadata)
+        broken: list[Exception] = []
+        try:
+            with translating():
+                return await self._stub.Put(requests(), metadata=self._session.metadata)
+        except asyncio.CancelledError:
+            if broken:  # the library cancels a call whose bytes could not be read, and does not say so
+                raise broken[0] from None
+            raise
 
     async def get(self, digest: str, *, offset: int = 0) -> AsyncIterator[bytes]:
         async for _ in self._session.attempts():

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from protos.v1 import message_pb2 as protos_dot_v1_dot_message__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15protos/v1/files.proto\x12\tmadlab.v1\x1a\x17protos/v1/message.proto\"G\n\nPutRequest\x12 \n\x05\x61\x62out\x18\x01 \x01(\x0b\x32\x0f.madlab.v1.BlobH\x00\x12\x0f\n\x05\x62ytes\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\",\n\nGetRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"\x16\n\x05\x43hunk\x12\r\n\x05\x62ytes\x18\x01 \x01(\x0c\"\x1b\n\x0b\x46indRequest\x12\x0c\n\x04name\x18\x01 \x01(\t2\x9b\x01\n\x05\x46iles\x12/\n\x03Put\x12\x15.madlab.v1.PutRequest\x1a\x0f.madlab.v1.Blob(\x01\x12\x30\n\x03Get\x12\x15.madlab.v1.GetRequest\x1a\x10.madlab.v1.Chunk0\x01\x12/\n\x04\x46ind\x12\x16.madlab.v1.FindRequest\x1a\x0f.madlab.v1.Blobb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15protos/v1/files.proto\x12\tmadlab.v1\x1a\x17protos/v1/message.proto\"U\n\nPutRequest\x12 \n\x05\x61\x62out\x18\x01 \x01(\x0b\x32\x0f.madlab.v1.BlobH\x00\x12\x0f\n\x05\x62ytes\x18\x02 \x01(\x0cH\x00\x12\x0c\n\x04more\x18\x03 \x01(\x08\x42\x06\n\x04part\",\n\nGetRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"\x16\n\x05\x43hunk\x12\r\n\x05\x62ytes\x18\x01 \x01(\x0c\"\x1b\n\x0b\x46indRequest\x12\x0c\n\x04name\x18\x01 \x01(\t2\x9b\x01\n\x05\x46iles\x12/\n\x03Put\x12\x15.madlab.v1.PutRequest\x1a\x0f.madlab.v1.Blob(\x01\x12\x30\n\x03Get\x12\x15.madlab.v1.GetRequest\x1a\x10.madlab.v1.Chunk0\x01\x12/\n\x04\x46ind\x12\x16.madlab.v1.FindRequest\x1a\x0f.madlab.v1.Blobb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,13 +33,13 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.v1.files_pb2', _glob
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PUTREQUEST']._serialized_start=61
-  _globals['_PUTREQUEST']._serialized_end=132
-  _globals['_GETREQUEST']._serialized_start=134
-  _globals['_GETREQUEST']._serialized_end=178
-  _globals['_CHUNK']._serialized_start=180
-  _globals['_CHUNK']._serialized_end=202
-  _globals['_FINDREQUEST']._serialized_start=204
-  _globals['_FINDREQUEST']._serialized_end=231
-  _globals['_FILES']._serialized_start=234
-  _globals['_FILES']._serialized_end=389
+  _globals['_PUTREQUEST']._serialized_end=146
+  _globals['_GETREQUEST']._serialized_start=148
+  _globals['_GETREQUEST']._serialized_end=192
+  _globals['_CHUNK']._serialized_start=194
+  _globals['_CHUNK']._serialized_end=216
+  _globals['_FINDREQUEST']._serialized_start=218
+  _globals['_FINDREQUEST']._serialized_end=245
+  _globals['_FILES']._serialized_start=248
+  _globals['_FILES']._serialized_end=403
 # @@protoc_insertion_point(module_scope)

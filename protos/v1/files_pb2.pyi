@@ -23,7 +23,10 @@ class PutRequest(_message.Message):
 
     ABOUT_FIELD_NUMBER: _builtins.int
     BYTES_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
     bytes: _builtins.bytes
+    more: _builtins.bool
+    """another part follows: where the stream ends all the same, the bytes have broken off and are not stored"""
     @_builtins.property
     def about(self) -> _message_pb2.Blob: ...
     def __init__(
@@ -31,10 +34,11 @@ class PutRequest(_message.Message):
         *,
         about: _message_pb2.Blob | None = ...,
         bytes: _builtins.bytes = ...,
+        more: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["about", b"about", "bytes", b"bytes", "part", b"part"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["about", b"about", "bytes", b"bytes", "part", b"part"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["about", b"about", "bytes", b"bytes", "more", b"more", "part", b"part"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["about", "bytes"]  # noqa: Y015
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015

@@ -56,7 +56,8 @@ class FilesServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Put(self, request_iterator, context):
-        """First chunk carries `about` (name, media type), the rest bytes of at most 256 KiB each.
+        """First chunk carries `about` (name, media type), the rest bytes of at most 256 KiB each. Who says `more` with each
+        but the last stores all of it or nothing; who never says it is believed that the stream's end is the blob's.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -33,7 +33,9 @@ class FilesStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> FilesAsyncStub: ...
     Put: _grpc.StreamUnaryMultiCallable[_files_pb2.PutRequest, _message_pb2.Blob]
-    """First chunk carries `about` (name, media type), the rest bytes of at most 256 KiB each."""
+    """First chunk carries `about` (name, media type), the rest bytes of at most 256 KiB each. Who says `more` with each
+    but the last stores all of it or nothing; who never says it is believed that the stream's end is the blob's.
+    """
     Get: _grpc.UnaryStreamMultiCallable[_files_pb2.GetRequest, _files_pb2.Chunk]
     """Only blobs that a message of the conversation links, that this run has put, or that its manifest names."""
     Find: _grpc.UnaryUnaryMultiCallable[_files_pb2.FindRequest, _message_pb2.Blob]
@@ -43,7 +45,9 @@ class FilesStub:
 class FilesAsyncStub(FilesStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Put: _aio.StreamUnaryMultiCallable[_files_pb2.PutRequest, _message_pb2.Blob]  # type: ignore[assignment]
-    """First chunk carries `about` (name, media type), the rest bytes of at most 256 KiB each."""
+    """First chunk carries `about` (name, media type), the rest bytes of at most 256 KiB each. Who says `more` with each
+    but the last stores all of it or nothing; who never says it is believed that the stream's end is the blob's.
+    """
     Get: _aio.UnaryStreamMultiCallable[_files_pb2.GetRequest, _files_pb2.Chunk]  # type: ignore[assignment]
     """Only blobs that a message of the conversation links, that this run has put, or that its manifest names."""
     Find: _aio.UnaryUnaryMultiCallable[_files_pb2.FindRequest, _message_pb2.Blob]  # type: ignore[assignment]
@@ -56,7 +60,9 @@ class FilesServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_files_pb2.PutRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_message_pb2.Blob, _abc.Awaitable[_message_pb2.Blob]]:
-        """First chunk carries `about` (name, media type), the rest bytes of at most 256 KiB each."""
+        """First chunk carries `about` (name, media type), the rest bytes of at most 256 KiB each. Who says `more` with each
+        but the last stores all of it or nothing; who never says it is believed that the stream's end is the blob's.
+        """
 
     @_abc_1.abstractmethod
     def Get(

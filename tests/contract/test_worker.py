@@ -5,6 +5,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import anyio
@@ -20,9 +21,14 @@ from core.ports.context import context_for
 from core.ports.services import Services, unlimited
 from core.registry import Registry
 from core.rogers.bus import Rogers
+from protos.errors import NotFound, Unavailable
 from protos.ids import new_id
+from protos.remote import connect, ports_of
+from protos.remote.session import translating
 from protos.serve import answer_id
-from protos.v1.message_pb2 import KIND_CALL, KIND_FAULT, KIND_REPLY, Message
+from protos.v1.files_pb2 import PutRequest
+from protos.v1.files_pb2_grpc import FilesStub
+from protos.v1.message_pb2 import KIND_CALL, KIND_FAULT, KIND_REPLY, Blob, Message
 from protos.v1.session_pb2 import OUTCOME_FAILED, OUTCOME_SUCCEEDED, Assignment
 from tests.emads.node import node_echo
 from tests.labs import ECHO, ROOT, a_home
@@ -202,3 +208,41 @@ async def test_a_wrong_token_is_refused_and_ends_the_worker(
         guest.session.token = hash_of("another one")
         async with open_door(tmp_path, guest.session):
             assert await guest.ended() == 4
+
+
+async def test_a_blob_whose_bytes_break_off_is_not_stored_under_the_digest_of_its_first_half(
+    services: Services, tmp_path: Path
+) -> None:
+    session = Session(lease_s=LEASE_S, token=hash_of(TOKEN))
+    identity = Identity("guest", frozenset({"bus", "files"}), run="run", conversation="c")
+    assignment = Assignment(participant="guest", run="run", conversation="c")
+    session.assign(context_for(services, identity, assignment, unlimited()))
+    async with (
+        open_door(tmp_path, session),
+        connect(f"unix:{tmp_path}/gate.sock", TOKEN, on_end=lambda: None) as remote,
+    ):
+        files = ports_of(remote, await remote.assigned()).files
+
+        async def put(*parts: PutRequest) -> Blob:
+            async def requests() -> AsyncIterator[PutRequest]:
+                for each in parts:
+                    yield each
+
+            with translating():
+                return await FilesStub(remote.channel).Put(requests(), metadata=remote.metadata)
+
+        async def cut() -> AsyncIterator[bytes]:
+            yield b"half"
+            raise ZeroDivisionError
+
+        about = PutRequest(about=Blob(name="x"), more=True)
+        with fail_after(60):
+            with pytest.raises(Unavailable, match="broke off"):
+                await put(about, PutRequest(bytes=b"half", more=True))
+            with pytest.raises(ZeroDivisionError):
+                await files.put(cut())
+            assert (await put(about, PutRequest(bytes=b"whole"))).size == 5
+            with pytest.raises(NotFound):
+                await services.horace.stat(f"sha256:{sha256(b'half').hexdigest()}")
+            unmarked = await put(PutRequest(about=Blob(name="x")), PutRequest(bytes=b"ha"), PutRequest(bytes=b"lf"))
+        assert unmarked.size == 4, "who never says `more` ends with the stream, as ever"

@@ -149,16 +149,22 @@ def test_a_part_of_a_blob_is_all_that_is_sent(madlab: Madlab) -> None:
             assert part is None or answer.read() == part, said
 
 
-def test_an_upload_that_breaks_off_leaves_nothing(madlab: Madlab) -> None:
-    before = ask(madlab, "GET", "/status")[1]["files"]
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [(("Content-Length", "1000000"), b"x" * 200_000), (("Transfer-Encoding", "chunked"), b"4\r\nhalf\r\n")],
+)
+def test_an_upload_that_breaks_off_leaves_nothing(madlab: Madlab, head: tuple[str, str], body: bytes) -> None:
+    before, incoming = ask(madlab, "GET", "/status")[1]["files"], madlab.home.path / "blobs" / "incoming"
+    left = time.monotonic() + 60
     with closing(Connection(madlab.home.api_socket)) as connection:
         connection.putrequest("POST", "/api/v1/blobs")
-        connection.putheader("Content-Length", "1000000")
-        connection.endheaders(b"x" * 200_000)
-    left = time.monotonic() + 60
-    while (after := ask(madlab, "GET", "/status")[1]["files"]) != before and time.monotonic() < left:
-        time.sleep(0.05)  # the core hears of it a moment later
-    assert after == before
+        connection.putheader(*head)
+        connection.endheaders(body)
+        while not any(incoming.iterdir()) and time.monotonic() < left:
+            time.sleep(0.01)
+    while any(incoming.iterdir()) and time.monotonic() < left:
+        time.sleep(0.01)  # the core hears of it a moment later
+    assert ask(madlab, "GET", "/status")[1]["files"] == before
 
 
 def test_a_named_file_has_versions(madlab: Madlab) -> None:

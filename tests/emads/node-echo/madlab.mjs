@@ -252,9 +252,10 @@ class Context {
         new Promise((resolve, reject) => {
           const call = this.joined.files.Put(this.joined.metadata, (error, blob) => (error ? reject(error) : resolve(blob)));
           call.on("error", () => {});
-          call.write({ about: { name, media_type: mediaType } });
+          call.write({ about: { name, media_type: mediaType }, more: bytes.length > 0 });
           for (let start = 0; start < bytes.length; start += CHUNK_BYTES) {
-            call.write({ bytes: bytes.subarray(start, start + CHUNK_BYTES) });
+            const end = start + CHUNK_BYTES;
+            call.write({ bytes: bytes.subarray(start, end), more: end < bytes.length });
           }
           call.end();
         }),
