@@ -9,7 +9,7 @@ from anyio import fail_after, sleep
 from core.lab import Lab
 from protos.ids import new_id
 from protos.v1.message_pb2 import KIND_CALL, KIND_EVENT, KIND_FAULT, KIND_REPLY, TAINT_FILE, Message
-from tests.labs import CHORUS, a_home, call, lab_of, opened
+from tests.labs import CHORUS, call, lab_of
 
 SETTINGS = f'[residents.chorus]\nclass = "{CHORUS}"\n'
 SOLOIST = SETTINGS.replace("Chorus", "Soloist")
@@ -87,25 +87,6 @@ async def test_what_is_said_for_a_message_cannot_answer_another_one() -> None:
         assert "rule answer" in fault.text
         await call(lab, "chorus", "release")
         assert (await answered(lab, holds)).kind == KIND_REPLY
-
-
-async def test_the_next_core_handles_again_what_was_in_hand_and_not_what_was_answered_behind_it() -> None:
-    with a_home(SETTINGS) as home:
-        async with opened(home) as lab:
-            holds = asked("hold")
-            await held(lab, holds)
-            kept = await call(lab, "chorus", "keep", text="once")
-            known = await lab.rogers.find(holds.id)
-            assert known is not None
-            assert await lab.journal.cursor("chorus", "") < known.sequence
-        async with opened(home) as lab:
-            await held(lab, holds, times=2)
-            await call(lab, "chorus", "release")
-            assert (await answered(lab, holds)).kind == KIND_REPLY
-            acts = "SELECT count(*) FROM journal WHERE kind = 'act' AND sender = 'chorus' AND id LIKE '%:started'"
-            assert (await lab.journal.query(acts))[0][0] == 2, "one of each"
-            assert await lab.rogers.find(kept.id) == kept
-            assert lab.residents.kept["chorus"].restarts == 0
 
 
 @pytest.mark.parametrize("tool", ["block_among_tasks", "cancel_itself"])
