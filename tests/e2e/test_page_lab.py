@@ -1,5 +1,6 @@
 """The lab, conversations, the search and reports in the page, as a person uses them; what others wrote stays text."""
 
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tests.emads.echo import Echo
 from tests.labs import call, lab_of_own
 from tests.pages import flaws, live, seen, sideways, signed_in
 from tests.reporting import EVIL
+from tests.surface import Caller as Door
 
 PARTS = ("", "/mads", "/sandboxes", "/costs", "/secrets", "/policy", "/incidents", "/audit", "/doctor")
 
@@ -127,6 +129,22 @@ async def test_costs_are_told_of_the_run_that_was_asked_for_and_below_it_of_thos
             await expect(rows.nth(row)).to_contain_text(name)
             await expect(rows.nth(row)).to_contain_text(tokens)
         assert await found.page.locator("tbody a").all_inner_texts() == ["foreman-1", "hopper-1"]
+        found.quiet()
+
+
+async def test_a_grant_says_which_methods_it_lets_and_any_where_it_lets_all(browser: Browser, lab: Lab) -> None:
+    operator = Door(lab, unix=True)
+    assert (await operator.ask("POST", "/vault", {})).status == 201
+    assert (await operator.ask("PUT", "/secrets/token", {"value": b64encode(b"a longer value").decode()})).status == 201
+    for id, host, methods in (("grant1", "a.test", ["any"]), ("grant2", "b.test", ["GET", "POST"])):
+        grant = {"id": id, "to": "mad:echo", "place": host, "methods": methods}
+        assert (await operator.ask("POST", "/secrets/token/grants", grant)).status == 201
+    async with signed_in(browser, lab.home) as found:
+        await found.page.goto("/lab/secrets")
+        await found.page.get_by_role("button", name="Grants and uses").click()
+        rows = found.page.get_by_role("table", name="Grants").get_by_role("row")
+        await expect(rows.filter(has_text="a.test")).to_contain_text("any method")
+        await expect(rows.filter(has_text="b.test")).to_contain_text("GET POST")
         found.quiet()
 
 
