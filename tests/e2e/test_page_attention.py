@@ -3,16 +3,17 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from anyio import create_task_group, fail_after, sleep, to_thread
+from anyio import Event, create_task_group, fail_after, sleep, to_thread
 from playwright.async_api import Browser, expect
 
 from core.grace.cli.client import Client
 from core.lab import Lab
 from core.policy.policy import Policy
 from core.policy.rules import BUILT_IN, parse_policy, read_policy
+from protos.tools import Call, tool
 from protos.v1.message_pb2 import KIND_FAULT, KIND_REPLY, Message
 from tests.browser import Scheme
-from tests.emads.echo import Echo
+from tests.emads.echo import Echo, Said
 from tests.labs import call, lab_of_own
 from tests.pages import flaws, live, sideways, signed_in, tabbed_to
 from tests.sizes import full
@@ -36,9 +37,21 @@ reason = "what is said is looked at"
 """
 
 
+class Patient:
+    """Is at work for as long as a test wants to see it there."""
+
+    gate = Event()
+
+    @tool(effects="read")
+    async def wait(self, call: Call, *, text: str) -> Said:
+        """Waits for the test."""
+        await Patient.gate.wait()
+        return {"text": text}
+
+
 @pytest.fixture(scope="module")
 async def lab(anyio_backend: str) -> AsyncIterator[Lab]:
-    async with lab_of_own("[llm]\nusd_per_day = 5\n", echo=Echo) as lab:
+    async with lab_of_own("[llm]\nusd_per_day = 5\n", echo=Echo, patient=Patient) as lab:
         yield lab
 
 
@@ -87,8 +100,9 @@ async def test_what_ends_and_what_is_at_work_is_seen_beside_it(browser: Browser,
     async with signed_in(browser, lab.home) as found, create_task_group() as tasks:
         box = found.page.get_by_role("region", name="At work")
         await expect(box).to_contain_text("No run is at work")
-        tasks.start_soon(lambda: call(lab, "echo", "say_later", text="slowly", after_s=3.0))
-        await expect(box).to_contain_text("say_later")
+        tasks.start_soon(lambda: call(lab, "patient", "wait", text="slowly"))
+        await expect(box).to_contain_text("slowly")
+        Patient.gate.set()
         await expect(found.page.get_by_role("region", name="Lately")).to_contain_text("slowly")
         await expect(box).to_contain_text("No run is at work")
         found.quiet()
