@@ -6,7 +6,7 @@ from pathlib import Path
 
 from anyio import open_file, sleep
 
-from protos.errors import Unavailable
+from protos.errors import InvalidArgument, Unavailable
 from protos.mad import Files
 from protos.v1.message_pb2 import Blob
 
@@ -38,6 +38,22 @@ async def store(files: Files, source: bytes | Path, *, name: str = "", media_typ
         except Unavailable:
             await sleep(1)
     raise Unavailable("The core did not come back.")
+
+
+async def read(files: Files, blob: Blob, most: int) -> bytes:
+    """A small blob whole, whatever its size was said to be.
+
+    Raises:
+        InvalidArgument: it has more than `most` bytes.
+        NotFound: as `fetch`.
+    """
+    content = bytearray()
+    async with aclosing(files.get(blob.digest)) as stream:  # type: ignore[type-var]
+        async for chunk in stream:
+            content += chunk
+            if len(content) > most:
+                raise InvalidArgument(f"{blob.name} has over {most:,} bytes.", next="Send less.")
+    return bytes(content)
 
 
 async def fetch(files: Files, digest: str, target: Path) -> int:

@@ -1,4 +1,4 @@
-"""What may be asked for: goals of a length that a message carries, and who writes, by the name that `--agent` takes.
+"""What may be asked for: how long a goal may be, in a message or beside it, and who writes, by `--agent`'s names.
 
 Hopper knows the same names on its side of the wall (`periphery/hopper/agent.py`); a test compares.
 """
@@ -9,6 +9,8 @@ from protos.errors import InvalidArgument
 
 GOAL_CHARACTERS, REMARK_CHARACTERS = 12_000, 2_000
 GOAL_BYTES = 14_000  # as JSON: with what stands around it, it fits a message, which carries 16 KiB
+GOAL_BLOB_BYTES = 64 * 1024  # of a goal that is stored: what an agent is given as its first words
+OPENING_CHARACTERS = 2_000  # of it, for people
 SHORTER = "Put the details into a file of the repository, and name that file in the goal."
 
 DEFAULT_AGENT = "hopper"
@@ -25,13 +27,22 @@ def check_goal(goal: str) -> None:
     """
     if not goal.strip():
         raise InvalidArgument("The goal is empty.", next="Say what shall be reached.")
+    if many := too_long(goal):
+        raise InvalidArgument(f"The goal has {many} are taken.", next=SHORTER)
+
+
+def too_long(goal: str) -> str:
+    """How far a goal is beyond what a message carries; empty where it fits."""
     if len(goal) > GOAL_CHARACTERS:
-        many = f"{len(goal):,} characters, and at most {GOAL_CHARACTERS:,}"
-    elif (size := len(json.dumps(goal, ensure_ascii=False).encode("utf-8", "replace"))) > GOAL_BYTES:
-        many = f"{size:,} bytes, and at most {GOAL_BYTES:,}"
-    else:
-        return
-    raise InvalidArgument(f"The goal has {many} are taken.", next=SHORTER)
+        return f"{len(goal):,} characters, and at most {GOAL_CHARACTERS:,}"
+    size = len(json.dumps(goal, ensure_ascii=False).encode("utf-8", "replace"))
+    return f"{size:,} bytes, and at most {GOAL_BYTES:,}" if size > GOAL_BYTES else ""
+
+
+def opening_of(goal: str) -> str:
+    """How a long goal begins: whole lines, where it has any."""
+    begins = goal.strip()[:OPENING_CHARACTERS]
+    return f"{begins.rpartition(chr(10))[0].rstrip() or begins} …"
 
 
 def check_agent(name: str) -> None:

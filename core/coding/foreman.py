@@ -16,7 +16,7 @@ answers that were given meanwhile. He reads no code and asks no model: everythin
 import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping, Sequence
-from contextlib import aclosing, closing
+from contextlib import closing
 from dataclasses import dataclass, field
 from tempfile import TemporaryFile
 from typing import IO, Annotated, Any, cast
@@ -26,14 +26,14 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from core.coding.answers import claimed, ended, fitting, parsed, result_of_test, worked
-from core.coding.asked import AGENTS, DEFAULT_AGENT, REMARK_CHARACTERS, check_goal, image_of
+from core.coding.asked import AGENTS, DEFAULT_AGENT, GOAL_BLOB_BYTES, REMARK_CHARACTERS, check_goal, image_of
 from core.coding.changes import open_changes, restored
 from core.coding.controls import judged, to_watch
 from core.coding.evidence import Attempt, TestResult, as_json, best, missing_tests, outcome_of
 from core.coding.patch import Patch, render
 from core.fiedler.store import NO_MODEL
 from core.run import Outcome
-from protos.blobs import CHUNK_BYTES, store
+from protos.blobs import CHUNK_BYTES, read, store
 from protos.errors import Error, InvalidArgument, NotFound
 from protos.ids import id_from
 from protos.llm import Llm
@@ -44,7 +44,7 @@ from protos.v1.session_pb2 import Outcome as WireOutcome
 
 HAND = "hopper"  # the eMAD that works and tests in a sandbox
 MOST_ATTEMPTS = 8
-CHANGES, DELETED = "changes.tar", "deleted.json"
+CHANGES, DELETED, GOAL = "changes.tar", "deleted.json", "goal.txt"
 PROOF_SHARE, PROOF_S = 0.25, 600.0  # of the time that is left: kept back for the proof, and at most so much
 DELETED_BYTES, RESULT_BYTES = 4 * 1024 * 1024, 1024 * 1024
 QUESTION_BYTES = 16_000  # of a question's arguments: a message carries 16 KiB
@@ -80,6 +80,7 @@ class Job:
     call: Call
     source: Blob
     goal: str
+    whole_goal: tuple[Blob, ...]  # where it is too long for a message; `goal` is how it begins
     test: str
     model: str
     agent: str
@@ -128,6 +129,7 @@ class Foreman:
         remark: str = "",
         repository: str = "",
         resumes: str = "",
+        goal_blob: str = "",
     ) -> Coded:
         """Has `goal` reached in the attached tree `source` and returns the best patch, proved or not.
 
@@ -136,13 +138,15 @@ class Foreman:
         and the commit it was taken from, for people. `changes` and `deleted` are what an earlier run on the same tree
         had come to, which is gone on from; `remark` is what the person says who sent that back. `repository` is the
         directory on the lab's machine that the tree was taken from, so that the patch finds back there; no worker is
-        told of it. `resumes` is the run that this one goes on from, by which each is shown with the other.
+        told of it. `resumes` is the run that this one goes on from, by which each is shown with the other. Where the
+        goal is too long for a message, `goal_blob` is all of it, an attached text that agents are given, and `goal` is
+        how it begins, for people.
         """
         attached = {each.digest: each for each in call.blobs}
-        missing = [each for each in (source, changes, deleted) if each and each not in attached]
+        missing = [each for each in (source, changes, deleted, goal_blob) if each and each not in attached]
         if missing or not source or bool(changes) != bool(deleted):
             raise InvalidArgument(
-                "source, changes, deleted: attach what you name.", next="Attach each blob to the call."
+                "source, changes, deleted, goal_blob: attach what you name.", next="Attach each blob to the call."
             )
         begun = tuple(_named(attached[each], name) for each, name in ((changes, CHANGES), (deleted, DELETED)) if each)
         check_goal(goal)
@@ -152,7 +156,10 @@ class Foreman:
             raise InvalidArgument(f"remark: it has at most {REMARK_CHARACTERS} characters.", next="Say it shorter.")
         if model:
             await _check_model(call.ctx.llm, model)
-        work = _Work(Job(call, attached[source], goal, test, model, agent or DEFAULT_AGENT, begun, remark))
+        whole = (_named(attached[goal_blob], GOAL),) if goal_blob else ()
+        for each in whole:
+            await _check_text(call.ctx.files, each)
+        work = _Work(Job(call, attached[source], goal, whole, test, model, agent or DEFAULT_AGENT, begun, remark))
         try:
             return await work.done(attempts)
         except ExceptionGroup as group:  # several were told the same at once
@@ -291,6 +298,8 @@ class _Work:
     def _work_arguments(self, role: str, notes: str) -> dict[str, Any]:
         job = self.job
         given = {"goal": job.goal, "test": job.test, "model": job.model, "agent": job.agent}
+        if job.whole_goal:
+            given["goal_blob"] = job.whole_goal[0].digest
         return given | {"role": role, "notes": notes}
 
     async def _remarks(self) -> str:
@@ -334,7 +343,7 @@ class _Work:
             kind=KIND_CALL,
             tool=tool,
             data=fitting({"source": job.source.digest} | dict(arguments), QUESTION_BYTES),
-            blobs=[job.source, *blobs],
+            blobs=[job.source, *blobs, *(job.whole_goal if "goal" in arguments else ())],
             terms=Terms(seconds=max(1.0, left * share, left - PROOF_S), image=job.image),
         )
 
@@ -346,7 +355,7 @@ class _Work:
         if blob is None:
             return None
         try:
-            return parsed((await _read(self.job.call.ctx.files, blob, RESULT_BYTES)).decode())
+            return parsed((await read(self.job.call.ctx.files, blob, RESULT_BYTES)).decode())
         except (Error, UnicodeDecodeError):
             return None
 
@@ -360,7 +369,7 @@ class _Work:
             return
         files = self.job.call.ctx.files
         try:
-            gone = _names(await _read(files, deleted, DELETED_BYTES))
+            gone = _names(await read(files, deleted, DELETED_BYTES))
             async with self.measuring:  # one at a time: what a hostile one takes is taken once
                 with TemporaryFile() as clean:
                     patch, gone = await to_thread.run_sync(
@@ -388,7 +397,7 @@ class _Work:
     async def _without(self, came: "Came", paths: Sequence[str]) -> tuple[Blob, Blob]:
         """The files of an attempt without some of them: those stay as they were."""
         files = self.job.call.ctx.files
-        gone = [each for each in _names(await _read(files, came.deleted, DELETED_BYTES)) if each not in paths]
+        gone = [each for each in _names(await read(files, came.deleted, DELETED_BYTES)) if each not in paths]
         with TemporaryFile() as rest:
             changes = _stream(files, came.changes)
             await to_thread.run_sync(lambda: rest.writelines(restored(changes, paths)))
@@ -447,6 +456,18 @@ async def _check_model(llm: Llm, alias: str) -> None:
         raise InvalidArgument(f"model: there is no {alias[:64]!r} to write code with.", next=there_are)
 
 
+async def _check_text(files: Files, blob: Blob) -> None:
+    """
+    Raises:
+        InvalidArgument: it is no text, or nothing, or longer than an agent is given.
+    """
+    try:
+        if not (await read(files, blob, GOAL_BLOB_BYTES)).decode().strip():
+            raise InvalidArgument("goal_blob: it is empty.", next="Say what shall be reached.")
+    except UnicodeDecodeError:
+        raise InvalidArgument("goal_blob: it is no text in UTF-8.", next="Save it as UTF-8.") from None
+
+
 def _first_of(group: ExceptionGroup[Error]) -> Error:
     """The first error of a group of groups."""
     first = group.exceptions[0]
@@ -489,21 +510,6 @@ def _names(content: bytes) -> list[str]:
 
 def _json(value: object) -> bytes:
     return json.dumps(value, indent=1).encode()  # in ASCII: a name may be no UTF-8
-
-
-async def _read(files: Files, blob: Blob, most: int) -> bytes:
-    """A small blob whole.
-
-    Raises:
-        InvalidArgument: it is not small.
-    """
-    content = bytearray()
-    async with aclosing(files.get(blob.digest)) as stream:  # type: ignore[type-var]
-        async for chunk in stream:
-            content += chunk
-            if len(content) > most:  # whatever its size was said to be
-                raise InvalidArgument(f"{blob.name} has over {most} bytes.")
-    return bytes(content)
 
 
 async def _from(file: IO[bytes]) -> AsyncIterator[bytes]:

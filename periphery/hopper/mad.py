@@ -21,6 +21,7 @@ from periphery.hopper.small import Small
 from periphery.hopper.testing import TestResult, heard_tests, project_of, run_tests, tell_tests, told
 from periphery.hopper.tree import Tree
 from periphery.hopper.workspace import Changes
+from protos.blobs import read
 from protos.errors import Denied, Error, Exhausted, InvalidArgument, Unavailable
 from protos.tools import Call, tool
 from protos.v1.message_pb2 import Blob
@@ -36,6 +37,7 @@ from protos.v1.session_pb2 import (
 
 WORKSPACE = Path("/workspace")
 BEFORE_S = 600.0  # for the tests before, and at most a quarter of the time there is
+GOAL_BLOB_BYTES = 64 * 1024
 HAND_OVER_S = 30.0  # at the end, and at most a quarter of the time there is
 FULL = "The workspace is full. It needs a larger `workspace_mb`."
 COMMANDS = 200  # in the result; the last ones
@@ -103,13 +105,17 @@ class Hopper:
         notes: str = "",
         changes: str = "",
         max_steps: int = 60,
+        goal_blob: str = "",
     ) -> Worked:
         """Works towards a goal on a packed tree, given as the digest of an attached blob.
 
         `test` is the command that tests it; left out, it is detected. `agent` is hopper, small, mini-swe-agent or
-        codex. `changes` is the digest of an earlier `changes.tar` to begin from. What was changed hangs on the reply,
-        however the work ended.
+        codex. `changes` is the digest of an earlier `changes.tar` to begin from, `goal_blob` of a text that stands
+        instead of `goal`, which is how it begins. What was changed hangs on the reply, however the work ended.
         """
+        if goal_blob:
+            text = await read(call.ctx.files, Blob(digest=goal_blob, name="goal_blob"), GOAL_BLOB_BYTES)
+            goal = text.decode(errors="replace")
         return await _Work(call, self._place, model, agent, role).run(
             Tree(call.ctx.files, source, self._place, _teller(call)), goal, test, notes, changes, max_steps
         )

@@ -21,9 +21,10 @@ from anyio.from_thread import start_blocking_portal
 from core.grace.cli.client import Client
 from core.grace.cli.runs import place
 from core.grace.cli.talk import fault
+from protos.blobs import read
 from protos.errors import InvalidArgument
 from protos.tools import Call, tool
-from protos.v1.message_pb2 import KIND_PROSE
+from protos.v1.message_pb2 import KIND_PROSE, Blob
 from tests.commands import COMMAND, ROOT, Madlab, environment
 from tests.hand import Edits, Hand, Said
 from tests.integration.completing import completed, pressed
@@ -74,9 +75,11 @@ class Talkative(Hand):
         notes: str = "",
         changes: str = "",
         max_steps: int = 60,
+        goal_blob: str = "",
     ) -> Said:
         """Works."""
-        self._edits = lambda label: MENDED if changes else PLAYS[goal]
+        whole = (await read(call.ctx.files, Blob(digest=goal_blob), 1 << 20)).decode() if goal_blob else goal
+        self._edits = lambda label: MENDED if changes else PLAYS[whole.splitlines()[-1]]
         await call.progress("read it\nmend it", what="plan", steps=["read it", "mend it"])
         await call.progress("$ make", what="command", command="make")
         await call.progress("building \x1b[31mred\x1b[0m\n", what="output")
@@ -278,8 +281,8 @@ def test_bad_input_is_2_and_one_sentence(madlab: Madlab, repo: Path, words: list
         (["x", "--agent", "nosuch"], "'nosuch'", "There are: codex, hopper, mini-swe-agent, small."),
         (["x", "--model", "nosuch"], "there is no model 'nosuch'", "there are: nearby"),
         (["x", "--model", "vectors"], "there is no model 'vectors'", "there are: nearby"),
-        (["x" * 20_000], "20,000 characters, and at most 12,000", "Put the details into a file"),
-        (["界" * 11_000], "33,002 bytes, and at most 14,000", "Put the details into a file"),
+        (["x" * 70_000], "70,000 bytes, and at most 65,536", "Put the details into a file"),
+        (["界" * 22_000], "66,000 bytes, and at most 65,536", "Put the details into a file"),
     ],
 )
 def test_what_cannot_be_asked_for_is_2_before_anything_is_sent(
@@ -292,6 +295,20 @@ def test_what_cannot_be_asked_for_is_2_before_anything_is_sent(
     assert told.error["next"].startswith(next)
     assert "Sending" not in told.err
     assert len(madlab.runs()) == count
+
+
+def test_a_goal_that_is_too_long_for_a_message_reaches_the_agent_whole(madlab: Madlab, repo: Path) -> None:
+    words = "Adding is broken.\n" + "It is a long story. " * 2_000
+    coded = madlab("code", "-", "--repo", repo, "--json", stdin=f"{words}\nadd a page\n")
+    run = coded.json["run"]
+    assert coded.json["patch"]["files"] == 1, "the last line was read"
+    asked = madlab("show", run, "--json").json["messages"][0]["data"]
+    assert asked["goal"].startswith("Adding is broken.")
+    assert len(asked["goal"]) <= 2_002
+    assert madlab("show", run).out.count("It is a long story.") < 200
+    resumed = madlab("resume", run, "--json")
+    assert (resumed.code, resumed.json["outcome"]) == (0, "succeeded"), resumed.err
+    assert madlab("show", resumed.json["run"], "--json").json["messages"][0]["data"]["goal_blob"] == asked["goal_blob"]
 
 
 def test_who_asks_at_the_door_for_an_agent_or_a_model_that_is_not_there_is_told_at_once(madlab: Madlab) -> None:

@@ -454,6 +454,14 @@ async def test_a_reviewer_may_be_done_without_a_change(tmp_path: Path, role: str
     assert f"Your role is to {role.removesuffix('er')}" in system
 
 
+async def test_a_goal_that_was_stored_is_given_to_the_model_whole(tmp_path: Path) -> None:
+    whole = "It is a long story. " * 2_000 + "The end."
+    async with bench(finish("calc.py:2 divides by too little."), tmp_path) as lab:
+        stored = lab.files.keep(whole.encode())
+        await lab.work({"calc.py": BUGGY["calc.py"]}, role="reviewer", test="", goal="It is …", goal_blob=stored)
+        assert f"<goal>\\n{whole}\\n</goal>" in said(lab.server.requests[0])
+
+
 async def test_an_unknown_agent_is_refused_before_anything_is_done(tmp_path: Path) -> None:
     async with bench(finish(), tmp_path) as lab:
         with pytest.raises(InvalidArgument, match="There is no agent 'os'"):

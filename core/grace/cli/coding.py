@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core.coding.asked import AGENTS, DEFAULT_AGENT, check_agent, check_goal
+from core.coding.asked import (
+    AGENTS,
+    DEFAULT_AGENT,
+    GOAL_BLOB_BYTES,
+    SHORTER,
+    check_agent,
+    opening_of,
+    too_long,
+)
 from core.fiedler.store import NO_MODEL
 from core.grace.cli import screen
 from core.grace.cli.client import Client, Fault
@@ -67,7 +75,7 @@ def code(
     client = Client.to(context.obj, waiting=tell_waiting)
     alias = _alias(client, model)  # is anybody there? Asked before any packing.
     words = _words(goal, "the goal")
-    check_goal(words)
+    stored = _to_store(words)
     check_agent(agent)
     if out is not None:
         check_writable(out)
@@ -75,7 +83,7 @@ def code(
     terms = {"usd": budget, "tokens": max_tokens, "seconds": seconds(time) if time else None, "image": image or None}
     arguments = {
         "name": source.name,
-        "goal": words,
+        "goal": opening_of(words) if stored else words,
         "test": test,
         "model": alias,
         "agent": agent,
@@ -89,7 +97,12 @@ def code(
         blob = client.upload(
             lambda: shown.through(source.chunks(), what, source.size), name=source.name, media_type="application/x-tar"
         )
-    _have_coded(client, arguments | {"source": blob["digest"]}, [blob], terms, out, json=json)
+    blobs = [blob]
+    arguments["source"] = blob["digest"]
+    if stored:
+        blobs.append(client.upload(lambda: [stored], name="goal.txt", media_type="text/plain"))
+        arguments["goal_blob"] = blobs[-1]["digest"]
+    _have_coded(client, arguments, blobs, terms, out, json=json)
 
 
 def resume(
@@ -117,7 +130,8 @@ def resume(
             "the same once more: Run again, on its page (madlab open)",
         )
     arguments = asked["data"] | {"resumes": run, "model": _alias(client, model or asked["data"].get("model", ""))}
-    blobs = [each for each in asked["blobs"] if each["digest"] == arguments["source"]]
+    given = (arguments["source"], arguments.get("goal_blob"))
+    blobs = [each for each in asked["blobs"] if each["digest"] in given]
     for name, argument in (("changes.tar", "changes"), ("deleted.json", "deleted")):
         if name in kept:
             arguments[argument] = kept[name]["digest"]
@@ -217,6 +231,22 @@ def _words(given: str, what: str) -> str:
     if not words.strip():
         raise InvalidArgument(f"{what} is empty", next="write a sentence")
     return words.strip()
+
+
+def _to_store(goal: str) -> bytes:
+    """The goal as a blob, where it is too long for a message; else nothing.
+
+    Raises:
+        InvalidArgument: it is longer than an agent is given.
+    """
+    if not too_long(goal):
+        return b""
+    content = goal.encode("utf-8", "replace")
+    if len(content) > GOAL_BLOB_BYTES:
+        raise InvalidArgument(
+            f"The goal has {len(content):,} bytes, and at most {GOAL_BLOB_BYTES:,} are taken.", next=SHORTER
+        )
+    return content
 
 
 def seconds(text: str) -> float:

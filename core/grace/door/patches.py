@@ -465,7 +465,7 @@ async def _once_more(lab: Lab, run: Run, body: _SendBackBody) -> Message:
     arguments = json.loads(arguments_again(asked, by=OPERATOR)) if asked is not None and asked.kind == KIND_CALL else {}
     if asked is None or not arguments.get("source") or "changes.tar" not in kept:
         raise Conflict(f"What {run.id} began with is not kept any more.", next="Ask for it anew: madlab code")
-    blobs = [each for each in asked.blobs if each.digest == arguments["source"]]
+    blobs = [each for each in asked.blobs if each.digest in (arguments["source"], arguments.get("goal_blob"))]
     for name, argument in (("changes.tar", "changes"), ("deleted.json", "deleted")):
         arguments[argument] = kept[name]["digest"]
         blobs.append(Blob(digest=str(kept[name]["digest"]), size=int(kept[name]["size"]), name=name))

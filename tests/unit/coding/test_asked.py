@@ -2,8 +2,18 @@
 
 import pytest
 
-from core.coding.asked import AGENTS, AGENTS_IMAGE, check_agent, check_goal, image_of
+from core.coding.asked import (
+    AGENTS,
+    AGENTS_IMAGE,
+    GOAL_BLOB_BYTES,
+    OPENING_CHARACTERS,
+    check_agent,
+    check_goal,
+    image_of,
+    opening_of,
+)
 from periphery.hopper.agent import ADAPTERS, OWN
+from periphery.hopper.mad import GOAL_BLOB_BYTES as GIVEN_BYTES
 from protos.errors import InvalidArgument
 
 
@@ -32,3 +42,12 @@ def test_a_goal_that_no_message_carries_is_refused_with_what_to_do(goal: str, sa
 
 def test_a_long_goal_is_taken() -> None:
     check_goal('say "x"\n' * 1_200)
+
+
+def test_a_goal_that_is_stored_is_shown_by_its_first_whole_lines() -> None:
+    lines = "".join(f"{number}. line\n" for number in range(1_000))
+    begins = opening_of(lines)
+    assert 1_900 < len(begins) <= OPENING_CHARACTERS + 2
+    assert lines.startswith(begins.removesuffix(" …") + "\n")
+    assert opening_of("x" * 3_000) == "x" * OPENING_CHARACTERS + " …"
+    assert GOAL_BLOB_BYTES == GIVEN_BYTES, "what the foreman takes, Hopper reads"
