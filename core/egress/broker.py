@@ -12,6 +12,7 @@ It knows neither policy nor secrets: whoever calls has decided, and hands in hea
   and the connection with it unless both sides were done.
 """
 
+from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
@@ -21,17 +22,14 @@ import h11
 from anyio import (
     CancelScope,
     CapacityLimiter,
-    EndOfStream,
     Event,
     WouldBlock,
-    create_memory_object_stream,
     create_task_group,
     current_time,
     fail_after,
     move_on_after,
 )
 from anyio.abc import TaskGroup
-from anyio.streams.memory import MemoryObjectSendStream
 
 from core.egress.connection import Connection
 from core.egress.dialing import Dialer, may_reach
@@ -122,19 +120,18 @@ class Broker:
         owner.scopes.add(exchange.scope)
         self._tasks.start_soon(exchange.run)
         try:
-            async with exchange.heard:
-                if request.together:
-                    for each in await exchange.short():
-                        yield each
-                async for each in exchange.heard:
+            if request.together:
+                for each in await exchange.short():
                     yield each
-            await exchange.over.wait()
+            while (piece := await exchange.heard()) is not None:
+                yield piece
             if exchange.failure is not None:
                 raise exchange.failure
         finally:
-            exchange.scope.cancel()
-            with CancelScope(shield=True):
-                await exchange.over.wait()
+            if not exchange.over.is_set():
+                exchange.scope.cancel()
+                with CancelScope(shield=True):
+                    await exchange.over.wait()
 
     def leave(self, owner: _Owner, exchange: "_Exchange") -> None:
         """An exchange is over."""
@@ -181,8 +178,8 @@ class _Exchange:
     ) -> None:
         self.request = request
         self._broker, self._owner, self._body, self._traffic = broker, owner, body, traffic
-        self._told: MemoryObjectSendStream[ResponseHead | bytes]
-        self._told, self.heard = create_memory_object_stream[ResponseHead | bytes](PIECES)
+        self._waiting = deque[ResponseHead | bytes]()
+        self._came, self._taken = Event(), Event()  # for who waits for a piece, and for room
         self.scope = CancelScope()
         self.over = Event()
         self.failure: Exception | None = Unavailable("The exchange was ended.", next="Its run has ended, or the lab.")
@@ -190,19 +187,30 @@ class _Exchange:
     async def short(self) -> list[ResponseHead | bytes]:
         """The head, and what comes within a moment: as a rule all of a short answer."""
         said = list[ResponseHead | bytes]()
-        try:
-            said.append(await self.heard.receive())
-            with move_on_after(LINGER_S):
-                while self._traffic.received < SHORT_BYTES:
-                    said.append(await self.heard.receive())
-        except EndOfStream:
+        piece = await self.heard()
+        with move_on_after(LINGER_S):
+            while piece is not None:
+                said.append(piece)
+                if self._traffic.received >= SHORT_BYTES:
+                    return said
+                piece = await self.heard()
             self._traffic.is_whole = self.failure is None
         return said
+
+    async def heard(self) -> ResponseHead | bytes | None:
+        """The next piece of the answer; None: the exchange is over. There is no turn of the loop where it is there."""
+        while not self._waiting:
+            if self.over.is_set():
+                return None
+            self._came = Event()
+            await self._came.wait()
+        self._taken.set()
+        return self._waiting.popleft()
 
     async def run(self) -> None:
         """The whole exchange. What goes wrong is whoever asked's to hear, not the broker's."""
         try:
-            with self._told, self.scope:
+            with self.scope:
                 await self._run()
                 self.failure = None
         except Exception as error:  # noqa: BLE001  it is raised again where somebody asked
@@ -210,6 +218,7 @@ class _Exchange:
         finally:
             self._broker.leave(self._owner, self)
             self.over.set()
+            self._came.set()
 
     async def _run(self) -> None:
         seconds = self.request.limits.seconds
@@ -287,10 +296,11 @@ class _Exchange:
                 await self._tell(each)
 
     async def _tell(self, piece: ResponseHead | bytes) -> None:
-        try:
-            self._told.send_nowait(piece)  # as a rule there is room
-        except WouldBlock:
-            await self._told.send(piece)
+        while len(self._waiting) >= PIECES:
+            self._taken = Event()
+            await self._taken.wait()
+        self._waiting.append(piece)
+        self._came.set()
 
 
 @asynccontextmanager

@@ -7,10 +7,10 @@ from ipaddress import ip_address
 from typing import cast
 
 import pytest
-from anyio import CapacityLimiter, Event, create_task_group, fail_after
+from anyio import CapacityLimiter, Event, create_task_group, fail_after, wait_all_tasks_blocked
 
 from core.egress.addresses import Address
-from core.egress.broker import Broker, _Owner
+from core.egress.broker import Broker, _Exchange, _Owner
 from core.egress.connection import Connection
 from core.egress.limits import USUAL
 from core.egress.request import Request, Traffic
@@ -53,6 +53,32 @@ async def test_a_connection_that_is_put_back_while_another_is_closed_is_not_lost
             stale.may_close.set()
     left = owner.idle.get(place, [])
     assert {id(each) for each in (*given, *left)} == {id(fresh), id(late)}
+
+
+async def test_a_piece_that_is_there_is_taken_at_once_and_no_more_are_read_ahead_than_one() -> None:
+    broker, owner = Broker(Egress()), _Owner(CapacityLimiter(1))
+    request = Request("run:1", "GET", canonical("http://x.test/"), [], 0)
+    exchange = _Exchange(broker, owner, request, nothing(), Traffic())
+    told: list[bytes] = []
+
+    async def tell() -> None:
+        for each in (b"one", b"two", b"three"):
+            await exchange._tell(each)
+            told.append(each)
+
+    with fail_after(30):
+        async with create_task_group() as tasks:
+            tasks.start_soon(tell)
+            assert await exchange.heard() == b"one"
+            await wait_all_tasks_blocked()
+            assert told == [b"one", b"two"]
+            at_once = exchange.heard()
+            with pytest.raises(StopIteration) as piece:
+                at_once.send(None)
+            assert piece.value.value == b"two"
+            assert await exchange.heard() == b"three"
+        exchange.over.set()
+        assert await exchange.heard() is None
 
 
 async def nothing() -> AsyncIterator[bytes]:
