@@ -2,13 +2,13 @@
 
 A label is never taken off. It sticks
 - to a *run* until it ends: what it was told, read or fetched once may be in anything it says later;
-- to a *blob* for ever: what its maker carried when it was stored;
+- to each holder's copy of a *blob* for ever: what its maker carried when it was stored (`core/ports/copies.py`);
 - to a *resident* while it handles a message: the message's labels, and what it reads for it. Where it handles several
   at once each has its own (`Identity.hand`), and what is added to the resident as a whole marks them all.
 
 A label that a run gains is an entry of the journal before the run is given what it came with, so a later core knows it.
-Blobs carry theirs in the act that stored them. A blob that no MAD has stored came from outside (a person or a client
-attached it, the lab fetched it): it counts as an untrusted file.
+A copy of a blob has its labels from the act that stored it. A blob that nobody is known to have stored came from outside:
+it counts as an untrusted file.
 
 All travel with messages, too. "worker", "file" and "web" say whom not to believe. "private" says what not to tell the
 world: a run gains it with an answer that a secret has opened, and so does whoever hears what that run says.
