@@ -7,8 +7,8 @@ A label is never taken off. It sticks
   at once each has its own (`Identity.hand`), and what is added to the resident as a whole marks them all.
 
 A label that a run gains is an entry of the journal before the run is given what it came with, so a later core knows it.
-A copy of a blob has its labels from the act that stored it. A blob that nobody is known to have stored came from outside:
-it counts as an untrusted file.
+A copy of a blob has its labels from the act that stored it. A blob that nobody is known to have stored came from
+outside: it counts as an untrusted file.
 
 All travel with messages, too. "worker", "file" and "web" say whom not to believe. "private" says what not to tell the
 world: a run gains it with an answer that a secret has opened, and so does whoever hears what that run says.
