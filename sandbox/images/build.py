@@ -51,8 +51,7 @@ class Workshop:
         """
         started = time.monotonic()
         wanted = key(spec)
-        if found := self._images.find(spec.name, wanted):
-            self._images.name(found, spec.name, wanted)
+        if self._images.adopt(spec.name, wanted):
             self._say(f"image {spec.name}: unchanged ({wanted})")
             return self._images.tag(spec.name, wanted)
         with alone(self._cache):

@@ -83,6 +83,34 @@ def test_another_lab_gets_the_same_image_under_its_own_name() -> None:
     assert Images(docker_lab()).list() != []
 
 
+def test_an_image_that_another_lab_drops_while_it_is_taken_over_is_built(tmp_path: Path) -> None:
+    built("base")
+    folder = tmp_path / "passing"
+    folder.mkdir()
+    (folder / "word").write_text(str(tmp_path))
+    (folder / "image.toml").write_text('from = "base"\n[files]\n"etc/word" = "word"\n')
+    spec, one = read(str(folder)), Images("feedc0d1")
+
+    class Late(Images):
+        """Of a lab that hears of the image just before it goes."""
+
+        def find(self, image: str, key: str) -> str | None:
+            found = super().find(image, key)
+            one.forget()
+            return found
+
+    other = Late("feedc0d2")
+    said: list[str] = []
+    try:
+        Workshop(one, default_cache(), print).build(spec)
+        Workshop(other, default_cache(), said.append).build(spec)
+        assert "built" in said[-1]
+        assert other.run(other.tag(spec.name, "current"), ["python3", "-c", "pass"])[0] == 0
+    finally:
+        one.forget()
+        other.forget()
+
+
 def test_a_folder_of_ones_own_is_an_image_on_the_base(tmp_path: Path) -> None:
     built("base")
     folder = tmp_path / "greeter"

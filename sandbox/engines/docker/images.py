@@ -41,6 +41,16 @@ class Images:
             found = self._api.images(filters={"label": [f"madlab.image={image}", f"madlab.key={key}"]})
         return str(found[0]["Id"]) if found else None
 
+    def adopt(self, image: str, key: str) -> bool:
+        """Makes one that was built from the same inputs this lab's current one; tells whether there is one."""
+        found = self.find(image, key)
+        if found is None:
+            return False
+        with speaking_plainly(), suppress(ImageNotFound):  # another lab's, dropped since we asked
+            self._name(found, image, key)
+            return True
+        return False
+
     def common(self, layers: Sequence[str]) -> int:
         """How many of `layers`, given by digest and lowest first, the engine has as the ground of an image of ours."""
         with speaking_plainly():
@@ -73,15 +83,18 @@ class Images:
 
     def name(self, identity: str, image: str, key: str) -> None:
         """Tags the image as this lab's current one, and drops the tags of older ones."""
-        repository = f"madlab-{self._lab[:8]}/{image}"
         with speaking_plainly():
-            for tag in (key, "current"):
-                self._api.tag(identity, repository, tag)
-            for old in self._api.images(name=repository):
-                for tag in old["RepoTags"] or ():
-                    if tag not in (f"{repository}:{key}", f"{repository}:current"):
-                        with quietly():
-                            self._api.remove_image(tag)
+            self._name(identity, image, key)
+
+    def _name(self, identity: str, image: str, key: str) -> None:
+        repository = f"madlab-{self._lab[:8]}/{image}"
+        for tag in (key, "current"):
+            self._api.tag(identity, repository, tag)
+        for old in self._api.images(name=repository):
+            for tag in old["RepoTags"] or ():
+                if tag not in (f"{repository}:{key}", f"{repository}:current"):
+                    with quietly():
+                        self._api.remove_image(tag)
 
     def remove(self, identity: str) -> None:
         """Drops an image that turned out to be no good."""
