@@ -220,6 +220,8 @@ class Library(AsyncContextManagerMixin):
         return works
 
     async def _step(self, indexer: Indexer, thread: Connection) -> bool:
+        """Takes in one batch; whether there was more. What is committed from then on is gathered for a while first: a
+        batch for each commit would have the core look into the journal as often as it writes."""
         began = time.perf_counter()
         batch = await thread.run(indexer.read)
         if batch is None:
@@ -229,7 +231,7 @@ class Library(AsyncContextManagerMixin):
         self._stepped.set()
         self._stepped = Event()
         await sleep(min(LONGEST_REST_S, time.perf_counter() - began))
-        return True
+        return indexer.reached < indexer.head
 
     async def _report(self, digest: str) -> bytes:
         if self._horace is None:
