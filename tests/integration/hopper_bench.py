@@ -18,7 +18,7 @@ from core.fiedler.ledger import Caller
 from core.fiedler.money import picodollars
 from core.fiedler.settings import Model
 from periphery.hopper import Hopper
-from periphery.hopper.mad import Worked
+from periphery.hopper.mad import HAND_OVER_S, Worked
 from protos.llm import Llm
 from protos.mad import Context, Verdict
 from protos.tools import Call
@@ -39,6 +39,7 @@ BUGGY = {
     "test_calc.py": "from calc import mean\n\n\ndef test_mean():\n    assert mean([1, 2, 3]) == 2\n\n\ntest_mean()\n",
 }
 FAST = "for each in test_*.py; do python3 -S $each || exit 1; done"  # starting pytest takes a second on a busy machine
+PLENTY_S = 240.0  # of which the tests before may take a quarter
 WRONG, RIGHT = "(len(values) - 1)", "len(values)"
 
 
@@ -153,12 +154,14 @@ class Bench:
         *,
         goal: str = "The mean of three values is wrong: mend it.",
         within_s: float = 90,
-        seconds: float = 0,
+        agent_s: float = 0,
         test: str = FAST,
         **arguments: Any,
     ) -> Done:
-        """Calls `work`; `seconds` is what the run has."""
-        call = self.call(seconds)
+        """Calls `work`; `agent_s` is what the agent has of the time. The tests before and after it have plenty."""
+        call = self.call(PLENTY_S if agent_s else 0)
+        if agent_s:
+            self._shorten(call, agent_s)
         with fail_after(within_s):
             worked = await Hopper(self.place / "sandbox").work(
                 call, source=self.keep(tree), goal=goal, test=test, **arguments
@@ -174,6 +177,18 @@ class Bench:
         with fail_after(60):
             return await Hopper(self.place / "sandbox").test(self.call(), source=self.keep(tree), **arguments)
 
+    def _shorten(self, call: Call, agent_s: float) -> None:
+        """Moves the deadline once the tests before have ended: behind the agent's time and what is kept for the end."""
+        began = time.time()
+
+        def hear(event: Message) -> None:
+            fields = json.loads(event.data or "{}")
+            if fields.get("what") == "tests" and fields["when"] == "before":
+                tests_s = time.time() - began  # and some of what came before them
+                call.ctx.assignment.deadline = time.time() + agent_s + HAND_OVER_S + 2 * tests_s
+
+        self.bus.heard = hear
+
     def keep(self, tree: Mapping[str, str | bytes] | str) -> str:
         """The digest of a packed tree."""
         if isinstance(tree, str):
@@ -182,7 +197,7 @@ class Bench:
         return self.files.keep(packed(write(folder, tree)))
 
     def call(self, seconds: float = 0) -> Call:
-        """A call as a tool gets it."""
+        """A call as a tool gets it; `seconds` is what the run has."""
         deadline = time.time() + seconds if seconds else 0
         assignment = Assignment(participant="hopper", run="run-1", conversation="c", deadline=deadline)
         ctx = Context(bus=self.bus, files=self.files, assignment=assignment, llm=Port(self.hall))

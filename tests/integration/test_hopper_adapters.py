@@ -200,7 +200,7 @@ async def test_an_agent_that_sleeps_is_ended_with_its_time_and_its_children_with
     code = f"import subprocess\n{start}\ntime.sleep(99)"
     monkeypatch.setattr(codex, "PROGRAM", program(tmp_path, code))
     async with bench([], tmp_path) as lab:
-        done = await lab.work(BUGGY, agent="codex", seconds=16)
+        done = await lab.work(BUGGY, agent="codex", agent_s=10)
     assert done.outcome == "out_of_budget"
     assert "needs more time" in done.verdict.reason
     seen = marker.stat().st_mtime_ns

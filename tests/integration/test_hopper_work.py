@@ -318,7 +318,7 @@ async def test_out_of_budget_hands_over_what_there_is_and_says_what_it_needs(tmp
 async def test_out_of_time_hands_over_what_there_is(tmp_path: Path) -> None:
     plays = [acts(mend()), acts(("run", {"command": "sleep 600"}))]
     async with bench(plays, tmp_path) as lab:
-        done = await lab.work(BUGGY, seconds=16)
+        done = await lab.work(BUGGY, agent_s=10)
     assert (done.outcome, done.verdict.reason) == ("out_of_budget", "Its time is used up. It needs more time.")
     assert done.changed == MENDED
     assert done.worked["tests_after"] is not None
