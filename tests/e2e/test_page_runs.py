@@ -1,11 +1,12 @@
 """The page's runs: the list as it changes, one run as it goes, and what a worker writes, which is text."""
 
 import json
+import re
 from collections.abc import AsyncIterator
 
 import pytest
 from anyio import Event, fail_after, sleep, sleep_forever
-from playwright.async_api import Browser, expect
+from playwright.async_api import Browser, Route, expect
 
 from core.lab import Lab
 from core.run import State
@@ -119,6 +120,36 @@ async def test_what_is_filtered_for_stands_in_the_address_and_survives_a_reload(
         await found.page.get_by_role("button", name="Clear filters").click()
         await expect(found.page).to_have_url(f"{lab.web}/runs")
         await expect(found.page.get_by_label("Outcome")).to_have_value("")
+        found.quiet()
+
+
+async def test_a_late_answer_to_an_earlier_filter_does_not_take_the_place_of_the_later_one(
+    browser: Browser, lab: Lab
+) -> None:
+    asked, answered, earlier = Event(), Event(), re.compile(r"/api/v1/runs\?.*q=misbehave")
+
+    async def late(route: Route) -> None:
+        asked.set()
+        await answered.wait()
+        await route.continue_()
+
+    async with signed_in(browser, lab.home) as found:
+        page = found.page
+        await page.goto("/runs")
+        await live(found)
+        await page.route(earlier, late)
+        await page.get_by_label("Task").fill("misbehave")
+        with fail_after(60):
+            await asked.wait()
+        await page.get_by_label("Task").fill("the first of all")
+        rows = page.locator("tr[data-id]")
+        await expect(rows).to_have_count(1)
+        await expect(rows).to_contain_text("the first of all")
+        async with page.expect_response(earlier) as response:
+            answered.set()
+        await (await response.value).finished()
+        await page.evaluate("new Promise((resolve) => setTimeout(resolve, 100))")
+        await expect(rows).to_contain_text("the first of all")
         found.quiet()
 
 

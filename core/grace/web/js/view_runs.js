@@ -32,6 +32,7 @@ export async function view({query}, page) {
   const filters = Object.fromEntries(FILTERS.map((each) => [each, query.get(each) ?? ""]));
   let rows = [];
   let more = false;
+  let asked = 0; // loads, of which the last one counts
   const options = {rowId: (run) => run.id, rowHref: (run) => runHref(run.id)};
   const list = h("div", null);
   const summary = h("span", {role: "status"});
@@ -39,7 +40,9 @@ export async function view({query}, page) {
   const mads = [...new Set((page.status()?.mads ?? []).map((each) => each.name))].sort();
 
   async function load(before = "") {
+    const mine = ++asked;
     const {runs} = await get("/runs", {...filters, limit: PAGE, before}, {signal: page.signal});
+    if (mine !== asked) return; // a later one may have been answered already
     more = runs.length === PAGE;
     rows = before ? [...rows, ...runs] : runs;
     draw();
