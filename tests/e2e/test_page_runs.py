@@ -153,6 +153,30 @@ async def test_a_late_answer_to_an_earlier_filter_does_not_take_the_place_of_the
         found.quiet()
 
 
+async def test_what_happens_while_the_list_is_asked_for_is_in_it(browser: Browser, lab: Lab) -> None:
+    asked, answered = Event(), Event()
+
+    async def late(route: Route) -> None:
+        answer = await route.fetch()
+        asked.set()
+        await answered.wait()
+        await route.fulfill(response=answer)
+
+    async with signed_in(browser, lab.home) as found:
+        page = found.page
+        await page.goto("/runs")
+        await live(found)
+        await page.route(re.compile(r"/api/v1/runs\?.*q=in.the.meantime"), late)
+        await page.get_by_label("Task").fill("in the meantime")
+        with fail_after(60):
+            await asked.wait()
+        await call(lab, "echo", "say", text="in the meantime")
+        answered.set()
+        await expect(page.locator("tr[data-id]")).to_have_count(1)
+        await expect(page.locator("tr[data-id]")).to_contain_text("succeeded")
+        found.quiet()
+
+
 async def test_older_runs_come_a_page_at_a_time(browser: Browser, lab: Lab) -> None:
     for number in range(52):
         await call(lab, "echo", "say", text=f"one of many {number}")

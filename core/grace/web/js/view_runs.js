@@ -33,6 +33,8 @@ export async function view({query}, page) {
   let rows = [];
   let more = false;
   let asked = 0; // loads, of which the last one counts
+  let isLoaded = false;
+  let since = []; // events since it was asked for: its answer may not know them
   const options = {rowId: (run) => run.id, rowHref: (run) => runHref(run.id)};
   const list = h("div", null);
   const summary = h("span", {role: "status"});
@@ -41,11 +43,14 @@ export async function view({query}, page) {
 
   async function load(before = "") {
     const mine = ++asked;
+    [since, isLoaded] = [[], false];
     const {runs} = await get("/runs", {...filters, limit: PAGE, before}, {signal: page.signal});
     if (mine !== asked) return; // a later one may have been answered already
     more = runs.length === PAGE;
     rows = before ? [...rows, ...runs] : runs;
     draw();
+    for (const each of since.splice(0)) show(each);
+    isLoaded = true;
   }
 
   function draw() {
@@ -76,7 +81,11 @@ export async function view({query}, page) {
 
   function update(event) {
     if (event.name !== "run") return;
-    const run = event.data;
+    if (!isLoaded) since.push(event.data);
+    show(event.data);
+  }
+
+  function show(run) {
     const at = rows.findIndex((each) => each.id === run.id);
     if (at < 0 && !matches(run)) return;
     if (at < 0 && rows.length && run.created < rows.at(-1).created) return;
