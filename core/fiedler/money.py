@@ -132,7 +132,8 @@ def used_of(reported: Reported | None, bound: Bound, shown_bytes: int) -> Used:
     """What to charge for an attempt that was worked on, of whose output so many bytes have come.
 
     Told figures that cannot be true are not believed: no output though some was shown, more input than bytes, more
-    output than was allowed or shown.
+    output than was allowed or shown. Output of which nothing was told is what was allowed, and so what was held:
+    who was asked for so many tokens wrote no more of them, however many bytes they have.
     """
     told = reported or Reported()
     most_input = max(bound.input_bytes, bound.input)
@@ -142,7 +143,9 @@ def used_of(reported: Reported | None, bound: Bound, shown_bytes: int) -> Used:
     elif input > most_input:
         input, assumed = most_input, True
     most_output = max(bound.output, shown_bytes)
-    if output is None or (output == 0 and shown_bytes) or output > most_output:
+    if output is None or (output == 0 and shown_bytes):
+        output, assumed = bound.output, True
+    elif output > most_output:
         output, assumed = most_output, True
     cached = min(told.cached_tokens, input)
     return Used(

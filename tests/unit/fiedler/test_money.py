@@ -51,6 +51,7 @@ def test_what_was_told_counts() -> None:
 def test_what_was_not_told_is_the_worst_case_and_called_assumed() -> None:
     assert used_of(None, BOUND, 0) == Used(100, output=50, assumed=True)
     assert used_of(Reported(60), BOUND, 10) == Used(60, output=50, assumed=True)
+    assert used_of(None, BOUND, 400).output == 50, "bytes are no tokens: what is assumed was held"
 
 
 def test_what_cannot_be_true_is_not_believed() -> None:
