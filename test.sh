@@ -96,7 +96,7 @@ types_end() {
 
 # Several tests run at once, since many wait more than they compute; each process imports everything, so not too many.
 # What measures answers under attack runs alone.
-few="-n 3 --dist worksteal"
+few="-n 4 --dist worksteal"
 many="-n 4 --dist loadscope --no-loadscope-reorder"  # a module shares its lab; the quick ones, unit, come last
 alone=tests/security/test_responsive.py
 failed=0
