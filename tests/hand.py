@@ -86,6 +86,7 @@ class Hand:
         control: list[str] | None = None,
     ) -> Said:
         """Tests the tree."""
+        await self.before_tests()
         with TemporaryDirectory() as place:
             root = await _unpacked(call, source, Path(place))
             if changes:
@@ -104,6 +105,9 @@ class Hand:
                 noticed = [path for word, path in planted.items() if word.encode() in ran.stderr]
                 result["control"] = {"planted": list(planted.values()), "noticed": noticed}
             return result | {"tail": ran.stderr.decode()[-2000:]}  # type: ignore[no-any-return]
+
+    async def before_tests(self) -> None:
+        """What a hand of a test's own waits for before it tests; this one for nothing."""
 
 
 async def _unpacked(call: Call, digest: str, place: Path, *, over: Path | None = None) -> Path:

@@ -90,24 +90,9 @@ class Talkative(Hand):
             await self._hear(call, goal)
         return await super().work(call, source=source, goal=goal, role=role, notes=notes, changes=changes)
 
-    @tool(effects="read", idempotent=True)
-    async def test(
-        self,
-        call: Call,
-        *,
-        source: str,
-        command: str = "",
-        changes: str = "",
-        deleted: str = "",
-        timeout_s: int = 600,
-        control: list[str] | None = None,
-    ) -> Said:
-        """Tests the tree."""
+    async def before_tests(self) -> None:
         while self.tests_slowly.is_set():
             await sleep(0.05)
-        return await super().test(
-            call, source=source, command=command, changes=changes, deleted=deleted, timeout_s=timeout_s, control=control
-        )
 
     async def _hear(self, call: Call, goal: str) -> None:
         after = call.message.sequence
