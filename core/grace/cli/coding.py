@@ -54,7 +54,9 @@ def add_to(app: typer.Typer) -> None:
 
 def code(
     context: typer.Context,
-    goal: Annotated[str, typer.Argument(metavar="GOAL", help="What shall be reached; - reads it from stdin.")],
+    goal: Annotated[
+        str, typer.Argument(metavar="GOAL", help="What shall be reached, in at most 64 KiB; - reads it from stdin.")
+    ],
     repo: Annotated[Path, typer.Option(parser=named, metavar="PATH", help="The repository, or any directory.")] = Path(
         "."
     ),
